@@ -1,0 +1,3 @@
+//! The unprivileged process that carries traffic.
+
+pub mod state;

@@ -1,0 +1,298 @@
+//! What the program runs on: the configuration after everything in it has been checked.
+//!
+//! A value of these types is valid by construction: names are unique, every reference points at something, defaults are
+//! filled in. What a person writes is in `file.rs`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use relevo_ha::VirtualRouter;
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node's name and where it is asked for its state.
+    pub node: Node,
+    /// What the balancer's process becomes.
+    pub process: Process,
+    /// What the balancer needs, and nothing else: it is sent to the unprivileged process.
+    pub balancer: Balancer,
+    /// The log of the processes themselves.
+    pub log_level: LogLevel,
+    /// The virtual routers this node takes part in.
+    pub virtual_routers: Vec<VirtualRouter>,
+    /// The other keepers.
+    pub peering: Option<Peering>,
+    /// SHA-256 (hex) of everything that must be equal on both nodes.
+    pub hash: String,
+}
+
+/// `[node]`
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Default: the host's name.
+    pub name: String,
+    /// Default: `/run/relevo/control.sock`.
+    pub control_socket: PathBuf,
+}
+
+/// `[process]`
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// `None`: not written, the default user `relevo` if there is one.
+    pub user: Option<String>,
+    /// `None`: the user's own group.
+    pub group: Option<String>,
+    /// `None`: not written, the default `/var/lib/relevo` if it is there.
+    pub chroot: Option<PathBuf>,
+}
+
+/// `log.level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`: the line for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// HAProxy's line.
+    HttpLog,
+    /// None.
+    Off,
+}
+
+/// `[peering]`
+#[derive(Debug, Clone)]
+pub struct Peering {
+    /// Where the other keepers reach this one.
+    pub listen: SocketAddr,
+    /// The file with the shared key.
+    pub key_file: PathBuf,
+    /// The other nodes by name.
+    pub peers: BTreeMap<String, SocketAddr>,
+}
+
+/// All that the balancer's process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Balancer {
+    /// This node's name (for pages and logs).
+    pub node: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// Client connections of the whole process.
+    pub max_connections: usize,
+    /// The line for each request.
+    pub access_log: AccessLog,
+    /// In the order of the file.
+    pub frontends: Vec<Frontend>,
+    /// In the order of the file.
+    pub backends: Vec<Backend>,
+}
+
+/// Where a frontend listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// The wildcard, or an address (a virtual address is bound with IP_FREEBIND).
+    pub address: SocketAddr,
+}
+
+/// HTTP or bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Mode {
+    Http,
+    Tcp,
+}
+
+/// A backend's place in [`Balancer::backends`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BackendIndex(pub usize);
+
+/// `[frontends.NAME]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Frontend {
+    /// Unique among the frontends.
+    pub name: String,
+    /// At least one.
+    pub binds: Vec<Bind>,
+    /// HTTP or TCP.
+    pub mode: Mode,
+    /// First match wins.
+    pub routes: Vec<Route>,
+    /// Where a request goes that no route matches; without one it is answered with 404 (TCP: closed).
+    pub default_backend: Option<BackendIndex>,
+    /// Add the client's address to X-Forwarded-For.
+    pub forwarded_for: bool,
+    /// Its own, or the defaults of the file.
+    pub timeouts: ClientTimeouts,
+}
+
+/// `[[frontends.NAME.routes]]`: the lists that are not empty must each have a match.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Route {
+    /// Host names, lower case, without port.
+    pub host: Vec<String>,
+    /// Beginnings of the path.
+    pub path_prefix: Vec<String>,
+    /// Ends of the path.
+    pub path_suffix: Vec<String>,
+    /// Whole paths.
+    pub path: Vec<String>,
+    /// Where it goes.
+    pub backend: BackendIndex,
+}
+
+/// The side of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTimeouts {
+    /// Longest silence of the client while it should send or receive.
+    pub client: Duration,
+    /// For the whole head of a request, from its first byte (or the connection's start).
+    pub http_request: Duration,
+    /// For the next request to begin on a kept connection.
+    pub http_keep_alive: Duration,
+}
+
+/// The side of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTimeouts {
+    /// For a connection to be made.
+    pub connect: Duration,
+    /// Longest silence of the server while it should answer.
+    pub server: Duration,
+    /// For a server to become free.
+    pub queue: Duration,
+    /// Longest silence in both directions of a tunnel (WebSocket, TCP).
+    pub tunnel: Duration,
+}
+
+/// `[backends.NAME]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Backend {
+    /// Unique among the backends.
+    pub name: String,
+    /// Which server is next.
+    pub balance: Balance,
+    /// Sessions kept by a cookie.
+    pub cookie: Option<CookiePersistence>,
+    /// How its servers are checked (those with `check = true`).
+    pub health: HealthCheck,
+    /// Further attempts after a failed connection.
+    pub retries: u32,
+    /// A retry goes to another server; a session whose server is down goes to another.
+    pub redispatch: bool,
+    /// Its own, or the defaults of the file.
+    pub timeouts: ServerTimeouts,
+    /// At least one.
+    pub servers: Vec<Server>,
+}
+
+/// `balance`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Smooth, weighted, the turn shared by all workers.
+    RoundRobin,
+    /// The fewest connections in proportion to the weight.
+    LeastConnections,
+}
+
+/// `cookie`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookiePersistence {
+    /// The cookie's name.
+    pub name: String,
+    /// How it carries the server.
+    pub mode: CookieMode,
+}
+
+/// `cookie.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CookieMode {
+    /// The application's own cookie, its value prefixed with `SERVER~` on the way out and stripped on the way in.
+    Prefix,
+    /// A cookie of ours, set when the client brought none that is valid, and not shown to the server.
+    Insert,
+}
+
+/// `health`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between two checks.
+    pub interval: Duration,
+    /// Longest wait for an answer; default: the interval.
+    pub timeout: Duration,
+    /// Successes until a server that was down is up. A server that starts is unproven and needs one.
+    pub rise: u32,
+    /// Failures until a server that was up is down.
+    pub fall: u32,
+}
+
+/// What a check asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// That a connection is accepted.
+    Tcp,
+    /// That a request is answered with an expected status.
+    Http {
+        /// `HEAD`, `GET`, `OPTIONS` …
+        method: String,
+        /// With its query.
+        path: String,
+        /// The Host header; default: the server's address as it was written.
+        host: Option<String>,
+        /// Inclusive ranges.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// `[[backends.NAME.servers]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Unique in its backend.
+    pub name: String,
+    /// Where it is.
+    pub address: ServerAddress,
+    /// 0–256; 0: no new sessions, only those that a cookie brings.
+    pub weight: u32,
+    /// Its value in the persistence cookie; default: its name.
+    pub cookie: String,
+    /// Checked; without checks it is always up.
+    pub check: bool,
+    /// The address that connections come from. Where it is a virtual address, checks use the node's own and traffic uses
+    /// it only while the node is active (rule 7).
+    pub source: Option<IpAddr>,
+    /// Whether `source` is one of the node's virtual addresses.
+    pub source_is_virtual: bool,
+}
+
+/// An address, or a name to be resolved again as its time to live runs out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerAddress {
+    /// An IPv4 or IPv6 address.
+    Socket(SocketAddr),
+    /// A host name.
+    Name {
+        /// As written.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}

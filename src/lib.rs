@@ -1,0 +1,8 @@
+//! Relevo: an HTTP and TCP load balancer that comes as a high-availability pair.
+//!
+//! `docs/architecture.md` explains the whole in ten minutes.
+
+pub mod balancer;
+pub mod config;
+pub mod process;
+pub mod status;

@@ -1,0 +1,3 @@
+//! The command `relevo`: arguments to a command; nothing else.
+
+fn main() {}

@@ -1,0 +1,80 @@
+//! What the keeper and its balancer say to each other over their socketpair.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::{Balancer, LogLevel};
+use crate::status::BackendStatus;
+
+/// From the keeper. The first is always [`ToBalancer::Start`], which the listening sockets come with.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToBalancer {
+    /// All that the balancer will ever know of the file system.
+    Start(Box<Start>),
+    /// The virtual addresses this node holds now (rule 7: traffic may come from them only while they are ours).
+    Held(Vec<std::net::IpAddr>),
+    /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
+    Stop,
+}
+
+/// What a balancer starts with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// Its part of the configuration.
+    pub config: Balancer,
+    /// Level of its log.
+    pub log_level: LogLevel,
+    /// Whom to become; `None` in restricted mode.
+    pub user: Option<Identity>,
+    /// Where to lock itself in; `None`: nowhere (restricted mode without the right to).
+    pub chroot: Option<std::path::PathBuf>,
+    /// For each listening socket that follows, in order: which frontend, which bind, which worker.
+    pub listeners: Vec<ListenerPlace>,
+    /// The text of /etc/resolv.conf, which a chroot does not have.
+    pub resolv_conf: String,
+    /// The text of /etc/hosts.
+    pub hosts: String,
+}
+
+/// A user and group by number.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Where a listening socket belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPlace {
+    /// Index in the frontends.
+    pub frontend: usize,
+    /// Index in its binds.
+    pub bind: usize,
+    /// The worker that accepts from it.
+    pub worker: usize,
+}
+
+/// From the balancer.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromBalancer {
+    /// Every worker accepts.
+    Serving,
+    /// Sent every [`BEAT_INTERVAL`] by the control thread.
+    Beat(Beat),
+}
+
+/// Between two beats.
+pub const BEAT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Sign of life, with what `relevo status` shows.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Beat {
+    /// For each worker: milliseconds since it last went round its loop.
+    pub worker_silence_ms: Vec<u64>,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Servers and their states.
+    pub backends: Vec<BackendStatus>,
+}

@@ -1,0 +1,3 @@
+//! What guard, keeper and balancer share because they are processes of one program.
+
+pub mod messages;

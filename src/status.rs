@@ -1,0 +1,128 @@
+//! The state of a node and its peers as `relevo status --json` prints it and as keepers tell it each other.
+//!
+//! Fields may be added, none renamed: scripts read them, and a peer one version apart does too (unknown fields are
+//! ignored, absent ones have a default).
+
+use serde::{Deserialize, Serialize};
+
+/// One node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Relevo's version.
+    pub version: String,
+    /// Since the keeper started.
+    pub uptime_s: f64,
+    /// Of everything that must be equal on both nodes.
+    pub config_hash: String,
+    /// Its virtual routers.
+    pub vrrp: Vec<relevo_ha::RouterStatus>,
+    /// Its balancer.
+    pub balancer: BalancerStatus,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
+    /// Could it take over now? Its own view: it serves, its links are up.
+    pub can_take_over: bool,
+    /// Why not; empty if it can.
+    pub cannot_take_over_because: String,
+}
+
+/// What `relevo status` shows: this node and, beside it, every peer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PairStatus {
+    /// The node that was asked.
+    #[serde(flatten)]
+    pub node: NodeStatus,
+    /// The others.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// A peer as this node knows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    /// Its name in our configuration.
+    pub name: String,
+    /// Is the peer link up?
+    pub connected: bool,
+    /// The last failure of the link; empty if it is up.
+    pub link_error: String,
+    /// Do both run the same configuration?
+    pub config_matches: bool,
+    /// What it last told, `can_take_over` turned false where the link is down.
+    #[serde(flatten)]
+    pub status: NodeStatus,
+}
+
+/// The process that carries traffic.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BalancerStatus {
+    /// What it is doing.
+    pub state: BalancerState,
+    /// Of the process; 0 if there is none.
+    pub pid: u32,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests (TCP mode: connections) since it started.
+    pub requests: u64,
+}
+
+/// `balancer.state`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BalancerState {
+    /// Started, not yet serving.
+    #[default]
+    Starting,
+    /// Accepting connections.
+    Serving,
+    /// Died or was ended; a new one starts at once or after a pause.
+    Down,
+}
+
+/// A backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: String,
+    /// As written, or as resolved.
+    pub address: String,
+    /// Does it get traffic?
+    pub state: ServerState,
+    /// Why it is in this state: the last check's result, in words.
+    pub reason: String,
+    /// As configured.
+    pub weight: u32,
+    /// Open now.
+    pub connections: u64,
+    /// Since the balancer started.
+    pub requests: u64,
+}
+
+/// `servers.state`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "HAProxy's words")]
+pub enum ServerState {
+    #[default]
+    Starting,
+    Up,
+    Down,
+    Drain,
+    Maintenance,
+}
