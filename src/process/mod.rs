@@ -1,3 +1,4 @@
 //! What guard, keeper and balancer share because they are processes of one program.
 
+pub mod descriptors;
 pub mod messages;
