@@ -2,8 +2,16 @@
 //!
 //! Knows nothing of HTTP. The pure part is [`election`]; everything with a socket, a task or a timer is around it.
 
+pub mod address;
+mod advert_socket;
+mod announce;
+pub mod clock;
 pub mod election;
+mod link;
 pub mod packet;
+mod packet_socket;
+mod readiness;
 pub mod router;
+mod thread_priority;
 
 pub use router::{RouterStatus, State, VirtualAddress, VirtualRouter};
