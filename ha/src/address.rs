@@ -13,8 +13,7 @@ use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle};
 use thiserror::Error;
 
-use crate::clock;
-use crate::election::Time;
+use crate::clock::InTime;
 use crate::router::VirtualAddress;
 
 /// The mark (IFA_PROTO, `proto` in the output of `ip address`) of every address that is ours: VRRP's protocol number.
@@ -107,7 +106,7 @@ impl Addresses {
         &self.handle
     }
 
-    /// Adds the address, or makes its lease `seconds` long again, unless `not_after` has passed.
+    /// Adds the address, or makes its lease `seconds` long again, if that is in time.
     ///
     /// The prefix route is the kernel's own affair: it adds one where the subnet has none yet.
     pub(crate) async fn lease(
@@ -115,7 +114,7 @@ impl Addresses {
         index: u32,
         address: VirtualAddress,
         seconds: u32,
-        not_after: Time,
+        in_time: &InTime,
     ) -> Result<(), Error> {
         let mut request =
             self.handle.address().add(index, IpAddr::V4(address.address), address.prefix_length).replace();
@@ -127,7 +126,7 @@ impl Addresses {
             AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_PROTOCOL)),
         ]);
         // Nothing else runs on this thread between this look at the clock and the system call.
-        if clock::now() > not_after {
+        if !in_time.is_now() {
             return Err(Error::TooLate(address));
         }
         match answer(request.execute()).await {
@@ -136,7 +135,7 @@ impl Addresses {
             Err(source) => return Err(Error::Lease { address, source }),
         }
         // The call itself can have waited for the kernel's lock, or been suspended with the process.
-        if clock::now() > not_after {
+        if !in_time.is_now() {
             self.remove(index, address).await?;
             return Err(Error::TooLate(address));
         }

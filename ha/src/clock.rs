@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -17,6 +19,23 @@ pub fn now() -> Time {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Time(0), |time| {
         Time(u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1000)
     })
+}
+
+/// Until when a virtual router may hold its addresses: set by its election's thread, looked at by the one that adds them.
+///
+/// A time that was sent along with a request would not do: adverts that are sent while the request waits put it off.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InTime(Arc<AtomicU64>);
+
+impl InTime {
+    /// `None`: it may not.
+    pub(crate) fn set(&self, until: Option<Time>) {
+        self.0.store(until.map_or(0, |until| until.0), Ordering::Release);
+    }
+
+    pub(crate) fn is_now(&self) -> bool {
+        now().0 < self.0.load(Ordering::Acquire)
+    }
 }
 
 /// Wakes at an absolute time. Runtime sleeps are on another clock and round up to milliseconds, too coarse for adverts

@@ -244,3 +244,99 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlink
             .ok()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use netlink_packet_route::address::{AddressAttribute, AddressProtocol};
+
+    use super::*;
+    use crate::address::ADDRESS_PROTOCOL;
+
+    const VIRTUAL: VirtualAddress = VirtualAddress { address: Ipv4Addr::new(192, 0, 2, 20), prefix_length: 24 };
+
+    fn link(flags: LinkFlags) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.flags = flags;
+        message.attributes =
+            vec![LinkAttribute::IfName("eth1".to_owned()), LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1])];
+        message
+    }
+
+    fn address(address: [u8; 4], scope: AddressScope) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = 7;
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 24;
+        message.header.scope = scope;
+        message.attributes = vec![AddressAttribute::Local(IpAddr::from(address))];
+        message
+    }
+
+    fn own_address(addresses: &[AddressMessage]) -> Option<[u8; 4]> {
+        let mut table = Table::default();
+        table.add_link(&link(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running));
+        addresses.iter().for_each(|address| table.add_address(address));
+        match table.state("eth1", &[VIRTUAL]) {
+            InterfaceState::Usable(interface) => Some(interface.own_address.octets()),
+            InterfaceState::Unusable { .. } => None,
+        }
+    }
+
+    #[test]
+    fn the_first_address_that_is_not_virtual_is_the_nodes_own() {
+        let (one, two) =
+            (address([192, 0, 2, 1], AddressScope::Universe), address([192, 0, 2, 2], AddressScope::Universe));
+        let link_local = address([169, 254, 0, 1], AddressScope::Link);
+        let configured = address([192, 0, 2, 20], AddressScope::Universe);
+        let mut marked = address([192, 0, 2, 30], AddressScope::Universe);
+        marked.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_PROTOCOL)));
+
+        assert_eq!(own_address(&[]), None);
+        assert_eq!(own_address(&[configured.clone(), marked.clone()]), None);
+        assert_eq!(own_address(&[configured, marked, two.clone(), one.clone()]), Some([192, 0, 2, 2]));
+        assert_eq!(own_address(&[link_local.clone(), one.clone()]), Some([192, 0, 2, 1]));
+        assert_eq!(own_address(&[link_local]), Some([169, 254, 0, 1]));
+        assert_eq!(own_address(&[two.clone(), one, two]), Some([192, 0, 2, 2]), "a refresh changes no order");
+    }
+
+    #[test]
+    fn an_interface_that_cannot_be_used_says_why() {
+        let why = |flags| {
+            let mut table = Table::default();
+            table.add_link(&link(flags));
+            match table.state("eth1", &[]) {
+                InterfaceState::Usable(_) => String::new(),
+                InterfaceState::Unusable { reason } => reason,
+            }
+        };
+        assert_eq!(why(LinkFlags::empty()), "interface eth1 is down");
+        assert_eq!(why(LinkFlags::Up), "interface eth1 has no carrier");
+        assert_eq!(why(LinkFlags::Up | LinkFlags::LowerUp), "interface eth1 is not operational");
+        assert_eq!(
+            why(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
+            "interface eth1 has no IPv4 address of its own"
+        );
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_no_interface_that_goes() {
+        let mut table = Table::default();
+        table.add_link(&link(LinkFlags::Up));
+        let mut left = link(LinkFlags::Up);
+        left.header.interface_family = AddressFamily::Bridge;
+        table.apply_one(RouteNetlinkMessage::DelLink(left).into());
+        assert_eq!(table.index("eth1"), Some(7));
+        table.apply_one(RouteNetlinkMessage::DelLink(link(LinkFlags::Up)).into());
+        assert_eq!(table.index("eth1"), None);
+    }
+
+    #[test]
+    fn garbage_holds_no_message() {
+        for garbage in [&[][..], &[1], &[0; 16], &[0xff; 16], &[4, 0, 0, 0], &[5, 0, 0, 0, 1]] {
+            assert_eq!(messages(garbage).count(), 0);
+        }
+    }
+}
