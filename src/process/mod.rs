@@ -1,3 +1,5 @@
 //! What guard, keeper and balancer share because they are processes of one program.
 
+pub mod descriptor;
+pub mod log;
 pub mod messages;
