@@ -143,6 +143,10 @@ impl Channel {
         if text.len() > LONGEST {
             return Err(ChannelError::TooLong(LONGEST));
         }
+        self.send_text(&text).await
+    }
+
+    pub(super) async fn send_text(&mut self, text: &[u8]) -> Result<(), ChannelError> {
         let mut frames = Vec::with_capacity(text.len() + 64);
         let mut pieces = text.chunks(LONGEST_PIECE).peekable();
         let mut plain = Vec::new();
