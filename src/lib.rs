@@ -5,6 +5,7 @@
 pub mod balancer;
 pub mod cli;
 pub mod config;
+pub mod guard;
 pub mod keeper;
 pub mod process;
 pub mod status;

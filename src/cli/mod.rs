@@ -4,7 +4,10 @@
 
 mod check;
 mod key;
+mod release;
+mod run;
 
+use std::future::Future;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +28,12 @@ struct Relevo {
 enum Command {
     Check(check::Arguments),
     Key(key::Arguments),
+    Release(release::Arguments),
+    Run(run::Arguments),
+    #[command(hide = true)]
+    Keeper(run::Arguments),
+    #[command(hide = true)]
+    Balancer,
 }
 
 /// Does what the command line says.
@@ -32,6 +41,10 @@ pub fn run() -> ExitCode {
     match Relevo::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Keeper(arguments) => run::keeper(&arguments),
+        Command::Balancer => finish(Ok(ExitCode::FAILURE)),
     }
 }
 
@@ -64,4 +77,21 @@ impl ConfigFile {
 /// Colour only on a terminal, and not where <https://no-color.org> says no.
 fn colour(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A child lives no longer than the thread that started it, so that must be the main one.
+fn on_this_thread<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, String>
+where
+    E: std::error::Error,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
+    runtime.block_on(work).map_err(|error| error.to_string())
+}
+
+fn finish(result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("relevo: {error}");
+        ExitCode::FAILURE
+    })
 }

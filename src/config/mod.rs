@@ -18,6 +18,9 @@ pub use model::Config;
 /// Where the configuration is unless `-c` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/relevo/relevo.toml";
 
+/// Where the keeper answers unless `node.control_socket` says otherwise.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/run/relevo/control.sock";
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

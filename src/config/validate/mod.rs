@@ -65,7 +65,7 @@ impl Checker<'_> {
         };
         let hash = hash::of(&balancer, &virtual_routers);
         Some(Config {
-            node: Node { name, control_socket: control_socket.unwrap_or_else(|| "/run/relevo/control.sock".into()) },
+            node: Node { name, control_socket: control_socket.unwrap_or_else(|| super::DEFAULT_CONTROL_SOCKET.into()) },
             process: Process {
                 user: plain(file.process.user).map(|user| user.0),
                 group: plain(file.process.group).map(|group| group.0),
