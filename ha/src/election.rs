@@ -195,6 +195,12 @@ impl Election {
         }
     }
 
+    /// What keeps this router out: its link, or else the node.
+    pub fn obstacle(&self) -> Option<&str> {
+        let link = self.link.as_ref().and_then(|link| link.as_ref().err());
+        link.or(self.eligible.as_ref().and_then(|eligible| eligible.as_ref().err())).map(String::as_str)
+    }
+
     /// The source address of our adverts, while the link is up.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         self.link.as_ref().and_then(|link| link.as_ref().ok().copied())

@@ -124,6 +124,7 @@ impl Instance {
             }
             Input::Event(event) => self.handle(event),
         }
+        self.publish();
     }
 
     /// The deadline was reached. What arrived before is heard first: a process that the scheduler kept waiting must not
@@ -200,8 +201,8 @@ impl Instance {
     }
 
     fn link_down(&mut self, reason: String) {
-        self.handle(Event::LinkDown { reason });
         self.shown.own_address = None;
+        self.handle(Event::LinkDown { reason });
     }
 
     pub(crate) fn handle(&mut self, event: Event) {
@@ -212,6 +213,9 @@ impl Instance {
             self.act(action);
         }
         self.actions = actions;
+        if self.election.active_router() != self.shown.active_router {
+            self.publish();
+        }
     }
 
     fn act(&mut self, action: Action) {
@@ -381,6 +385,11 @@ impl Instance {
 
     /// Shows the present state, where it is not shown already.
     fn publish(&mut self) {
+        if let (State::Fault, Some(obstacle)) = (self.shown.state, self.election.obstacle())
+            && self.shown.reason != obstacle
+        {
+            self.shown.reason = obstacle.to_owned();
+        }
         self.shown.active_router = self.election.active_router();
         self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.shown.priority };
         self.status.send_if_modified(|routers| match routers.get_mut(self.place) {
