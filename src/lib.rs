@@ -3,6 +3,7 @@
 //! `docs/architecture.md` explains the whole in ten minutes.
 
 pub mod balancer;
+pub mod cli;
 pub mod config;
 pub mod keeper;
 pub mod process;

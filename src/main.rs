@@ -1,3 +1,5 @@
 //! The command `relevo`: arguments to a command; nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    relevo::cli::run()
+}

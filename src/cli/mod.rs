@@ -1,0 +1,67 @@
+//! The command line: one file for each command, with `run(arguments) -> ExitCode`.
+//!
+//! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
+
+mod check;
+mod key;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, LoadError};
+
+#[derive(Parser)]
+#[command(name = "relevo", version, about, propagate_version = true, disable_help_subcommand = true)]
+struct Relevo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// To add a command: a file, a variant, a line in [`run`].
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Arguments),
+    Key(key::Arguments),
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Relevo::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
+    }
+}
+
+/// `-c FILE`, for every command that needs the configuration.
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(short, long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    /// The configuration, or everything that is wrong with it on stderr and the exit status.
+    fn load(&self) -> Result<Config, ExitCode> {
+        config::load(&self.config).map_err(|error| {
+            match error {
+                LoadError::Invalid(diagnostics) => {
+                    let count = diagnostics.iter().len();
+                    let errors = if count == 1 { "error" } else { "errors" };
+                    eprintln!("{}\n", diagnostics.render(colour(std::io::stderr().is_terminal())));
+                    eprintln!("{}: {count} {errors}", self.config.display());
+                }
+                LoadError::Unreadable { .. } => eprintln!("relevo: {error}"),
+            }
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Colour only on a terminal, and not where <https://no-color.org> says no.
+fn colour(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
