@@ -1,17 +1,15 @@
 //! Peer links over loopback: what a keeper learns when its peer changes, leaves, dies, hangs or is somebody else.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+mod surroundings;
+
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use relevo_ha::{RouterStatus, State};
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use self::surroundings::{Cut, Log, OtherProcess, PEER_VARIABLE, Proxy};
 use super::channel::Channel;
 use super::message::{Hello, Message, PROTOCOL};
 use super::*;
@@ -361,118 +359,6 @@ async fn channel(address: SocketAddr, key: [u8; 32]) -> Channel {
 
 fn hello(node: &str) -> Hello {
     Hello { protocol: PROTOCOL, node: node.into(), ..Hello::default() }
-}
-
-#[derive(Clone, Copy)]
-enum Cut {
-    Fin,
-    Reset,
-}
-
-/// Between a peer and us: cuts a connection while both processes live.
-struct Proxy {
-    address: SocketAddr,
-    cuts: mpsc::Sender<Cut>,
-    accepted: mpsc::Receiver<()>,
-}
-
-impl Proxy {
-    async fn start(target: SocketAddr) -> Proxy {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cuts, mut cut) = mpsc::channel(1);
-        let (accept, accepted) = mpsc::channel(16);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut far = TcpStream::connect(target).await.unwrap();
-                let _ = accept.send(()).await;
-                tokio::select! {
-                    _ = copy_bidirectional(&mut near, &mut far) => {}
-                    kind = cut.recv() => {
-                        if let Some(Cut::Reset) = kind {
-                            SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
-                        }
-                    }
-                }
-            }
-        });
-        Proxy { address, cuts, accepted }
-    }
-
-    /// Returns when the connection that is there is cut and the peer has dialled again.
-    async fn cut(&mut self, cut: Cut) {
-        self.accepted.recv().await;
-        self.cuts.send(cut).await.unwrap();
-        timeout(LIMIT, self.accepted.recv()).await.expect("the peer dials again");
-    }
-}
-
-/// What is logged while a test runs.
-struct Log {
-    lines: Arc<Mutex<Vec<u8>>>,
-    _subscriber: tracing::subscriber::DefaultGuard,
-}
-
-impl Log {
-    fn start() -> Log {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(writer.clone())).finish();
-        Log { lines, _subscriber: tracing::subscriber::set_default(subscriber) }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.lines.lock().unwrap().clone()).unwrap()
-    }
-}
-
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-const PEER_VARIABLE: &str = "RELEVO_TEST_PEER";
-
-/// lb2, active, in a process of its own: this test binary, running [`other_process`].
-struct OtherProcess {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl OtherProcess {
-    fn start(lb1: SocketAddr) -> OtherProcess {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "keeper::peering::tests::other_process", "--ignored", "--nocapture"])
-            .env(PEER_VARIABLE, lb1.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.filter_map(|line| line.strip_prefix("listens on ")?.parse().ok()).next();
-        OtherProcess { child, address: address.expect("the other process says where it listens") }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    fn wait(&mut self) {
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for OtherProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test]
