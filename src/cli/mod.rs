@@ -6,6 +6,7 @@ mod check;
 mod key;
 mod release;
 mod run;
+mod status;
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -30,6 +31,7 @@ enum Command {
     Key(key::Arguments),
     Release(release::Arguments),
     Run(run::Arguments),
+    Status(status::Arguments),
     #[command(hide = true)]
     Keeper(run::Arguments),
     #[command(hide = true)]
@@ -43,6 +45,7 @@ pub fn run() -> ExitCode {
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Keeper(arguments) => run::keeper(&arguments),
         Command::Balancer => finish(Ok(ExitCode::FAILURE)),
     }

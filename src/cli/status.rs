@@ -16,9 +16,6 @@ use tokio::time::timeout;
 use crate::config;
 use crate::status::PairStatus;
 
-/// Where the control socket is if nothing says otherwise.
-const DEFAULT_SOCKET: &str = "/run/relevo/control.sock";
-
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -87,7 +84,7 @@ fn socket(arguments: &Arguments) -> Result<PathBuf, StatusError> {
     match &arguments.config {
         Some(file) => Ok(config::load(file)?.node.control_socket),
         None => Ok(config::load(Path::new(config::DEFAULT_PATH))
-            .map_or_else(|_| DEFAULT_SOCKET.into(), |config| config.node.control_socket)),
+            .map_or_else(|_| config::DEFAULT_CONTROL_SOCKET.into(), |config| config.node.control_socket)),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The balancer's process, one after another: started, watched, ended. When is decided by `lifecycle.rs`.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -174,6 +174,9 @@ impl Balancer {
             message = process.receiver.receive() => match message {
                 Ok(Some((message, _descriptors))) => Happening::Message(message),
                 Ok(None) => Happening::Ended("it died".to_owned()),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    Happening::Ended("it died".to_owned())
+                }
                 Err(error) => Happening::Ended(format!("its messages cannot be understood: {error}")),
             },
             status = process.child.wait() => Happening::Ended(match status {
@@ -209,7 +212,7 @@ impl Balancer {
         self.beat = Beat { backends: std::mem::take(&mut self.beat.backends), ..Beat::default() };
         self.lost_at.get_or_insert(now);
         let pause_ms = self.lifecycle.ended(now).as_millis() as u64;
-        tracing::error!(reason, pause_ms, "the balancer is lost; the next one starts after a pause");
+        tracing::error!(reason, pause_ms, "the balancer is lost");
         Change::Lost(reason)
     }
 
@@ -279,14 +282,10 @@ impl Process {
         }
         tokio::spawn(async move {
             if let Ok(status) = self.child.wait().await {
-                tracing::info!(pid = self.pid, status = %describe(status), "the balancer has ended");
+                tracing::info!(pid = self.pid, %status, "the balancer has ended");
             }
         });
     }
-}
-
-fn describe(status: ExitStatus) -> String {
-    status.to_string()
 }
 
 /// A task of its own, so that a balancer that does not read holds nothing up.

@@ -36,9 +36,7 @@ pub(super) struct Confinement {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such user.
-    #[error(
-        "process.user: there is no user {0:?}; make it: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {0}"
-    )]
+    #[error("process.user: there is no user {0:?}; {}", how_to_make(.0))]
     NoUser(String),
     /// No such group.
     #[error("process.group: there is no group {0:?}; make it: groupadd --system {0}")]
@@ -52,6 +50,10 @@ pub enum Error {
     /// The lookup failed.
     #[error("the user database cannot be read: {0}")]
     Database(#[from] nix::Error),
+}
+
+fn how_to_make(user: &str) -> String {
+    format!("make it: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {user}")
 }
 
 /// Finds out what the balancer can become.
@@ -85,7 +87,11 @@ fn user(process: &Process, missing: &mut Vec<String>) -> Result<Option<Identity>
         return Ok(None);
     }
     if name == FALLBACK_USER {
-        missing.push(format!("there is no user {DEFAULT_USER:?}, so that the balancer runs as {FALLBACK_USER:?}"));
+        tracing::warn!(
+            "there is no user {DEFAULT_USER:?}, so that the balancer runs as {FALLBACK_USER:?}, whom it may share with \
+             others; {}",
+            how_to_make(DEFAULT_USER)
+        );
     }
     match &process.group {
         None => Ok(Some(identity)),

@@ -1,8 +1,11 @@
 //! Load never delays the election: real-time scheduling and locked memory, as far as they can be had.
 
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::mman::{MlockAllFlags, MmapAdvise, madvise, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Low among real-time priorities: above every ordinary process, below the kernel's own threads that matter.
@@ -38,18 +41,58 @@ fn schedule() -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Locks all that is and will be mapped, but only where no limit applies: with one, a later allocation would fail.
+/// Locks what is in memory and what will be, but only where no limit applies: with one, a later allocation would fail.
 ///
 /// Whether one applies is found by trying under a limit that this process exceeds already.
 fn lock_memory() -> Result<(), Errno> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-    if hard != libc::RLIM_INFINITY {
-        setrlimit(Resource::RLIMIT_MEMLOCK, hard.min(4096), hard)?;
-    } else {
-        setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard)?;
-    }
-    let locked = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
-    // A limit of its own is of no use to a process that is exempt from it, but what it starts inherits it.
+    let tight = if hard == libc::RLIM_INFINITY { hard } else { 0 };
+    setrlimit(Resource::RLIMIT_MEMLOCK, tight, hard)?;
+    // Without "on fault" the address space that the allocator keeps in reserve would become memory.
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let locked = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault);
+    // A limit is of no use to a process that is exempt from it, but what it starts inherits it.
     setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
-    locked
+    locked?;
+    load_program()
+}
+
+/// Brings the whole program into memory: the code of a takeover has never run when it is needed.
+#[expect(unsafe_code, reason = "madvise is about raw addresses")]
+fn load_program() -> Result<(), Errno> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|_| Errno::ENOENT)?;
+    for (start, length) in maps.lines().filter_map(file_mapping) {
+        // SAFETY: it reads pages of a mapping that the kernel has just listed, and changes nothing.
+        match unsafe { madvise(start, length, MmapAdvise::MADV_POPULATE_READ) } {
+            // Kernels before 5.14 do not know it; pages then come as they are used.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// `55d0c0000000-55d0c0123000 r-xp 00001000 fe:00 1234 /usr/bin/relevo`: start and length, where it is a readable file.
+fn file_mapping(line: &str) -> Option<(NonNull<c_void>, usize)> {
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_readable = fields.next()?.starts_with('r');
+    let is_file = fields.nth(3)?.starts_with('/');
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let address = NonNull::new(start as *mut c_void)?;
+    (is_readable && is_file).then_some((address, end.checked_sub(start)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_readable_files_are_brought_into_memory() {
+        let file = file_mapping("7f00a000-7f00c000 r-xp 00001000 fe:00 1234    /usr/bin/relevo").unwrap();
+        assert_eq!((file.0.as_ptr() as usize, file.1), (0x7f00_a000, 0x2000));
+        assert_eq!(file_mapping("7f00a000-7f00c000 ---p 00001000 fe:00 1234    /usr/bin/relevo"), None);
+        assert_eq!(file_mapping("7f00a000-7f00c000 rw-p 00000000 00:00 0       [heap]"), None);
+        assert_eq!(file_mapping("7f00a000-7f00c000 rw-p 00000000 00:00 0"), None);
+    }
 }
