@@ -4,5 +4,6 @@
 
 pub mod balancer;
 pub mod config;
+pub mod lab;
 pub mod process;
 pub mod status;
