@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod guard;
 pub mod keeper;
+pub mod lab;
 pub mod process;
 pub mod status;
