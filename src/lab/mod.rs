@@ -12,7 +12,7 @@
 pub mod client;
 pub mod error;
 pub mod fault;
-// pub mod isolation;
+pub mod isolation;
 pub mod namespace;
 pub mod neighbour;
 mod netlink;
@@ -20,14 +20,14 @@ pub mod network;
 pub mod node;
 pub mod outage;
 pub mod pair;
-// pub mod show;
-// pub mod terminal;
+pub mod show;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
-// pub mod tour;
+pub mod tour;
 pub mod trial;
 pub mod watch;
 pub mod web;
-// pub mod wire;
+pub mod wire;
 
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use relevo_ha::{RouterStatus, State};
 
 use super::error::{Context, Error, Result};
+use super::namespace::Process;
 use super::network::Host;
 use crate::status::{NodeStatus, PairStatus};
 
@@ -94,11 +95,11 @@ impl Node {
     /// All three, once they are there.
     pub fn processes(&self) -> Option<Processes> {
         let all = self.host.namespace.processes().ok()?;
-        let child_of = |parent| all.iter().find(|process| process.parent == parent).map(|process| process.pid);
-        let guard = Pid::from_raw(i32::try_from(self.guard.as_ref()?.id()).ok()?);
-        let keeper = child_of(guard)?;
-        let balancer = child_of(keeper)?;
-        Some(Processes { guard, keeper, balancer })
+        let role = |role: &str| {
+            let is = |process: &&Process| process.arguments.get(1).is_some_and(|argument| argument == role);
+            all.iter().find(is).map(|process| process.pid)
+        };
+        Some(Processes { guard: role("run")?, keeper: role("keeper")?, balancer: role("balancer")? })
     }
 
     /// All three, or an error.
@@ -137,8 +138,7 @@ impl Node {
 
     /// The node's view of the pair, as its control socket tells it.
     pub fn status(&self) -> Result<PairStatus> {
-        let text = self.ask_status().context(|| format!("{} does not tell its status", self.name))?;
-        serde_json::from_str(&text).map_err(std::io::Error::from).context(|| format!("{} tells nonsense", self.name))
+        ask(&self.control_socket()).context(|| format!("{} does not tell its status", self.name))
     }
 
     /// What it wrote to stderr; empty if nobody can read that.
@@ -149,16 +149,6 @@ impl Node {
     /// Where it is asked for its state.
     pub fn control_socket(&self) -> PathBuf {
         control_socket(&self.directory, &self.name)
-    }
-
-    fn ask_status(&self) -> std::io::Result<String> {
-        let mut socket = UnixStream::connect(self.control_socket())?;
-        socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
-        socket.set_write_timeout(Some(STATUS_TIMEOUT))?;
-        socket.write_all(b"status\n")?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
-        Ok(text)
     }
 
     fn guard_is_running(&mut self) -> bool {
@@ -185,6 +175,17 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+/// What a keeper answers on its control socket.
+pub fn ask(control_socket: &Path) -> std::io::Result<PairStatus> {
+    let mut socket = UnixStream::connect(control_socket)?;
+    socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
+    socket.set_write_timeout(Some(STATUS_TIMEOUT))?;
+    socket.write_all(b"status\n")?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// A node's control socket in the lab's directory.

@@ -76,9 +76,9 @@ pub struct Pair {
 }
 
 impl Options {
-    /// 100 ms, priorities 254 and 253, preempting, three servers; privileged mode as the user nobody if this is root.
+    /// 100 ms, priorities 254 and 253, preempting, three servers; as the user nobody where there is one.
     pub fn new(binary: &Path, directory: &Path) -> Self {
-        let privileged = nix::unistd::geteuid().is_root();
+        let privileged = super::isolation::has_user_nobody();
         Self {
             binary: binary.into(),
             directory: directory.into(),
