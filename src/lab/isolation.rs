@@ -41,7 +41,8 @@ pub fn run_isolated(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> R
 pub const INNER: &str = "inner";
 
 fn isolate() -> Result<()> {
-    let flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    let flags =
+        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
     let (user, group) = (geteuid(), getegid());
     let Err(refused) = unshare(flags) else { return Ok(()) };
     unshare(flags | CloneFlags::CLONE_NEWUSER)
@@ -77,8 +78,14 @@ pub fn settle(parent: u32) -> Result<(PathBuf, Terminal)> {
     }
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context(|| "cannot make the mounts private".into())?;
-    mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>)
-        .context(|| "cannot mount /proc (run it as root; a container must be privileged)".into())?;
+    mount(
+        Some("proc"),
+        "/proc",
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    )
+    .context(|| "cannot mount /proc (run it as root; a container must be privileged)".into())?;
     let directory = mount_point()?;
     mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
         .context(|| format!("cannot mount a file system on {}", directory.display()))?;
@@ -90,11 +97,10 @@ pub fn settle(parent: u32) -> Result<(PathBuf, Terminal)> {
 pub fn has_user_nobody() -> bool {
     const NOBODY: u64 = 65534;
     let maps = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    geteuid().is_root()
-        && maps.lines().any(|line| {
-            let mut fields = line.split_whitespace().map_while(|field| field.parse::<u64>().ok());
-            matches!((fields.next(), fields.nth(1)), (Some(first), Some(count)) if (first..first + count).contains(&NOBODY))
-        })
+    geteuid().is_root() && maps.lines().any(|line| {
+        let mut fields = line.split_whitespace().map_while(|field| field.parse::<u64>().ok());
+        matches!((fields.next(), fields.nth(1)), (Some(first), Some(count)) if (first..first + count).contains(&NOBODY))
+    })
 }
 
 /// Whatever else this process does, a signal puts the terminal back and ends it, and with it all of its namespace.

@@ -166,7 +166,9 @@ pub fn node_line(index: usize, status: Option<&PairStatus>) -> String {
     let role = match (is_active(node), node.can_take_over) {
         (true, _) => format!("ACTIVE, holds {FLOATING}"),
         (false, true) => "backup, can take over".to_owned(),
-        (false, false) => format!("{:?}, cannot take over: {}", router.state, node.cannot_take_over_because).to_lowercase(),
+        (false, false) => {
+            format!("{:?}, cannot take over: {}", router.state, node.cannot_take_over_because).to_lowercase()
+        }
     };
     let balancer = match node.balancer.state {
         BalancerState::Serving => "balancer serves",
