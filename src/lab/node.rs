@@ -92,6 +92,11 @@ impl Node {
         Ok(())
     }
 
+    /// Is there any process of it?
+    pub fn runs(&self) -> bool {
+        self.host.namespace.processes().is_ok_and(|processes| !processes.is_empty())
+    }
+
     /// All three, once they are there.
     pub fn processes(&self) -> Option<Processes> {
         let all = self.host.namespace.processes().ok()?;

@@ -223,7 +223,8 @@ impl Pair {
                 Ok(active) => return Ok(active),
                 Err(why) => why,
             };
-            if begin.elapsed() > timeout {
+            let dead = self.nodes.iter().any(|node| !node.runs());
+            if dead || begin.elapsed() > timeout {
                 let messages = self.nodes.iter().map(|node| format!("--- {}\n{}", node.name, tail(&node.messages())));
                 let messages: String = messages.collect();
                 return Err(Error::new("the pair does not become ready", format!("{why}\n{messages}")));
