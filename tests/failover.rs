@@ -27,6 +27,9 @@ const OTHER_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
 /// Within this, exactly one node holds the address again.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// After a fault: before and after the new active node has announced itself.
+const FORGET_AT: &[Duration] = &[ms(5), ms(500)];
+
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -155,7 +158,7 @@ fn a_returning_node_of_higher_priority_takes_over_again() {
 fn a_client_that_forgets_who_has_the_address_is_not_stranded() {
     let Some(mut lab) = lab(|options| options.preempt = false) else { return };
     for fault in [Fault::AllKilled, Fault::CarrierLost, Fault::Frozen] {
-        let trial = Trial { fault, observe: SETTLED + ms(200), forget_at: &[ms(5), ms(500)] };
+        let trial = Trial { fault, observe: SETTLED + ms(200), forget_at: FORGET_AT };
         let report = trial.run_and_undo(&mut lab.pair).unwrap();
         assert!(
             report.outage.duration <= Duration::from_secs(2),
