@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
 
 mod check;
+mod demo;
 mod key;
 mod release;
 mod run;
@@ -28,6 +29,7 @@ struct Relevo {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Demo(demo::Arguments),
     Key(key::Arguments),
     Release(release::Arguments),
     Run(run::Arguments),
@@ -42,6 +44,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match Relevo::parse().command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

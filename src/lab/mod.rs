@@ -10,9 +10,10 @@
 //! Everything is made through netlink and system calls, and everything goes away with the value that made it.
 
 pub mod client;
+pub mod directory;
 pub mod error;
 pub mod fault;
-// pub mod isolation;
+pub mod isolation;
 pub mod namespace;
 pub mod neighbour;
 mod netlink;
@@ -20,14 +21,14 @@ pub mod network;
 pub mod node;
 pub mod outage;
 pub mod pair;
-// pub mod show;
-// pub mod terminal;
+pub mod show;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
-// pub mod tour;
+pub mod tour;
 pub mod trial;
 pub mod watch;
 pub mod web;
-// pub mod wire;
+pub mod wire;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! A network namespace held by a descriptor: it lives as long as this value, or a process in it, does.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
 use super::error::{Context, Result};
@@ -25,12 +28,12 @@ pub struct Namespace {
 type Birth = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// A process as /proc shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
     pub pid: Pid,
-    /// Its parent's.
-    pub parent: Pid,
+    /// Its arguments; the program comes first.
+    pub arguments: Vec<String>,
 }
 
 impl Namespace {
@@ -129,7 +132,7 @@ impl Namespace {
                 let link = std::fs::metadata(format!("/proc/{pid}/ns/net"));
                 link.is_ok_and(|link| (link.dev(), link.ino()) == (own.dev(), own.ino()))
             })
-            .filter_map(|pid| Some(Process { pid: Pid::from_raw(pid), parent: parent_of(pid)? }))
+            .filter_map(|pid| Some(Process { pid: Pid::from_raw(pid), arguments: arguments_of(pid)? }))
             .collect())
     }
 }
@@ -142,19 +145,28 @@ fn enter(namespace: &File) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// /proc/PID/stat: `pid (name) state ppid …`, and the name may hold anything.
-fn parent_of(pid: i32) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// From /proc/PID/stat: `pid (name) state ppid …`, and the name may hold anything.
+pub(super) fn parent_of(process: impl Display) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+fn arguments_of(pid: i32) -> Option<Vec<String>> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(line.split_terminator('\0').map(str::to_owned).collect())
 }
 
 #[expect(unsafe_code, reason = "a hook between fork and exec")]
 fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+    // SAFETY: between fork and exec only prctl and sigprocmask are called, which are async-signal-safe and allocate nothing.
     unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?));
+        command.pre_exec(|| {
+            set_pdeathsig(Signal::SIGKILL)?;
+            // The signals that the lab itself blocks are not its children's business.
+            Ok(SigSet::empty().thread_set_mask()?)
+        });
     }
 }
 
@@ -164,6 +176,6 @@ mod tests {
 
     #[test]
     fn a_process_name_with_brackets_hides_no_parent() {
-        assert_eq!(parent_of(std::process::id() as i32), Some(Pid::parent()));
+        assert_eq!(parent_of("self"), Some(Pid::parent()));
     }
 }

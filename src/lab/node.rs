@@ -1,19 +1,21 @@
 //! A node of the pair: the real binary in a namespace of its own, its processes, and what can be done to them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use relevo_ha::{RouterStatus, State};
 
 use super::error::{Context, Error, Result};
+use super::namespace::Process;
 use super::network::Host;
 use crate::status::{NodeStatus, PairStatus};
 
@@ -28,8 +30,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Messages {
     /// To a file beside its configuration.
     File,
-    /// Into a pipe that nobody reads.
-    UnreadPipe,
+    /// Into a pipe that is full and that nobody reads.
+    FullPipe,
 }
 
 /// A node, running or not.
@@ -42,6 +44,8 @@ pub struct Node {
     directory: PathBuf,
     messages: Messages,
     guard: Option<Child>,
+    /// The end of the pipe that nobody reads from.
+    unread: Option<PipeReader>,
 }
 
 /// Its three processes.
@@ -63,8 +67,15 @@ impl Node {
         messages: Messages,
         configuration: &str,
     ) -> Result<Self> {
-        let node =
-            Self { name: name.into(), host, binary: binary.into(), directory: directory.into(), messages, guard: None };
+        let node = Self {
+            name: name.into(),
+            host,
+            binary: binary.into(),
+            directory: directory.into(),
+            messages,
+            guard: None,
+            unread: None,
+        };
         std::fs::write(node.configuration_file(), configuration)
             .context(|| format!("cannot write {}", node.configuration_file().display()))?;
         Ok(node)
@@ -82,7 +93,11 @@ impl Node {
                 .open(self.messages_file())
                 .map(Stdio::from)
                 .context(|| format!("cannot open {}", self.messages_file().display()))?,
-            Messages::UnreadPipe => Stdio::piped(),
+            Messages::FullPipe => {
+                let (reader, writer) = full_pipe().context(|| "cannot make a full pipe".into())?;
+                self.unread = Some(reader);
+                Stdio::from(writer)
+            }
         };
         let mut command = Command::new(&self.binary);
         command.arg("run").arg("-c").arg(self.configuration_file());
@@ -91,14 +106,19 @@ impl Node {
         Ok(())
     }
 
+    /// Is there any process of it?
+    pub fn runs(&self) -> bool {
+        self.host.namespace.processes().is_ok_and(|processes| !processes.is_empty())
+    }
+
     /// All three, once they are there.
     pub fn processes(&self) -> Option<Processes> {
         let all = self.host.namespace.processes().ok()?;
-        let child_of = |parent| all.iter().find(|process| process.parent == parent).map(|process| process.pid);
-        let guard = Pid::from_raw(i32::try_from(self.guard.as_ref()?.id()).ok()?);
-        let keeper = child_of(guard)?;
-        let balancer = child_of(keeper)?;
-        Some(Processes { guard, keeper, balancer })
+        let role = |role: &str| {
+            let is = |process: &&Process| process.arguments.get(1).is_some_and(|argument| argument == role);
+            all.iter().find(is).map(|process| process.pid)
+        };
+        Some(Processes { guard: role("run")?, keeper: role("keeper")?, balancer: role("balancer")? })
     }
 
     /// All three, or an error.
@@ -137,8 +157,7 @@ impl Node {
 
     /// The node's view of the pair, as its control socket tells it.
     pub fn status(&self) -> Result<PairStatus> {
-        let text = self.ask_status().context(|| format!("{} does not tell its status", self.name))?;
-        serde_json::from_str(&text).map_err(std::io::Error::from).context(|| format!("{} tells nonsense", self.name))
+        ask(&self.control_socket()).context(|| format!("{} does not tell its status", self.name))
     }
 
     /// What it wrote to stderr; empty if nobody can read that.
@@ -149,16 +168,6 @@ impl Node {
     /// Where it is asked for its state.
     pub fn control_socket(&self) -> PathBuf {
         control_socket(&self.directory, &self.name)
-    }
-
-    fn ask_status(&self) -> std::io::Result<String> {
-        let mut socket = UnixStream::connect(self.control_socket())?;
-        socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
-        socket.set_write_timeout(Some(STATUS_TIMEOUT))?;
-        socket.write_all(b"status\n")?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
-        Ok(text)
     }
 
     fn guard_is_running(&mut self) -> bool {
@@ -185,6 +194,26 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+fn full_pipe() -> std::io::Result<(PipeReader, PipeWriter)> {
+    let (reader, mut writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok((reader, writer))
+}
+
+/// What a keeper answers on its control socket.
+pub fn ask(control_socket: &Path) -> std::io::Result<PairStatus> {
+    let mut socket = UnixStream::connect(control_socket)?;
+    socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
+    socket.set_write_timeout(Some(STATUS_TIMEOUT))?;
+    socket.write_all(b"status\n")?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// A node's control socket in the lab's directory.
