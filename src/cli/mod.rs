@@ -4,6 +4,7 @@
 
 mod check;
 mod key;
+mod status;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ struct Relevo {
 enum Command {
     Check(check::Arguments),
     Key(key::Arguments),
+    Status(status::Arguments),
 }
 
 /// Does what the command line says.
@@ -32,6 +34,7 @@ pub fn run() -> ExitCode {
     match Relevo::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
     }
 }
 
