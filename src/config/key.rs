@@ -42,6 +42,11 @@ pub enum KeyError {
 }
 
 impl Key {
+    /// Of these bytes.
+    pub fn new(bytes: [u8; KEY_LENGTH]) -> Key {
+        Key(bytes)
+    }
+
     /// Reads a key file.
     ///
     /// # Errors
