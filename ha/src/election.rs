@@ -186,6 +186,21 @@ impl Election {
         }
     }
 
+    /// While active: from when on another router may have taken over, unless an advert is sent before. An address that was
+    /// removed is put back no later than this.
+    pub fn replaceable_at(&self) -> Option<Time> {
+        match &self.role {
+            Role::Active(tenure) => Some(tenure.replaceable_at()),
+            Role::Init | Role::Backup(_) | Role::Fault { .. } => None,
+        }
+    }
+
+    /// What keeps this router out: its link, or else the node.
+    pub fn obstacle(&self) -> Option<&str> {
+        let link = self.link.as_ref().and_then(|link| link.as_ref().err());
+        link.or(self.eligible.as_ref().and_then(|eligible| eligible.as_ref().err())).map(String::as_str)
+    }
+
     /// The source address of our adverts, while the link is up.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         self.link.as_ref().and_then(|link| link.as_ref().ok().copied())
