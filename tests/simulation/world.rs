@@ -489,12 +489,14 @@ impl World {
         if host.incarnation != incarnation || process.frozen || host.stalled {
             return Ok(());
         }
+        let in_time = process.election.replaceable_at().is_some_and(|at| clock < at);
         match process.writes.pop_front() {
-            Some(Action::Lease { not_after, .. }) if clock > not_after => {
-                self.trace(node, || "a lease comes too late".into())
+            Some(Action::Lease { .. }) if !in_time => {
+                host.kernel.held = false;
+                self.trace(node, || "a lease comes too late".into());
             }
             Some(Action::Lease { .. }) if host.refuses => self.after(50, Entry::Refused { node, incarnation }),
-            Some(Action::Lease { seconds, .. }) => {
+            Some(Action::Lease { seconds }) => {
                 self.laws.leased(node, &self.nodes[node], clock)?;
                 let kernel = &mut self.nodes[node].kernel;
                 kernel.held = true;
