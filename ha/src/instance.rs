@@ -203,7 +203,7 @@ impl Instance {
         match action {
             Action::SendAdvert { priority } => self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
-            Action::Lease { seconds, not_after: _ } => {
+            Action::Lease { seconds } => {
                 self.command(|router, interface_index| Command::Lease { router, interface_index, seconds });
             }
             Action::RemoveAddresses => {
