@@ -108,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             let settings = peering::Settings {
                 node: config.node.name.clone(),
                 peers: peering.peers.clone(),
-                key: peering::Key::new(*key.as_bytes()),
+                key,
                 config_hash: config.hash.clone(),
                 source: peering.listen.ip(),
                 first_descriptor: first_high + GUARD_DESCRIPTORS,
