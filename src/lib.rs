@@ -4,5 +4,6 @@
 
 pub mod balancer;
 pub mod config;
+pub mod keeper;
 pub mod process;
 pub mod status;
