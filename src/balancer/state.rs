@@ -1,12 +1,17 @@
 //! What the threads of the balancer share: atomics, one cache line each for a server and a backend.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
 
-use crate::config::model;
+use crate::balancer::balance::Schedule;
+use crate::config::model::{self, BackendIndex, ServerAddress};
+use crate::status::{BackendStatus, ServerState, ServerStatus};
 
 /// Shared by the control thread and all workers.
 pub struct Shared {
@@ -42,12 +47,16 @@ pub struct FrontendState {
 /// A backend's part.
 #[repr(align(128))]
 pub struct BackendState {
-    /// The next turn of round robin, taken by all workers.
+    /// The next turn, taken by all workers.
     pub turn: AtomicU64,
+    /// The next turn among retries, which are no turns of their own.
+    pub retry_turn: AtomicU64,
     /// Grows whenever a server of this backend goes up or down: what workers derived from the states is then stale.
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
     pub connections: AtomicU64,
+    /// Who serves which turn, for the servers that are up at this generation.
+    pub schedule: ArcSwap<Schedule>,
     /// By index of the server.
     pub servers: Vec<ServerShared>,
 }
@@ -55,14 +64,167 @@ pub struct BackendState {
 /// A server's part.
 #[repr(align(128))]
 pub struct ServerShared {
-    /// A [`crate::status::ServerState`] as a number.
-    pub state: AtomicU8,
+    /// A [`ServerState`] as a number. Read it with [`ServerShared::state`], change it with [`Shared::set_state`].
+    state: AtomicU8,
     /// Requests or TCP connections under way.
     pub connections: AtomicU64,
     /// Since the start.
     pub requests: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
     pub address: ArcSwapOption<SocketAddr>,
+    /// Told when `address` changed: whoever checks the server does so at once.
+    pub address_changed: Notify,
     /// The last check's result, in words. Never locked on a request's way.
-    pub reason: Mutex<Arc<str>>,
+    reason: Mutex<Arc<str>>,
+}
+
+impl Shared {
+    /// Everything at its beginning: servers that are checked, or whose names are yet to be resolved, are `starting`; the
+    /// others are up.
+    pub fn new(config: model::Balancer) -> Arc<Self> {
+        let backends = config.backends.iter().map(BackendState::new).collect();
+        let frontends = config.frontends.iter().map(|_| FrontendState::default()).collect();
+        let beats = (0..config.threads).map(|_| Beat::default()).collect();
+        Arc::new(Self {
+            config,
+            connections: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            frontends,
+            backends,
+            beats,
+            held: ArcSwap::default(),
+        })
+    }
+
+    /// Put a server into a state, for a reason in words ("connection refused").
+    ///
+    /// A change is logged, with its cause, and reaches every worker with its next choice; the same state again only takes
+    /// the new reason.
+    pub fn set_state(&self, backend: BackendIndex, server: usize, state: ServerState, reason: &str) {
+        let (Some(configured), Some(shared)) = (self.config.backends.get(backend.0), self.backends.get(backend.0))
+        else {
+            return;
+        };
+        let (Some(server_config), Some(server)) = (configured.servers.get(server), shared.servers.get(server)) else {
+            return;
+        };
+
+        *server.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.into();
+        let before = server.state.swap(state as u8, Release);
+        if before == state as u8 {
+            return;
+        }
+        shared.reschedule(configured);
+
+        let (backend, server) = (&configured.name, &server_config.name);
+        match state {
+            ServerState::Down => warn!(backend, server, reason, "server {backend}/{server} is down: {reason}"),
+            _ => info!(backend, server, reason, "server {backend}/{server} is {}: {reason}", word(state)),
+        }
+        let any = |wanted| shared.servers.iter().any(|server| server.state() == wanted);
+        if state == ServerState::Down && !any(ServerState::Up) && !any(ServerState::Starting) {
+            error!(backend, "backend {backend} has no server left: all are down");
+        }
+    }
+
+    /// What `relevo status` shows of the backends.
+    pub fn report(&self) -> Vec<BackendStatus> {
+        let backends = self.config.backends.iter().zip(&self.backends);
+        let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
+            name: config.name.clone(),
+            servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
+        };
+        backends.map(report).collect()
+    }
+}
+
+impl BackendState {
+    fn new(config: &model::Backend) -> Self {
+        let state = Self {
+            turn: AtomicU64::new(0),
+            retry_turn: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            schedule: ArcSwap::default(),
+            servers: config.servers.iter().map(ServerShared::new).collect(),
+        };
+        state.reschedule(config);
+        state
+    }
+
+    /// Publish who serves which turn from now on.
+    fn reschedule(&self, config: &model::Backend) {
+        let with_weight =
+            config.servers.iter().map(|server| server.weight).enumerate().filter(|(_, weight)| *weight > 0);
+        let is_up = |index: usize| self.servers.get(index).is_some_and(|server| server.state() == ServerState::Up);
+        // Again with the states of that moment, should two threads do this at once.
+        self.schedule.rcu(|previous| {
+            let up: Vec<_> = with_weight.clone().filter(|(index, _)| is_up(*index)).collect();
+            Schedule::new(&up, previous, self.turn.load(Relaxed))
+        });
+        self.generation.fetch_add(1, Release);
+    }
+}
+
+impl ServerShared {
+    fn new(config: &model::Server) -> Self {
+        let (state, reason) = match (&config.address, config.check) {
+            (ServerAddress::Name { .. }, _) => (ServerState::Starting, "its name is being resolved"),
+            (ServerAddress::Socket(_), true) => (ServerState::Starting, "not checked yet"),
+            (ServerAddress::Socket(_), false) => (ServerState::Up, NOT_CHECKED),
+        };
+        let address = match &config.address {
+            ServerAddress::Socket(address) => Some(Arc::new(*address)),
+            ServerAddress::Name { .. } => None,
+        };
+        Self {
+            state: AtomicU8::new(state as u8),
+            connections: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            address: ArcSwapOption::new(address),
+            address_changed: Notify::new(),
+            reason: Mutex::new(reason.into()),
+        }
+    }
+
+    /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
+    pub fn state(&self) -> ServerState {
+        STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    fn report(&self, config: &model::Server) -> ServerStatus {
+        let address = match (&config.address, self.address.load_full()) {
+            (_, Some(address)) => address.to_string(),
+            (address, None) => address.to_string(),
+        };
+        let state = match self.state() {
+            ServerState::Up if config.weight == 0 => ServerState::Drain,
+            state => state,
+        };
+        ServerStatus {
+            name: config.name.clone(),
+            address,
+            state,
+            reason: self.reason.lock().unwrap_or_else(PoisonError::into_inner).to_string(),
+            weight: config.weight,
+            connections: self.connections.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+        }
+    }
+}
+
+/// The reason of a server without checks.
+pub const NOT_CHECKED: &str = "not checked";
+
+const STATES: [ServerState; 5] =
+    [ServerState::Starting, ServerState::Up, ServerState::Down, ServerState::Drain, ServerState::Maintenance];
+
+fn word(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Starting => "starting",
+        ServerState::Up => "up",
+        ServerState::Down => "down",
+        ServerState::Drain => "drained",
+        ServerState::Maintenance => "in maintenance",
+    }
 }
