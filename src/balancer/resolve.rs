@@ -217,3 +217,168 @@ fn parse_hosts(text: &str) -> HashMap<String, Vec<IpAddr>> {
     hosts.entry("localhost".to_owned()).or_insert_with(|| vec![Ipv4Addr::LOCALHOST.into()]);
     hosts
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+    use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::balancer::state::tests::{one_backend, server, states, until};
+    use crate::config::model::Balance;
+
+    const FAST: Pace = Pace {
+        time_to_live: (Duration::from_millis(5), Duration::from_millis(5)),
+        retry: (Duration::from_millis(5), Duration::from_millis(10)),
+    };
+
+    /// What the name server says of any name, and how often it was asked.
+    struct Zone {
+        answer: Mutex<Result<Vec<IpAddr>, ResponseCode>>,
+        asked: AtomicUsize,
+    }
+
+    impl Zone {
+        fn new(answer: Result<Vec<IpAddr>, ResponseCode>) -> Arc<Self> {
+            Arc::new(Self { answer: Mutex::new(answer), asked: AtomicUsize::new(0) })
+        }
+
+        fn set(&self, answer: Result<Vec<IpAddr>, ResponseCode>) {
+            *self.answer.lock().unwrap() = answer;
+        }
+
+        /// Until the present answer was given in several look-ups (of up to three questions each).
+        async fn asked_again(&self) {
+            let before = self.asked.load(SeqCst);
+            until(|| self.asked.load(SeqCst) >= before + 8).await;
+        }
+    }
+
+    /// A name server on loopback, and names looked up there.
+    async fn name_server(zone: Arc<Zone>) -> Names {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut connection = ConnectionConfig::udp();
+        connection.port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let answer = answer(&question, &zone.answer.lock().unwrap());
+                zone.asked.fetch_add(1, SeqCst);
+                socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        let server = NameServerConfig::new(Ipv4Addr::LOCALHOST.into(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        Names { hosts: parse_hosts(""), dns: Some(dns(config, ResolverOpts::default()).unwrap()) }
+    }
+
+    fn answer(question: &Message, zone: &Result<Vec<IpAddr>, ResponseCode>) -> Message {
+        let mut answer = question.clone();
+        answer.metadata.message_type = MessageType::Response;
+        let query = question.queries[0].clone();
+        match zone {
+            Err(code) => answer.metadata.response_code = *code,
+            Ok(addresses) => {
+                let records =
+                    addresses.iter().map(|address| Record::from_rdata(query.name().clone(), 60, RData::from(*address)));
+                answer.answers.extend(records.filter(|record| record.record_type() == query.query_type()));
+            }
+        }
+        answer
+    }
+
+    fn shared(check: bool) -> Arc<Shared> {
+        let address = ServerAddress::Name { host: "web.example".into(), port: 80 };
+        Shared::new(one_backend(Balance::RoundRobin, vec![Server { address, check, ..server("web", 1) }]))
+    }
+
+    fn address(shared: &Shared) -> Option<String> {
+        shared.backends[0].servers[0].address.load_full().map(|address| address.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_a_server_that_is_down_until_it_does() {
+        let zone = Zone::new(Err(ResponseCode::NXDomain));
+        let shared = shared(true);
+        tokio::spawn(keep_resolving(shared.clone(), name_server(zone.clone()).await, FAST));
+
+        let down = |cause: &str| {
+            let reason = format!("its name web.example does not resolve: {cause}");
+            let shared = shared.clone();
+            async move { until(|| states(&shared)[0] == (ServerState::Down, reason.clone())).await }
+        };
+        down("NXDOMAIN, there is no such name").await;
+        zone.set(Err(ResponseCode::ServFail));
+        down("the name server answered Server Failure").await;
+        zone.set(Ok(vec![]));
+        down("the name has no address").await;
+        assert_eq!(address(&shared), None);
+
+        zone.set(Ok(vec!["2001:db8::1".parse().unwrap()]));
+        until(|| address(&shared).as_deref() == Some("[2001:db8::1]:80")).await;
+        let unproven = (ServerState::Starting, "web.example:80 is now [2001:db8::1]:80".to_owned());
+        assert_eq!(states(&shared)[0], unproven);
+    }
+
+    #[tokio::test]
+    async fn the_address_follows_the_name_and_outlives_errors() {
+        let addresses = |list: &[&str]| Ok(list.iter().map(|address| address.parse().unwrap()).collect());
+        let zone = Zone::new(addresses(&["192.0.2.1", "2001:db8::1"]));
+        let shared = shared(true);
+        let changed = || shared.backends[0].servers[0].address_changed.notified();
+        tokio::spawn(keep_resolving(shared.clone(), name_server(zone.clone()).await, FAST));
+        changed().await;
+        assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));
+        shared.set_state(BackendIndex(0), 0, ServerState::Up, "connection accepted");
+
+        // Turned around, or no longer there: nothing changes.
+        for still in [addresses(&["192.0.2.2", "192.0.2.1"]), Err(ResponseCode::NXDomain), Err(ResponseCode::ServFail)]
+        {
+            zone.set(still);
+            zone.asked_again().await;
+            assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));
+            assert_eq!(states(&shared)[0].0, ServerState::Up);
+        }
+
+        zone.set(addresses(&["192.0.2.2"]));
+        changed().await;
+        assert_eq!(address(&shared).as_deref(), Some("192.0.2.2:80"));
+        let unproven = (ServerState::Starting, "web.example:80 is now 192.0.2.2:80".to_owned());
+        assert_eq!(states(&shared)[0], unproven);
+    }
+
+    #[tokio::test]
+    async fn hosts_are_enough_and_a_server_without_checks_is_up_with_its_address() {
+        let hosts = "# comment\n\n192.0.2.7\tWEB.example web # another\nnonsense web.example\n";
+        for resolv_conf in ["", "search example\n", "nonsense", "nameserver 300.1.1.1"] {
+            let shared = shared(false);
+            let watching = tokio::spawn(watch(shared.clone(), resolv_conf.to_owned(), hosts.to_owned()));
+            until(|| states(&shared)[0].0 == ServerState::Up).await;
+            assert_eq!(address(&shared).as_deref(), Some("192.0.2.7:80"));
+            assert_eq!(states(&shared)[0].1, "not checked; web.example:80 is now 192.0.2.7:80");
+            watching.abort();
+        }
+
+        let shared = shared(true);
+        tokio::spawn(watch(shared.clone(), String::new(), String::new()));
+        until(|| states(&shared)[0].0 == ServerState::Down).await;
+        let reason = "its name web.example does not resolve: it is not in /etc/hosts, and /etc/resolv.conf names no server to ask";
+        assert_eq!(states(&shared)[0].1, reason);
+    }
+
+    #[tokio::test]
+    async fn loopback_is_known_without_a_file() {
+        for (text, expected) in [("", "127.0.0.1"), ("::1 localhost", "::1"), ("127.0.0.9 LocalHost", "127.0.0.9")] {
+            let names = Names { hosts: parse_hosts(text), dns: None };
+            let answer = names.look_up("localhost.").await.map_err(|failure| failure.to_string()).unwrap();
+            assert_eq!(answer.choose(None).to_string(), expected);
+        }
+    }
+}

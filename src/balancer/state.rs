@@ -294,6 +294,16 @@ pub(crate) mod tests {
             .collect()
     }
 
+    /// Look until it is so; nobody waits longer than 10 s.
+    pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+        let look = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), look).await.expect("it never came to be so");
+    }
+
     #[test]
     fn servers_that_are_checked_or_named_begin_without_traffic() {
         let named = ServerAddress::Name { host: "web.example".into(), port: 80 };
@@ -330,5 +340,45 @@ pub(crate) mod tests {
         assert_eq!(states(&shared)[1], (ServerState::Down, "no answer within 2s".to_owned()));
         assert!(!shared.set_state(app, 2, ServerState::Up, "there is no such server"));
         assert!(!shared.set_state(BackendIndex(1), 0, ServerState::Up, "there is no such backend"));
+    }
+
+    #[test]
+    fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
+        let log = Log::default();
+        let written = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || log.clone())
+            .without_time()
+            .with_target(false)
+            .with_ansi(false);
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
+            let set = |server, state, reason| shared.set_state(BackendIndex(0), server, state, reason);
+            set(0, ServerState::Up, "status 200");
+            set(0, ServerState::Up, "status 500, expected 200-399 (1 of 3 failures)");
+            set(0, ServerState::Down, "status 500, expected 200-399");
+            set(1, ServerState::Down, "connection refused");
+            set(1, ServerState::Down, "no answer within 2s");
+            set(1, ServerState::Up, "status 200");
+        });
+        let expected = " WARN server app/a is down: status 500, expected 200-399\n \
+            WARN server app/b is down: connection refused\n\
+            ERROR backend app has no server left: all are down\n \
+            INFO server app/b is up: status 200\n";
+        assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 }

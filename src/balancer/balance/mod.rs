@@ -145,8 +145,9 @@ mod tests {
 
     #[test]
     fn fewest_connections_in_proportion_to_the_weight() {
-        // Weight and connections of each server; who may be chosen.
-        let rows: &[(&[(u32, u64)], &[usize])] = &[
+        /// Weight and connections of each server; who may be chosen.
+        type Row = (&'static [(u32, u64)], &'static [usize]);
+        let rows: &[Row] = &[
             (&[(1, 3), (1, 2), (1, 4)], &[1]),
             (&[(1, 2), (1, 2), (1, 4)], &[0, 1]),
             (&[(60, 4), (45, 3)], &[0, 1]),
