@@ -11,7 +11,7 @@ use crate::config::model::{BackendIndex, Balance};
 
 pub use round_robin::Schedule;
 
-/// A worker's view of all backends. Choosing takes no lock, allocates nothing and costs the same for any number of turns.
+/// A worker's view of all backends. Choosing takes no lock, allocates nothing.
 pub struct Chooser {
     shared: Arc<Shared>,
     /// By index of the backend: its schedule, and the generation it was taken at.
@@ -46,8 +46,8 @@ impl Chooser {
         if tried.is_empty() {
             return schedule.at(turn);
         }
-        let in_turn = (0..schedule.len() as u64).filter_map(|ahead| schedule.at(turn.wrapping_add(ahead)));
-        in_turn.into_iter().find(|server| !tried.contains(server))
+        let mut in_turn = (0..schedule.len() as u64).filter_map(|ahead| schedule.at(turn.wrapping_add(ahead)));
+        in_turn.find(|server| !tried.contains(server))
     }
 }
 

@@ -36,8 +36,8 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
     let mut chance = Chance::new((&shared.config.node, &place.backend.name, &place.server.name));
     let mut row = Row::default();
 
-    let checked: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
-    sleep(first_delay(checked).mul_f64(chance.fraction())).await;
+    let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
+    sleep(first_delay(servers).mul_f64(chance.fraction())).await;
     loop {
         let Some(address) = state.address.load_full() else {
             state.address_changed.notified().await;

@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::config::model::{HealthCheck, Probe, Server};
 
@@ -60,7 +60,7 @@ async fn ask(connection: TcpStream, request: Request<Empty<Bytes>>) -> Result<u1
         let status = answer.status().as_u16();
         let mut body = answer.into_body();
         let read_on = async { while matches!(body.frame().await, Some(Ok(_))) {} };
-        let _ = timeout_at(tokio::time::Instant::now() + LEFTOVERS, read_on).await;
+        let _ = timeout(LEFTOVERS, read_on).await;
         Ok(status)
     };
     tokio::pin!(exchange);
