@@ -8,7 +8,12 @@ use crate::status::ServerState;
 
 /// The least loaded server that is up and not among `tried`; where several are, the one whose `turn` it is, so that idle
 /// servers share evenly.
-pub(super) fn least_loaded(configured: &[Server], shared: &[ServerShared], tried: &[usize], turn: u64) -> Option<usize> {
+pub(super) fn least_loaded(
+    configured: &[Server],
+    shared: &[ServerShared],
+    tried: &[usize],
+    turn: u64,
+) -> Option<usize> {
     let candidates = || {
         configured.iter().zip(shared).enumerate().filter_map(|(index, (server, shared))| {
             let takes_part = server.weight > 0 && shared.state() == ServerState::Up && !tried.contains(&index);
