@@ -171,7 +171,9 @@ mod tests {
 
     use super::*;
 
-    fn request(target: &str, headers: &[(&str, &str)]) -> Parts {
+    type Headers<'text> = &'text [(&'text str, &'text str)];
+
+    fn request(target: &str, headers: Headers) -> Parts {
         let mut builder = Request::builder().uri(target);
         for (name, value) in headers {
             builder = builder.header(*name, *value);
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_host_must_be_clear() {
-        let bad: [(&str, &[(&str, &str)]); 5] = [
+        let bad: [(&str, Headers); 5] = [
             ("/", &[]),
             ("/", &[("host", "a"), ("host", "a")]),
             ("/", &[("host", "a, b")]),
@@ -195,7 +197,7 @@ mod tests {
         for (target, headers) in bad {
             assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
         }
-        let good: [(&str, &[(&str, &str)], &str); 4] = [
+        let good: [(&str, Headers, &str); 4] = [
             ("/x?y", &[("host", "a.example:8080")], "/x?y"),
             ("/", &[("host", "[2001:db8::1]:80")], "/"),
             ("http://A/x?y", &[("host", "a")], "/x?y"),
