@@ -92,7 +92,7 @@ fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool
         headers::add_forwarded_for(&mut head.headers, &client.address);
     }
     if let Some(cookie) = &backend.cookie {
-        persistence::prepare_request(cookie, &backend.servers, &mut head.headers);
+        persistence::prepare_request(cookie, &mut head.headers);
     }
     head.version = Version::HTTP_11;
     wants_upgrade

@@ -143,6 +143,10 @@ impl Channel {
         if text.len() > LONGEST {
             return Err(ChannelError::TooLong(LONGEST));
         }
+        self.send_text(&text).await
+    }
+
+    pub(super) async fn send_text(&mut self, text: &[u8]) -> Result<(), ChannelError> {
         let mut frames = Vec::with_capacity(text.len() + 64);
         let mut pieces = text.chunks(LONGEST_PIECE).peekable();
         let mut plain = Vec::new();
@@ -165,7 +169,7 @@ impl Channel {
 }
 
 fn builder(key: &Key) -> Result<Builder<'_>, ChannelError> {
-    Ok(Builder::new(PATTERN.parse()?).psk(0, key.bytes())?.prologue(PROLOGUE)?)
+    Ok(Builder::new(PATTERN.parse()?).psk(0, key.as_bytes())?.prologue(PROLOGUE)?)
 }
 
 async fn send_handshake(stream: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), ChannelError> {

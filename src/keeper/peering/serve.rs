@@ -67,9 +67,7 @@ impl Serve {
                     Err(_aborted) => complaints.crowded(),
                 },
                 Some(_) = links.join_next() => {}
-                accepted = accept(&listener, not_before) => {
-                    not_before = Instant::now() + BREATH;
-                    match accepted {
+                accepted = accept(&listener, &mut not_before) => match accepted {
                     Ok((stream, address)) => {
                         oldest_first.retain(|handshake| !handshake.is_finished());
                         if oldest_first.len() >= PENDING && let Some(oldest) = oldest_first.pop_front() {
@@ -79,7 +77,7 @@ impl Serve {
                         oldest_first.push_back(pending.spawn(async move { (address, greet(stream, &identity).await) }));
                     }
                     Err(error) => complaints.cannot_accept(&error),
-                }},
+                },
             }
         }
         // Nobody new; what is said to the others is bounded by whoever asked for the goodbye.
@@ -88,9 +86,12 @@ impl Serve {
     }
 }
 
-async fn accept(listener: &TcpListener, not_before: Instant) -> io::Result<(TcpStream, SocketAddr)> {
-    sleep_until(not_before).await;
-    listener.accept().await
+/// Cancel safe.
+async fn accept(listener: &TcpListener, not_before: &mut Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    sleep_until(*not_before).await;
+    let accepted = listener.accept().await;
+    *not_before = Instant::now() + BREATH;
+    accepted
 }
 
 async fn greet(stream: TcpStream, identity: &Identity) -> Result<(Channel, Hello), ChannelError> {

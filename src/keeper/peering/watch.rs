@@ -138,7 +138,7 @@ impl Watch {
         loop {
             match timeout(SILENCE, channel.receive()).await {
                 Ok(Ok(Message::State(status))) => {
-                    self.publish(|peer| heard(peer, &self.identity, &status));
+                    self.heard(&status);
                     self.emit(liveness.told(*status)).await;
                 }
                 Ok(Ok(Message::Goodbye(Goodbye { reason }))) => return End::Goodbye(reason),
@@ -169,6 +169,18 @@ impl Watch {
         });
     }
 
+    fn heard(&self, status: &NodeStatus) {
+        self.publish(|peer| {
+            if !peer.connected {
+                info!(peer = self.name, "the peer is heard again");
+            }
+            peer.connected = true;
+            peer.link_error.clear();
+            peer.config_matches = status.config_hash == self.identity.config_hash;
+            peer.status = status.clone();
+        });
+    }
+
     /// Logs a reason once.
     fn down(&self, reason: String) {
         let mut news = false;
@@ -190,13 +202,6 @@ fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
     peer.config_matches = hello.config_hash == identity.config_hash;
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);
-}
-
-fn heard(peer: &mut PeerStatus, identity: &Identity, status: &NodeStatus) {
-    peer.connected = true;
-    peer.link_error.clear();
-    peer.config_matches = status.config_hash == identity.config_hash;
-    peer.status = status.clone();
 }
 
 pub(super) fn lost(peer: &mut PeerStatus, reason: &str) {
