@@ -155,14 +155,14 @@ async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut al
         tokio::select! {
             biased;
             input = inbox.recv() => match input {
-                Some(Input::Event(Event::Stop)) | None => return instance.handle(Event::Stop),
+                Some(Input::Event(Event::Stop)) | None => return instance.stop(),
                 Some(input) => instance.input(input),
             },
             reached = alarm.reached(deadline) => match reached {
                 Ok(()) => instance.deadline_reached(&mut buffer),
                 Err(error) => {
                     error!(%error, "a virtual router stops: its timer failed");
-                    return instance.handle(Event::Stop);
+                    return instance.stop();
                 }
             },
             _ = tick.tick() => instance.tick(),

@@ -10,7 +10,7 @@ use crate::announce::Announcer;
 use crate::clock::{self, InTime};
 use crate::election::{Action, Election, Event, Settings, Time, Transition};
 use crate::link::{Interface, InterfaceState};
-use crate::netlink::{Command, Input};
+use crate::netlink::{Command, Input, Opened};
 use crate::packet::{Advert, GROUP};
 use crate::reception::Reception;
 use crate::router::{RouterStatus, State, VirtualRouter};
@@ -103,6 +103,7 @@ impl Instance {
                 self.interface = state;
                 self.follow_interface();
             }
+            Input::Opened(opened) => self.opened(opened),
             Input::Event(event) => self.handle(event),
         }
         self.publish();
@@ -130,8 +131,8 @@ impl Instance {
         match received {
             Ok(packet) => self.packet(packet),
             Err(error) => {
-                warn!(router = self.router.name, interface = self.router.interface, %error, "cannot receive adverts; trying again within a second");
-                self.sockets = None;
+                self.link_down(format!("cannot receive adverts on {}: {error}", self.router.interface));
+                self.close();
             }
         }
     }
@@ -162,22 +163,46 @@ impl Instance {
         };
         if self.sockets.as_ref().is_some_and(|sockets| sockets.interface.index != interface.index) {
             self.link_down(format!("interface {} was replaced by another of the same name", self.router.interface));
-            self.sockets = None;
+            self.close();
         }
-        if let Some(sockets) = &mut self.sockets {
-            sockets.interface = interface;
-        } else {
-            match Sockets::open(&self.router.interface, interface) {
-                Ok(sockets) => self.sockets = Some(sockets),
-                Err(error) => {
-                    let reason = format!("cannot open the sockets for adverts on {}: {error}", self.router.interface);
-                    return self.link_down(reason);
-                }
-            }
-        }
+        let Some(sockets) = &mut self.sockets else {
+            return self.ask(Command::Open { router: self.place, interface_index: interface.index });
+        };
+        sockets.interface = interface;
         if self.shown.own_address != Some(interface.own_address) {
             self.shown.own_address = Some(interface.own_address);
             self.handle(Event::LinkUp { own_address: interface.own_address });
+        }
+    }
+
+    fn opened(&mut self, opened: io::Result<Opened>) {
+        let InterfaceState::Usable(interface) = self.interface else { return };
+        let watched = opened.and_then(|opened| {
+            let Opened { interface_index, adverts, announcer } = opened;
+            Ok((interface_index, Sockets { interface, adverts: AdvertSockets::watch(adverts)?, announcer }))
+        });
+        match watched {
+            Ok((index, sockets)) if index == interface.index && self.sockets.is_none() => {
+                self.sockets = Some(sockets);
+                self.follow_interface();
+            }
+            // Asked for twice, or for an interface that has been replaced since.
+            Ok((_, sockets)) => self.ask(Command::Close(sockets.adverts)),
+            Err(error) => {
+                self.link_down(format!("cannot open the sockets for adverts on {}: {error}", self.router.interface));
+            }
+        }
+    }
+
+    /// Hands over.
+    pub(crate) fn stop(&mut self) {
+        self.handle(Event::Stop);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(sockets) = self.sockets.take() {
+            self.ask(Command::Close(sockets.adverts));
         }
     }
 
@@ -264,8 +289,12 @@ impl Instance {
 
     fn command(&self, command: impl FnOnce(usize, u32) -> Command) {
         let Some(sockets) = &self.sockets else { return };
+        self.ask(command(self.place, sockets.interface.index));
+    }
+
+    fn ask(&self, command: Command) {
         // The thread ends only after it has told every router that its interface cannot be used.
-        let _ = self.commands.send(command(self.place, sockets.interface.index));
+        let _ = self.commands.send(command);
     }
 
     fn drain(&mut self) {
@@ -314,16 +343,6 @@ impl Instance {
             }
             _ => false,
         });
-    }
-}
-
-impl Sockets {
-    fn open(name: &str, interface: Interface) -> io::Result<Sockets> {
-        Ok(Sockets {
-            interface,
-            adverts: AdvertSockets::open(name, interface.index)?,
-            announcer: Announcer::open(interface.index)?,
-        })
     }
 }
 

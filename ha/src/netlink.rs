@@ -1,5 +1,6 @@
 //! The thread that talks to the kernel about addresses and interfaces, so that the thread of the elections never waits for
-//! the kernel's lock: it changes addresses in the order it is asked to, and tells what happens to interfaces.
+//! the kernel's lock: it opens and closes sockets, changes addresses in the order it is asked to, and tells what happens to
+//! interfaces.
 
 use std::io;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::address::{Addresses, Error};
+use crate::advert_socket::{AdvertSockets, OpenedSockets};
+use crate::announce::Announcer;
 use crate::clock::InTime;
 use crate::driver::StartError;
 use crate::election::Event;
@@ -20,13 +23,34 @@ use crate::router::VirtualAddress;
 pub(crate) enum Input {
     /// Its interface is as follows.
     Interface(InterfaceState),
+    /// What it asked to be opened.
+    Opened(io::Result<Opened>),
     /// Something for its election.
     Event(Event),
+}
+
+/// The sockets of a virtual router.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) interface_index: u32,
+    pub(crate) adverts: OpenedSockets,
+    pub(crate) announcer: Announcer,
+}
+
+impl Opened {
+    fn open(interface: &str, interface_index: u32) -> io::Result<Opened> {
+        let adverts = OpenedSockets::open(interface, interface_index)?;
+        Ok(Opened { interface_index, adverts, announcer: Announcer::open(interface_index)? })
+    }
 }
 
 /// A virtual router's wish.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// Open its sockets; answered by [`Input::Opened`].
+    Open { router: usize, interface_index: u32 },
+    /// Close these, which leaves a group: that waits for the kernel's lock too.
+    Close(AdvertSockets),
     /// Add or refresh every address; answered by an event. When it is too late none is there afterwards, and no answer is
     /// given: the election of a router that is too late knows by itself.
     Lease {
@@ -125,6 +149,8 @@ impl Netlink {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
+                    Some(Command::Open { router, interface_index }) => self.open(router, interface_index),
+                    Some(Command::Close(sockets)) => drop(sockets),
                     Some(Command::Lease { router, interface_index, seconds }) => {
                         self.lease(router, interface_index, seconds).await;
                     }
@@ -138,6 +164,11 @@ impl Netlink {
                 event = self.watcher.received() => self.event(event).await?,
             }
         }
+    }
+
+    fn open(&self, router: usize, interface_index: u32) {
+        let Some(subscription) = self.subscriptions.get(router) else { return };
+        subscription.tell(Input::Opened(Opened::open(&subscription.interface, interface_index)));
     }
 
     async fn lease(&self, router: usize, interface_index: u32, seconds: u32) {
