@@ -137,15 +137,19 @@ impl Instance {
         }
     }
 
-    /// Takes what waits behind it.
-    pub(crate) fn receive_waiting(&mut self, buffer: &mut [u8; LONGEST_PACKET]) {
+    /// Takes what waits behind it, up to a batch; true if even more may wait.
+    pub(crate) fn receive_waiting(&mut self, buffer: &mut [u8; LONGEST_PACKET]) -> bool {
         for _ in 0..BATCH {
             match self.sockets.as_ref().map(|sockets| sockets.adverts.waiting(buffer)) {
                 Some(Ok(Some(packet))) => self.packet(packet),
-                Some(Err(error)) => return self.receive(Err(error)),
-                Some(Ok(None)) | None => return,
+                Some(Err(error)) => {
+                    self.receive(Err(error));
+                    return false;
+                }
+                Some(Ok(None)) | None => return false,
             }
         }
+        true
     }
 
     /// Once a second: what failed is tried again, and the counters are shown.
