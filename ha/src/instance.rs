@@ -30,6 +30,8 @@ pub(crate) struct Instance {
     actions: Vec<Action>,
     interface: InterfaceState,
     sockets: Option<Sockets>,
+    /// Counts how often the addresses were given up: an answer about those of an earlier time is no news.
+    tenure: u64,
     in_time: InTime,
     commands: UnboundedSender<Command>,
     status: watch::Sender<Vec<RouterStatus>>,
@@ -79,6 +81,7 @@ impl Instance {
             actions: Vec::new(),
             interface,
             sockets: None,
+            tenure: 0,
             in_time,
             commands,
             status,
@@ -104,6 +107,9 @@ impl Instance {
                 self.follow_interface();
             }
             Input::Opened(opened) => self.opened(opened),
+            Input::Leased { tenure, .. } if tenure != self.tenure => return,
+            Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
+            Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
             Input::Event(event) => self.handle(event),
         }
         self.publish();
@@ -233,9 +239,11 @@ impl Instance {
             Action::SendAdvert { priority } => self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
             Action::Lease { seconds, not_after: _ } => {
-                self.command(|router, interface_index| Command::Lease { router, interface_index, seconds });
+                let tenure = self.tenure;
+                self.command(|router, interface_index| Command::Lease { router, interface_index, seconds, tenure });
             }
             Action::RemoveAddresses => {
+                self.tenure += 1;
                 self.command(|router, interface_index| Command::Remove { router, interface_index });
             }
             Action::Announce => self.announce(),

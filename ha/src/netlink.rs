@@ -25,6 +25,12 @@ pub(crate) enum Input {
     Interface(InterfaceState),
     /// What it asked to be opened.
     Opened(io::Result<Opened>),
+    /// Whether the kernel has taken the addresses, or why not.
+    Leased {
+        /// As asked.
+        tenure: u64,
+        answer: Result<(), String>,
+    },
     /// Something for its election.
     Event(Event),
 }
@@ -51,13 +57,15 @@ pub(crate) enum Command {
     Open { router: usize, interface_index: u32 },
     /// Close these, which leaves a group: that waits for the kernel's lock too.
     Close(AdvertSockets),
-    /// Add or refresh every address; answered by an event. When it is too late none is there afterwards, and no answer is
+    /// Add or refresh every address; answered by [`Input::Leased`]. When it is too late none is there afterwards, and no answer is
     /// given: the election of a router that is too late knows by itself.
     Lease {
         /// Place in the subscriptions.
         router: usize,
         interface_index: u32,
         seconds: u32,
+        /// Comes back with the answer.
+        tenure: u64,
     },
     /// Remove every address.
     Remove { router: usize, interface_index: u32 },
@@ -151,8 +159,8 @@ impl Netlink {
                 command = commands.recv() => match command {
                     Some(Command::Open { router, interface_index }) => self.open(router, interface_index),
                     Some(Command::Close(sockets)) => drop(sockets),
-                    Some(Command::Lease { router, interface_index, seconds }) => {
-                        self.lease(router, interface_index, seconds).await;
+                    Some(Command::Lease { router, interface_index, seconds, tenure }) => {
+                        self.lease(router, interface_index, seconds, tenure).await;
                     }
                     Some(Command::Remove { router, interface_index }) => self.remove(router, interface_index).await,
                     Some(Command::Finish { done }) => {
@@ -171,7 +179,7 @@ impl Netlink {
         subscription.tell(Input::Opened(Opened::open(&subscription.interface, interface_index)));
     }
 
-    async fn lease(&self, router: usize, interface_index: u32, seconds: u32) {
+    async fn lease(&self, router: usize, interface_index: u32, seconds: u32, tenure: u64) {
         let Some(subscription) = self.subscriptions.get(router) else { return };
         for &address in subscription.addresses.iter() {
             match self.addresses.lease(interface_index, address, seconds, &subscription.in_time).await {
@@ -182,11 +190,11 @@ impl Netlink {
                     return self.remove(router, interface_index).await;
                 }
                 Err(error) => {
-                    return subscription.tell(Input::Event(Event::AddressRefused { reason: error.to_string() }));
+                    return subscription.tell(Input::Leased { tenure, answer: Err(error.to_string()) });
                 }
             }
         }
-        subscription.tell(Input::Event(Event::AddressesTaken));
+        subscription.tell(Input::Leased { tenure, answer: Ok(()) });
     }
 
     async fn remove(&self, router: usize, interface_index: u32) {
