@@ -178,7 +178,11 @@ impl Instance {
         let Some(sockets) = &mut self.sockets else {
             return self.ask(Command::Open { router: self.place, interface_index: interface.index });
         };
+        let moved = sockets.interface.hardware_address != interface.hardware_address;
         sockets.interface = interface;
+        if moved && self.shown.state == State::Active {
+            self.announce();
+        }
         if self.shown.own_address != Some(interface.own_address) {
             self.shown.own_address = Some(interface.own_address);
             self.handle(Event::LinkUp { own_address: interface.own_address });
