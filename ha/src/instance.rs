@@ -273,7 +273,7 @@ impl Instance {
                 result = Err((destination, error));
             }
         }
-        self.shown.adverts_sent += 1;
+        self.shown.adverts_sent += u64::from(result.is_ok());
         let code = result.as_ref().err().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
         if code == std::mem::replace(&mut self.send_error, code) {
             return;
