@@ -19,6 +19,8 @@ use crate::router::{RouterStatus, State, VirtualRouter};
 const BATCH: usize = 32;
 /// A receive queue holds no more than some hundred packets; a flood might refill it while it is drained.
 const DRAINED_AT_MOST: usize = 4096;
+/// The priority of an advert that gives the addresses up (RFC 9568 §5.2.4).
+const LETS_GO: u8 = 0;
 /// Why there is nothing yet.
 const STARTING: &str = "starting";
 /// See the first line.
@@ -258,6 +260,10 @@ impl Instance {
 
     fn send_advert(&mut self, priority: u8) {
         let Some(sockets) = &self.sockets else { return };
+        // Frozen between the decision and here: by now another router may be active, and would yield to this.
+        if priority != LETS_GO && !self.in_time.is_now() {
+            return;
+        }
         let advert = Advert {
             virtual_router_id: self.router.virtual_router_id,
             priority,
