@@ -142,7 +142,8 @@ impl Netlink {
     async fn remove_strangers(&self) -> Result<(), StartError> {
         for subscription in &self.subscriptions {
             let Some(index) = self.watcher.table().index(&subscription.interface) else { continue };
-            for &address in subscription.addresses.iter() {
+            let virtual_addresses = subscription.addresses.iter();
+            for address in virtual_addresses.flat_map(|address| self.watcher.table().entries(index, address.address)) {
                 let Subscription { name, interface, .. } = subscription;
                 if self.addresses.remove(index, address).await.map_err(StartError::Remove)? {
                     warn!(router = name, interface, %address, "removed a virtual address that was there already; only the active router may hold it");
