@@ -4,10 +4,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::address::{Addresses, Error};
 use crate::advert_socket::{AdvertSockets, OpenedSockets};
@@ -90,10 +91,13 @@ impl Subscription {
     }
 }
 
+/// Before the kernel is asked anew after it failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The thread's life. `started` is told when every router has the state of its interface in its inbox.
 pub(crate) async fn run(
     subscriptions: Vec<Subscription>,
-    commands: UnboundedReceiver<Command>,
+    mut commands: UnboundedReceiver<Command>,
     started: oneshot::Sender<Result<(), StartError>>,
 ) {
     let mut netlink = match Netlink::start(subscriptions).await {
@@ -104,11 +108,13 @@ pub(crate) async fn run(
         }
     };
     let _ = started.send(Ok(()));
-    if let Err(error) = netlink.serve(commands).await {
-        error!(%error, "the kernel tells no more of interfaces and addresses; this node can hold none until it is restarted");
-        let reason = format!("netlink failed: {error}");
-        for subscription in &netlink.subscriptions {
-            subscription.tell(Input::Interface(InterfaceState::Unusable { reason: reason.clone() }));
+    while let Err(error) = netlink.serve(&mut commands).await {
+        error!(%error, "the kernel does not tell of interfaces and addresses; this node holds none until it does");
+        netlink.fail(&format!("netlink failed: {error}"));
+        tokio::time::sleep(PAUSE).await;
+        while let Err(error) = netlink.reopen().await {
+            debug!(%error, "the kernel still does not tell of interfaces and addresses");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -153,7 +159,25 @@ impl Netlink {
         Ok(())
     }
 
-    async fn serve(&mut self, mut commands: UnboundedReceiver<Command>) -> io::Result<()> {
+    /// Every router lets go; what it asks for is done when the kernel answers again, and until then the leases run out.
+    fn fail(&mut self, reason: &str) {
+        for (subscription, told) in self.subscriptions.iter().zip(&mut self.told) {
+            let state = InterfaceState::Unusable { reason: reason.to_owned() };
+            subscription.tell(Input::Interface(state.clone()));
+            *told = Some(state);
+        }
+    }
+
+    async fn reopen(&mut self) -> io::Result<()> {
+        self.addresses = Addresses::open()?;
+        self.watcher = Watcher::open()?;
+        self.watcher.resync(self.addresses.handle()).await?;
+        self.tell_changes();
+        Ok(())
+    }
+
+    /// Until it is to end.
+    async fn serve(&mut self, commands: &mut UnboundedReceiver<Command>) -> io::Result<()> {
         loop {
             tokio::select! {
                 biased;
