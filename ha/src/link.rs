@@ -158,6 +158,12 @@ impl Table {
         self.link(name).map(|(&index, _link)| index)
     }
 
+    /// How often, and with which prefix lengths, the interface has an address.
+    pub(crate) fn entries(&self, index: u32, address: Ipv4Addr) -> impl Iterator<Item = VirtualAddress> {
+        let known = self.addresses.get(&index).into_iter().flatten().map(|known| known.address);
+        known.filter(move |known| known.address == address)
+    }
+
     fn link(&self, name: &str) -> Option<(&u32, &Link)> {
         self.links.iter().find(|(_index, link)| link.name == name)
     }

@@ -197,6 +197,8 @@ fn an_interface_that_is_deleted_and_made_again_is_followed() {
 fn a_virtual_address_that_is_there_already_is_removed_at_the_start() {
     with_pair(async |pair| {
         pair.one.add_address(VIRTUAL, 24).await;
+        // As others configure it.
+        pair.one.add_address(VIRTUAL, 32).await;
         let driver = pair.one.run(Driver::start(vec![router(254)])).await.unwrap();
         assert!(pair.one.address(VIRTUAL).await.is_none());
         assert!(pair.one.address(ONE).await.is_some());
