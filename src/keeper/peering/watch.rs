@@ -48,7 +48,7 @@ impl Watch {
             let pause = match self.dial().await {
                 Ok((channel, hello)) => {
                     let since = Instant::now();
-                    self.emit(liveness.linked(&hello)).await;
+                    liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
                     match self.follow(channel, &mut liveness).await {
