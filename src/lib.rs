@@ -3,6 +3,10 @@
 //! `docs/architecture.md` explains the whole in ten minutes.
 
 pub mod balancer;
+pub mod cli;
 pub mod config;
+pub mod guard;
+pub mod keeper;
+pub mod lab;
 pub mod process;
 pub mod status;

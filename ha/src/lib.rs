@@ -2,7 +2,20 @@
 //!
 //! Knows nothing of HTTP. The pure part is [`election`]; everything with a socket, a task or a timer is around it.
 
+pub mod address;
+mod advert_socket;
+mod announce;
+pub mod clock;
+mod driver;
 pub mod election;
+mod instance;
+mod link;
+mod netlink;
+pub mod packet;
+mod packet_socket;
+mod readiness;
 pub mod router;
+mod thread_priority;
 
+pub use driver::{Driver, StartError};
 pub use router::{RouterStatus, State, VirtualAddress, VirtualRouter};

@@ -53,6 +53,17 @@ pub enum State {
     Fault,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Init => "init",
+            State::Backup => "backup",
+            State::Active => "active",
+            State::Fault => "fault",
+        })
+    }
+}
+
 /// What a virtual router is doing, as `relevo status --json` prints it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,3 +1,6 @@
 //! What guard, keeper and balancer share because they are processes of one program.
 
+pub mod descriptor;
+pub mod descriptors;
+pub mod log;
 pub mod messages;

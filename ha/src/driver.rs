@@ -1,0 +1,193 @@
+//! Runs the elections of a node: the only file with tasks and timers.
+//!
+//! One task for each virtual router owns its [`Instance`] and waits for four things: its inbox, its deadline, a packet, and
+//! the second in which counters are shown. Whichever wait is given up loses nothing: an inbox keeps its messages, a deadline
+//! is absolute, a packet stays in its socket. Everything that may have to wait for the kernel happens on the netlink thread.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, warn};
+
+use crate::advert_socket::{self, LONGEST_PACKET};
+use crate::clock::{Alarm, InTime};
+use crate::election::Event;
+use crate::instance::Instance;
+use crate::netlink::{self, Command, Input, Subscription};
+use crate::router::{RouterStatus, VirtualRouter};
+use crate::thread_priority::ThreadPriority;
+
+/// How long a handover may keep the process from ending.
+const STOP_TIMEOUT: Duration = Duration::from_millis(100);
+/// Counters are shown as often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why no election could be started.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum StartError {
+    #[error(
+        "adverts cannot be sent without privilege: run as root, or with the capabilities CAP_NET_RAW and CAP_NET_ADMIN"
+    )]
+    NoPrivilege,
+    #[error("cannot open a raw socket for adverts: {0}")]
+    RawSocket(#[source] io::Error),
+    #[error("cannot ask the kernel about interfaces: {0}")]
+    Netlink(#[source] io::Error),
+    #[error("cannot remove a virtual address that is left on an interface: {0}")]
+    Remove(#[source] crate::address::Error),
+    #[error("cannot start the netlink thread: {0}")]
+    Thread(#[source] io::Error),
+    #[error("cannot make a timer: {0}")]
+    Timer(#[source] io::Error),
+}
+
+/// The elections of this node, running.
+pub struct Driver {
+    inboxes: Vec<Inbox>,
+    commands: UnboundedSender<Command>,
+    status: watch::Receiver<Vec<RouterStatus>>,
+    tasks: JoinSet<()>,
+}
+
+struct Inbox {
+    virtual_router_id: NonZeroU8,
+    sender: UnboundedSender<Input>,
+}
+
+impl Driver {
+    /// Opens what the routers need and starts their elections on the current runtime. Virtual addresses that are on their
+    /// interfaces already are removed, marked or not: only an active router may hold them.
+    ///
+    /// An interface that is not there is no error: its router is in fault, says so, and takes part as soon as it appears.
+    ///
+    /// # Errors
+    /// No election is possible here; nothing runs.
+    pub async fn start(routers: Vec<VirtualRouter>) -> Result<Driver, StartError> {
+        advert_socket::permitted().map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => StartError::NoPrivilege,
+            _ => StartError::RawSocket(error),
+        })?;
+        let (commands, commands_receiver) = mpsc::unbounded_channel();
+        let (status_sender, status) = watch::channel(vec![RouterStatus::default(); routers.len()]);
+        let (mut inboxes, mut subscriptions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, router) in routers.into_iter().enumerate() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let in_time = InTime::default();
+            subscriptions.push(Subscription {
+                name: router.name.clone(),
+                interface: router.interface.clone(),
+                addresses: router.addresses.as_slice().into(),
+                in_time: in_time.clone(),
+                inbox: sender.clone(),
+            });
+            inboxes.push(Inbox { virtual_router_id: router.virtual_router_id, sender });
+            let instance = Instance::new(router, place, in_time, commands.clone(), status_sender.clone());
+            waiting.push((instance, receiver, Alarm::new().map_err(StartError::Timer)?));
+        }
+        start_netlink_thread(subscriptions, commands_receiver).await?;
+        let mut tasks = JoinSet::new();
+        for (instance, inbox, alarm) in waiting {
+            tasks.spawn(run(instance, inbox, alarm));
+        }
+        Ok(Driver { inboxes, commands, status, tasks })
+    }
+
+    /// Whether this node may be active: `Err` says why not. At first it may not.
+    pub fn set_eligible(&self, eligible: Result<(), String>) {
+        let event = match eligible {
+            Ok(()) => Event::Eligible,
+            Err(reason) => Event::Ineligible { reason },
+        };
+        self.tell(|_inbox| true, &event);
+    }
+
+    /// The router that adverts from `address` has let go, or is gone: known otherwise than by its adverts.
+    pub fn router_gone(&self, virtual_router_id: NonZeroU8, address: Ipv4Addr, reason: &str) {
+        let event = Event::RouterGone { address, reason: reason.to_owned() };
+        self.tell(|inbox| inbox.virtual_router_id == virtual_router_id, &event);
+    }
+
+    /// What the routers are doing, in the order they were given: at once after each change of state, and counters within a
+    /// second.
+    pub fn status(&self) -> watch::Receiver<Vec<RouterStatus>> {
+        self.status.clone()
+    }
+
+    /// Hands over: returns when the adverts that say so are sent and the addresses removed, or after 100 ms.
+    pub async fn stop(mut self) {
+        self.tell(|_inbox| true, &Event::Stop);
+        let handed_over = async {
+            while self.tasks.join_next().await.is_some() {}
+            let (done, finished) = oneshot::channel();
+            // If the thread is gone there is nobody to wait for.
+            let _ = self.commands.send(Command::Finish { done });
+            let _ = finished.await;
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, handed_over).await.is_err() {
+            warn!(
+                "the kernel is slow to remove the virtual addresses; at the latest they go when their lease runs out"
+            );
+        }
+    }
+
+    fn tell(&self, whom: impl Fn(&Inbox) -> bool, event: &Event) {
+        for inbox in self.inboxes.iter().filter(|inbox| whom(inbox)) {
+            // A router whose timer failed has stopped, and logged why.
+            let _ = inbox.sender.send(Input::Event(event.clone()));
+        }
+    }
+}
+
+async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut alarm: Alarm) {
+    let mut buffer = [0; LONGEST_PACKET];
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let deadline = instance.next_deadline();
+        tokio::select! {
+            biased;
+            input = inbox.recv() => match input {
+                Some(Input::Event(Event::Stop)) | None => return instance.handle(Event::Stop),
+                Some(input) => instance.input(input),
+            },
+            reached = alarm.reached(deadline) => match reached {
+                Ok(()) => instance.deadline_reached(&mut buffer),
+                Err(error) => {
+                    error!(%error, "a virtual router stops: its timer failed");
+                    return instance.handle(Event::Stop);
+                }
+            },
+            _ = tick.tick() => instance.tick(),
+            received = instance.received(&mut buffer) => {
+                instance.receive(received);
+                instance.receive_waiting(&mut buffer);
+            }
+        }
+    }
+}
+
+async fn start_netlink_thread(
+    subscriptions: Vec<Subscription>,
+    commands: UnboundedReceiver<Command>,
+) -> Result<(), StartError> {
+    let priority = ThreadPriority::current().map_err(StartError::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let (started, has_started) = oneshot::channel();
+    let life = move || {
+        if let Err(error) = priority.adopt() {
+            warn!(%error, "the netlink thread runs without real-time priority; under load a takeover may be late");
+        }
+        runtime.block_on(netlink::run(subscriptions, commands, started));
+    };
+    std::thread::Builder::new().name("netlink".to_owned()).spawn(life).map_err(StartError::Thread)?;
+    let ended = |_closed| StartError::Thread(io::Error::other("it ended at once"));
+    has_started.await.map_err(ended)?
+}

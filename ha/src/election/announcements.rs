@@ -1,0 +1,105 @@
+//! When an active router tells the segment where its addresses are. Two routers that hold an address for a moment strand
+//! whoever asks just then, so one announcement is not enough.
+
+use std::time::Duration;
+
+use super::event::Time;
+
+/// Of one burst, from its beginning.
+const BURST: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500)];
+/// From the beginning of one burst to that of the next: a flood of adverts makes no flood of announcements.
+const BETWEEN_BURSTS: Duration = Duration::from_secs(1);
+/// The kernel drops a leased address up to 0.4 s late; half a second later nobody else answers for it.
+const AFTER_LEASE: Duration = Duration::from_millis(400 + 500);
+/// For ever after.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// The schedule from the beginning of a burst on.
+#[derive(Debug)]
+pub(super) struct Announcements {
+    began: Time,
+    burst: Vec<Time>,
+    /// After the lease of the rival has ended; from then on the slow refresh.
+    later: Time,
+}
+
+impl Announcements {
+    /// A burst that begins now. A rival may have leased the addresses until `now + rival_lease`.
+    pub(super) fn begin(now: Time, rival_lease: Duration) -> Self {
+        Self {
+            began: now,
+            burst: BURST.into_iter().map(|delay| now + delay).collect(),
+            later: now + rival_lease + AFTER_LEASE,
+        }
+    }
+
+    /// A rival was heard: begin again, or soon if a burst has only just begun.
+    pub(super) fn again(&mut self, now: Time, rival_lease: Duration) {
+        let next_burst = self.began + BETWEEN_BURSTS;
+        if now >= next_burst {
+            *self = Self::begin(now, rival_lease);
+            return;
+        }
+        if self.burst.last() != Some(&next_burst) {
+            self.burst.push(next_burst);
+        }
+        self.later = now + rival_lease + AFTER_LEASE;
+    }
+
+    /// Whether to announce now.
+    pub(super) fn take_due(&mut self, now: Time) -> bool {
+        let waiting = self.burst.len();
+        self.burst.retain(|due| *due > now);
+        let due = self.burst.len() < waiting || self.later <= now;
+        if self.later <= now {
+            self.later = now + SLOW;
+        }
+        due
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        self.burst.iter().copied().fold(self.later, Time::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds_until(schedule: &mut Announcements, end: u64) -> Vec<u64> {
+        let mut announced = Vec::new();
+        while schedule.next_deadline() <= Time(end * 1000) {
+            let now = schedule.next_deadline();
+            assert!(schedule.take_due(now));
+            announced.push(now.0 / 1000);
+        }
+        announced
+    }
+
+    #[test]
+    fn at_0_100_and_500_ms_after_the_rivals_lease_and_slowly_ever_after() {
+        let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
+        assert_eq!(milliseconds_until(&mut schedule, 130_000), [0, 100, 500, 1900, 61_900, 121_900]);
+    }
+
+    #[test]
+    fn a_rival_heard_later_starts_it_again() {
+        let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
+        milliseconds_until(&mut schedule, 5_000);
+        schedule.again(Time(5_000_000), Duration::from_secs(2));
+        assert_eq!(milliseconds_until(&mut schedule, 60_000), [5_000, 5_100, 5_500, 7_900]);
+    }
+
+    #[test]
+    fn a_flood_of_adverts_is_no_flood_of_announcements() {
+        let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
+        let mut announced = 0;
+        for now in (0..10_000_000).step_by(100).map(Time) {
+            schedule.again(now, Duration::from_secs(1));
+            announced += usize::from(schedule.take_due(now));
+        }
+        assert!((30..=40).contains(&announced), "{announced} in 10 s");
+        let after = milliseconds_until(&mut schedule, 60_000);
+        assert!(after.first().is_some_and(|first| *first <= 10_500), "{after:?}");
+    }
+}

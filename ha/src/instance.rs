@@ -1,0 +1,429 @@
+//! One virtual router on this node: its election, the sockets that election acts through, and what is told of both.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc::UnboundedSender, watch};
+use tracing::{info, warn};
+
+use crate::advert_socket::{AdvertSockets, LONGEST_PACKET};
+use crate::announce::Announcer;
+use crate::clock::{self, InTime};
+use crate::election::{Action, Election, Event, Received, Settings, Time, Transition};
+use crate::link::{Interface, InterfaceState};
+use crate::netlink::{Command, Input};
+use crate::packet::{self, Advert, GROUP};
+use crate::router::{RouterStatus, State, VirtualRouter};
+
+/// Adverts handled at one go: a flood of them must not keep the timer waiting.
+const BATCH: usize = 32;
+/// A receive queue holds no more than some hundred packets; a flood might refill it while it is drained.
+const DRAINED_AT_MOST: usize = 4096;
+/// Between two log lines about packets that are no valid adverts.
+const REJECTION_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Why there is nothing yet.
+const STARTING: &str = "starting";
+/// Senders whose differences are remembered.
+const SENDERS: usize = 16;
+
+/// See the first line.
+pub(crate) struct Instance {
+    router: VirtualRouter,
+    /// Place in the status and among the subscriptions of the netlink thread.
+    place: usize,
+    election: Election,
+    actions: Vec<Action>,
+    interface: InterfaceState,
+    sockets: Option<Sockets>,
+    in_time: InTime,
+    commands: UnboundedSender<Command>,
+    status: watch::Sender<Vec<RouterStatus>>,
+    shown: RouterStatus,
+    log: Log,
+}
+
+struct Sockets {
+    interface: Interface,
+    adverts: AdvertSockets,
+    announcer: Announcer,
+}
+
+/// What was logged, so that it is not logged again.
+#[derive(Default)]
+struct Log {
+    send_error: Option<i32>,
+    announce_error: Option<i32>,
+    rejection_at: Option<Time>,
+    rejections_unlogged: u64,
+    differences: BTreeMap<Ipv4Addr, Option<Difference>>,
+}
+
+/// How a router's advert differs from our configuration; it is obeyed even so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Difference {
+    advertisement_interval: Duration,
+    addresses: Vec<Ipv4Addr>,
+}
+
+impl Instance {
+    pub(crate) fn new(
+        router: VirtualRouter,
+        place: usize,
+        in_time: InTime,
+        commands: UnboundedSender<Command>,
+        status: watch::Sender<Vec<RouterStatus>>,
+    ) -> Instance {
+        let settings = Settings {
+            priority: router.priority,
+            advertisement_interval: router.advertisement_interval,
+            preempt: router.preempt,
+        };
+        let election = Election::new(settings, clock::now());
+        let shown = RouterStatus {
+            name: router.name.clone(),
+            virtual_router_id: router.virtual_router_id.get(),
+            interface: router.interface.clone(),
+            state: election.state(),
+            priority: router.priority.get(),
+            addresses: router.addresses.iter().map(ToString::to_string).collect(),
+            since: timestamp(),
+            reason: STARTING.to_owned(),
+            ..RouterStatus::default()
+        };
+        let interface = InterfaceState::Unusable { reason: STARTING.to_owned() };
+        let mut instance = Instance {
+            router,
+            place,
+            election,
+            actions: Vec::new(),
+            interface,
+            sockets: None,
+            in_time,
+            commands,
+            status,
+            shown,
+            log: Log::default(),
+        };
+        instance.handle(Event::Ineligible { reason: STARTING.to_owned() });
+        instance.publish();
+        instance
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.election.next_deadline()
+    }
+
+    /// Takes what the inbox held.
+    pub(crate) fn input(&mut self, input: Input) {
+        match input {
+            Input::Interface(state) => {
+                self.interface = state;
+                self.follow_interface();
+            }
+            Input::Event(event) => self.handle(event),
+        }
+        self.publish();
+    }
+
+    /// The deadline was reached. What arrived before is heard first: a process that the scheduler kept waiting must not
+    /// mistake its own lateness for its peer's silence.
+    pub(crate) fn deadline_reached(&mut self, buffer: &mut [u8; LONGEST_PACKET]) {
+        self.receive_waiting(buffer);
+        if self.election.next_deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.handle(Event::Timer);
+        }
+    }
+
+    /// Waits for a packet. Nothing is lost when the wait is given up.
+    pub(crate) async fn received<'a>(&self, buffer: &'a mut [u8; LONGEST_PACKET]) -> io::Result<&'a [u8]> {
+        match &self.sockets {
+            Some(sockets) => sockets.adverts.received(buffer).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what [`received`](Self::received) returned.
+    pub(crate) fn receive(&mut self, received: io::Result<&[u8]>) {
+        match received {
+            Ok(packet) => self.packet(packet),
+            Err(error) => {
+                warn!(router = self.router.name, interface = self.router.interface, %error, "cannot receive adverts; trying again within a second");
+                self.sockets = None;
+            }
+        }
+    }
+
+    /// Takes what waits behind it.
+    pub(crate) fn receive_waiting(&mut self, buffer: &mut [u8; LONGEST_PACKET]) {
+        for _ in 0..BATCH {
+            match self.sockets.as_ref().map(|sockets| sockets.adverts.waiting(buffer)) {
+                Some(Ok(Some(packet))) => self.packet(packet),
+                Some(Err(error)) => return self.receive(Err(error)),
+                Some(Ok(None)) | None => return,
+            }
+        }
+    }
+
+    /// Once a second: what failed is tried again, and the counters are shown.
+    pub(crate) fn tick(&mut self) {
+        if self.sockets.is_none() {
+            self.follow_interface();
+        }
+        self.publish();
+    }
+
+    fn follow_interface(&mut self) {
+        let interface = match &self.interface {
+            InterfaceState::Usable(interface) => *interface,
+            InterfaceState::Unusable { reason } => return self.link_down(reason.clone()),
+        };
+        if self.sockets.as_ref().is_some_and(|sockets| sockets.interface.index != interface.index) {
+            self.link_down(format!("interface {} was replaced by another of the same name", self.router.interface));
+            self.sockets = None;
+        }
+        if let Some(sockets) = &mut self.sockets {
+            sockets.interface = interface;
+        } else {
+            match Sockets::open(&self.router.interface, interface) {
+                Ok(sockets) => self.sockets = Some(sockets),
+                Err(error) => {
+                    let reason = format!("cannot open the sockets for adverts on {}: {error}", self.router.interface);
+                    return self.link_down(reason);
+                }
+            }
+        }
+        if self.shown.own_address != Some(interface.own_address) {
+            self.shown.own_address = Some(interface.own_address);
+            self.handle(Event::LinkUp { own_address: interface.own_address });
+        }
+    }
+
+    fn link_down(&mut self, reason: String) {
+        self.shown.own_address = None;
+        self.handle(Event::LinkDown { reason });
+    }
+
+    pub(crate) fn handle(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.election.handle(event, clock::now(), &mut actions);
+        self.in_time.set(self.election.replaceable_at());
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        self.actions = actions;
+        if self.election.active_router() != self.shown.active_router {
+            self.publish();
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::SendAdvert { priority } => self.send_advert(priority),
+            // How late it may be carried out is told by `in_time`, as of then.
+            Action::Lease { seconds, not_after: _ } => {
+                self.command(|router, interface_index| Command::Lease { router, interface_index, seconds });
+            }
+            Action::RemoveAddresses => {
+                self.command(|router, interface_index| Command::Remove { router, interface_index });
+            }
+            Action::Announce => self.announce(),
+            Action::DrainReceived => self.drain(),
+            Action::Changed(transition) => self.changed(transition),
+        }
+    }
+
+    fn send_advert(&mut self, priority: u8) {
+        let Some(sockets) = &self.sockets else { return };
+        let advert = Advert {
+            virtual_router_id: self.router.virtual_router_id,
+            priority,
+            advertisement_interval: self.router.advertisement_interval,
+            addresses: self.router.addresses.iter().map(|address| address.address).collect(),
+        };
+        let destinations =
+            if self.router.unicast_peers.is_empty() { &[GROUP][..] } else { self.router.unicast_peers.as_slice() };
+        let mut result = Ok(());
+        for &destination in destinations {
+            let packet = advert.encode(sockets.interface.own_address, destination);
+            if let Err(error) = sockets.adverts.send(&packet, destination) {
+                result = Err((destination, error));
+            }
+        }
+        self.shown.adverts_sent += 1;
+        let code = result.as_ref().err().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
+        if code == std::mem::replace(&mut self.log.send_error, code) {
+            return;
+        }
+        let VirtualRouter { name, interface, .. } = &self.router;
+        match result {
+            Ok(()) => info!(router = name, interface, "adverts can be sent again"),
+            Err((destination, error)) => warn!(router = name, interface, %destination, %error, "cannot send adverts"),
+        }
+    }
+
+    fn announce(&mut self) {
+        let Some(Sockets { interface, announcer, .. }) = &self.sockets else { return };
+        let Some(hardware_address) = interface.hardware_address else { return };
+        let mut result = Ok(());
+        for address in &self.router.addresses {
+            result = result.and(announcer.announce(address.address, hardware_address));
+        }
+        let code = result.as_ref().err().map(|error| error.raw_os_error().unwrap_or_default());
+        if code == std::mem::replace(&mut self.log.announce_error, code) {
+            return;
+        }
+        let VirtualRouter { name, interface, .. } = &self.router;
+        match result {
+            Ok(()) => info!(router = name, interface, "the virtual addresses can be announced again"),
+            Err(error) => warn!(router = name, interface, %error, "cannot announce the virtual addresses"),
+        }
+    }
+
+    fn command(&self, command: impl FnOnce(usize, u32) -> Command) {
+        let Some(sockets) = &self.sockets else { return };
+        // The thread ends only after it has told every router that its interface cannot be used.
+        let _ = self.commands.send(command(self.place, sockets.interface.index));
+    }
+
+    fn drain(&mut self) {
+        let Some(sockets) = &self.sockets else { return };
+        let mut buffer = [0; LONGEST_PACKET];
+        for _ in 0..DRAINED_AT_MOST {
+            if !matches!(sockets.adverts.waiting(&mut buffer), Ok(Some(_))) {
+                return;
+            }
+        }
+    }
+
+    fn packet(&mut self, packet: &[u8]) {
+        if virtual_router_id(packet).is_some_and(|id| id != self.router.virtual_router_id.get()) {
+            return;
+        }
+        let incoming = match packet::parse(packet) {
+            Ok(incoming) => incoming,
+            Err(invalid) => return self.reject(source(packet), &invalid),
+        };
+        if let Some(objection) = self.objection(incoming.source, incoming.destination) {
+            return self.reject(Some(incoming.source), &objection);
+        }
+        self.shown.adverts_received += 1;
+        self.compare(incoming.source, &incoming.advert);
+        self.handle(Event::Advert(Received {
+            source: incoming.source,
+            priority: incoming.advert.priority,
+            advertisement_interval: incoming.advert.advertisement_interval,
+        }));
+    }
+
+    /// Why an advert that is valid is not for us.
+    fn objection(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Option<&'static str> {
+        if self.shown.own_address == Some(source) {
+            return Some("it comes from our own address; is that address given twice?");
+        }
+        let peers = &self.router.unicast_peers;
+        if peers.is_empty() {
+            return (destination != GROUP)
+                .then_some("it was sent to this node alone, but no unicast_peers are configured");
+        }
+        (!peers.contains(&source)).then_some("its sender is none of the unicast_peers")
+    }
+
+    fn reject(&mut self, source: Option<Ipv4Addr>, reason: &dyn std::fmt::Display) {
+        self.shown.adverts_rejected += 1;
+        let now = clock::now();
+        let is_soon = |at: Time| now.0.saturating_sub(at.0) < REJECTION_LOG_INTERVAL.as_micros() as u64;
+        if self.log.rejection_at.is_some_and(is_soon) {
+            self.log.rejections_unlogged += 1;
+            return;
+        }
+        self.log.rejection_at = Some(now);
+        let unlogged = std::mem::take(&mut self.log.rejections_unlogged);
+        let VirtualRouter { name, interface, .. } = &self.router;
+        let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
+        warn!(router = name, interface, source, %reason, unlogged, "ignored a packet that is no advert for this virtual router");
+    }
+
+    /// Logs once what a sender is configured with that we are not.
+    fn compare(&mut self, source: Ipv4Addr, advert: &Advert) {
+        let mut ours: Vec<_> = self.router.addresses.iter().map(|address| address.address).collect();
+        let mut theirs = advert.addresses.clone();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        let difference = (ours != theirs || self.router.advertisement_interval != advert.advertisement_interval)
+            .then_some(Difference { advertisement_interval: advert.advertisement_interval, addresses: theirs });
+        let known = &mut self.log.differences;
+        if known.get(&source).map_or(difference.is_none(), |known| *known == difference)
+            || (known.len() >= SENDERS && !known.contains_key(&source))
+        {
+            return;
+        }
+        let VirtualRouter { name, interface, advertisement_interval, .. } = &self.router;
+        match &difference {
+            Some(theirs) => warn!(
+                router = name, interface, %source,
+                its_interval = ?theirs.advertisement_interval, our_interval = ?advertisement_interval,
+                its_addresses = ?theirs.addresses, our_addresses = ?ours,
+                "another router of this virtual router is configured differently; its adverts are obeyed even so"
+            ),
+            None => info!(router = name, interface, %source, "the other router is configured as this one again"),
+        }
+        known.insert(source, difference);
+    }
+
+    fn changed(&mut self, transition: Transition) {
+        let Transition { from, to, reason } = transition;
+        let VirtualRouter { name, interface, .. } = &self.router;
+        info!(router = name, interface, %from, %to, reason, "virtual router {name} is now {to}");
+        self.shown.state = to;
+        self.shown.since = timestamp();
+        self.shown.reason = reason;
+        self.shown.transitions += 1;
+        self.publish();
+    }
+
+    /// Shows the present state, where it is not shown already.
+    fn publish(&mut self) {
+        if let (State::Fault, Some(obstacle)) = (self.shown.state, self.election.obstacle())
+            && self.shown.reason != obstacle
+        {
+            self.shown.reason = obstacle.to_owned();
+        }
+        self.shown.active_router = self.election.active_router();
+        self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.shown.priority };
+        self.status.send_if_modified(|routers| match routers.get_mut(self.place) {
+            Some(shown) if *shown != self.shown => {
+                shown.clone_from(&self.shown);
+                true
+            }
+            _ => false,
+        });
+    }
+}
+
+impl Sockets {
+    fn open(name: &str, interface: Interface) -> io::Result<Sockets> {
+        Ok(Sockets {
+            interface,
+            adverts: AdvertSockets::open(name, interface.index)?,
+            announcer: Announcer::open(interface.index)?,
+        })
+    }
+}
+
+/// Of a packet that may not be valid: which virtual router it means.
+fn virtual_router_id(packet: &[u8]) -> Option<u8> {
+    let ip_header = usize::from(packet.first()? & 0x0f) * 4;
+    packet.get(ip_header + 1).copied()
+}
+
+/// Of a packet that may not be valid: who sent it.
+fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+    packet.get(12..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+}
+
+/// Now, by the calendar.
+fn timestamp() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}

@@ -1,0 +1,165 @@
+//! `relevo check`: all errors of a configuration, or a summary of what it would run.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::ConfigFile;
+use crate::config::Config;
+use crate::config::model::{
+    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HealthCheck, Mode, Peering, Probe, Route, Server,
+    ServerAddress,
+};
+use relevo_ha::VirtualRouter;
+
+/// Check the configuration: all its errors, or what it would run
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let config = match arguments.config.load() {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    // A closed pipe is the reader's own choice.
+    let _ = write!(std::io::stdout(), "{}", Summary(&config));
+    ExitCode::SUCCESS
+}
+
+/// For people.
+struct Summary<'a>(&'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.0;
+        let balancer = &config.balancer;
+        let log =
+            if balancer.access_log == AccessLog::Off { "no line for requests" } else { "HAProxy's line for requests" };
+        writeln!(f, "node {}: {}, {log}", config.node.name, count(balancer.threads, "worker thread"))?;
+        for router in &config.virtual_routers {
+            virtual_router(f, router)?;
+        }
+        if let Some(peering) = &config.peering {
+            self.peering(f, peering)?;
+        }
+        for it in &balancer.frontends {
+            self.frontend(f, it)?;
+        }
+        for (index, it) in balancer.backends.iter().enumerate() {
+            backend(f, it, self.is_used(BackendIndex(index)))?;
+        }
+        writeln!(f, "digest {} (the same on every node of a pair)", config.hash)
+    }
+}
+
+impl Summary<'_> {
+    fn peering(&self, f: &mut fmt::Formatter<'_>, peering: &Peering) -> fmt::Result {
+        let peers: Vec<_> = peering.peers.iter().map(|(name, address)| format!("{name} ({address})")).collect();
+        writeln!(f, "peering on {} with {}, key in {}", peering.listen, peers.join(", "), peering.key_file.display())
+    }
+
+    fn frontend(&self, f: &mut fmt::Formatter<'_>, frontend: &Frontend) -> fmt::Result {
+        let mode = if frontend.mode == Mode::Http { "HTTP" } else { "TCP" };
+        let binds: Vec<_> = frontend.binds.iter().map(|bind| bind.address.to_string()).collect();
+        let forwarded_for = if frontend.forwarded_for { ", adds X-Forwarded-For" } else { "" };
+        writeln!(f, "frontend {}: {mode} on {}{forwarded_for}", frontend.name, binds.join(", "))?;
+        for route in &frontend.routes {
+            writeln!(f, "  {} → {}", condition(route), self.backend_name(route.backend))?;
+        }
+        match frontend.default_backend {
+            Some(backend) => writeln!(f, "  everything else → {}", self.backend_name(backend)),
+            None => writeln!(f, "  everything else is answered with 404"),
+        }
+    }
+
+    fn backend_name(&self, index: BackendIndex) -> &str {
+        self.0.balancer.backends.get(index.0).map_or("?", |backend| &backend.name)
+    }
+
+    fn is_used(&self, index: BackendIndex) -> bool {
+        self.0.balancer.frontends.iter().any(|frontend| {
+            frontend.default_backend == Some(index) || frontend.routes.iter().any(|route| route.backend == index)
+        })
+    }
+}
+
+fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Result {
+    let addresses: Vec<_> = router.addresses.iter().map(ToString::to_string).collect();
+    let to = match router.unicast_peers.as_slice() {
+        [] => "to the multicast group".to_owned(),
+        peers => format!("to {}", peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    let preempt = if router.preempt { "" } else { ", does not preempt" };
+    writeln!(f, "virtual router {}: {} on {}", router.name, addresses.join(", "), router.interface)?;
+    writeln!(
+        f,
+        "  VRID {}, priority {}, an advert every {:?} {to}{preempt}",
+        router.virtual_router_id, router.priority, router.advertisement_interval
+    )
+}
+
+fn condition(route: &Route) -> String {
+    let mut parts = Vec::new();
+    for (what, values) in [
+        ("host is", &route.host),
+        ("path is", &route.path),
+        ("path begins with", &route.path_prefix),
+        ("path ends with", &route.path_suffix),
+    ] {
+        if !values.is_empty() {
+            parts.push(format!("{what} {}", values.join(" or ")));
+        }
+    }
+    parts.join(" and ")
+}
+
+fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt::Result {
+    let balance = match backend.balance {
+        Balance::RoundRobin => "round robin",
+        Balance::LeastConnections => "least connections",
+    };
+    let cookie = backend.cookie.as_ref().map_or(String::new(), |cookie| match cookie.mode {
+        CookieMode::Prefix => format!(", sessions kept by prefixing the cookie {}", cookie.name),
+        CookieMode::Insert => format!(", sessions kept by inserting the cookie {}", cookie.name),
+    });
+    let unused = if is_used { "" } else { " (no frontend leads here)" };
+    writeln!(f, "backend {}: {balance}{cookie}{unused}", backend.name)?;
+    if backend.servers.iter().any(|server| server.check) {
+        writeln!(f, "  checks: {}", check(&backend.health))?;
+    }
+    backend.servers.iter().try_for_each(|it| server(f, it))
+}
+
+fn check(health: &HealthCheck) -> String {
+    let probe = match &health.probe {
+        Probe::Tcp => "a connection".to_owned(),
+        Probe::Http { method, path, .. } => format!("{method} {path}"),
+    };
+    let HealthCheck { interval, rise, fall, .. } = health;
+    format!("{probe} every {interval:?}; up after {rise}, down after {fall}")
+}
+
+fn server(f: &mut fmt::Formatter<'_>, server: &Server) -> fmt::Result {
+    let address = match &server.address {
+        ServerAddress::Socket(address) => address.to_string(),
+        ServerAddress::Name { host, port } => format!("{host}:{port}"),
+    };
+    let mut line = format!("  server {} at {address}, weight {}", server.name, server.weight);
+    if let Some(source) = server.source {
+        let held = if server.source_is_virtual { " while this node is active" } else { "" };
+        write!(line, ", from {source}{held}")?;
+    }
+    if !server.check {
+        line.push_str(", not checked");
+    }
+    writeln!(f, "{line}")
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

@@ -1,0 +1,103 @@
+//! The command line: one file for each command, with `run(arguments) -> ExitCode`.
+//!
+//! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
+
+mod check;
+mod demo;
+mod key;
+mod release;
+mod run;
+mod status;
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, LoadError};
+
+#[derive(Parser)]
+#[command(name = "relevo", version, about, propagate_version = true, disable_help_subcommand = true)]
+struct Relevo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// To add a command: a file, a variant, a line in [`run`].
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Arguments),
+    Demo(demo::Arguments),
+    Key(key::Arguments),
+    Release(release::Arguments),
+    Run(run::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Keeper(run::Arguments),
+    #[command(hide = true)]
+    Balancer,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Relevo::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Keeper(arguments) => run::keeper(&arguments),
+        Command::Balancer => finish(Ok(ExitCode::FAILURE)),
+    }
+}
+
+/// `-c FILE`, for every command that needs the configuration.
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(short, long = "config", value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    /// The configuration, or everything that is wrong with it on stderr and the exit status.
+    fn load(&self) -> Result<Config, ExitCode> {
+        config::load(&self.config).map_err(|error| {
+            match error {
+                LoadError::Invalid(diagnostics) => {
+                    let count = diagnostics.iter().len();
+                    let errors = if count == 1 { "error" } else { "errors" };
+                    eprintln!("{}\n", diagnostics.render(colour(std::io::stderr().is_terminal())));
+                    eprintln!("{}: {count} {errors}", self.config.display());
+                }
+                LoadError::Unreadable { .. } => eprintln!("relevo: {error}"),
+            }
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Colour only on a terminal, and not where <https://no-color.org> says no.
+fn colour(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A child lives no longer than the thread that started it, so that must be the main one.
+fn on_this_thread<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, String>
+where
+    E: std::error::Error,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
+    runtime.block_on(work).map_err(|error| error.to_string())
+}
+
+fn finish(result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("relevo: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,37 @@
+//! `relevo run`: the node. And the hidden commands that its processes are started with.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ConfigFile, finish, on_this_thread};
+use crate::process::log;
+use crate::{guard, keeper};
+
+/// Run the node: the balancer and, where virtual routers are configured, its part in the election
+///
+/// Runs in the foreground and logs to stderr. SIGTERM and Ctrl-C hand over to the other node first.
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let config = match arguments.config.load() {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    let _log = log::init(config.log_level, "guard");
+    finish(on_this_thread(guard::run(&arguments.config.config)))
+}
+
+/// The keeper, which the guard starts.
+pub(super) fn keeper(arguments: &Arguments) -> ExitCode {
+    let config = match arguments.config.load() {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    let _log = log::init(config.log_level, "keeper");
+    finish(on_this_thread(keeper::run(config)).map(|()| ExitCode::SUCCESS))
+}

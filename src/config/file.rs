@@ -1,0 +1,220 @@
+//! What is written: one struct for each table of the file, every key optional. What it means is in `validate`.
+//!
+//! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use relevo_ha::VirtualAddress;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
+use toml::Spanned;
+
+use super::model::{AccessLog, Balance, CookieMode, LogLevel, Mode, ServerAddress};
+use super::value::{
+    Account, BindAddress, FromText, HostHeader, Interface, LogTarget, Name, Number, OneOrMany, PathSuffix, RouteHost,
+    StatusRange, Text, Token, UrlPath,
+};
+
+/// Tables by name, each with the place of its name.
+pub(super) type Named<T> = BTreeMap<Spanned<String>, T>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) node: Node,
+    pub(super) process: Process,
+    pub(super) log: Log,
+    pub(super) timeouts: Timeouts,
+    pub(super) frontends: Named<Frontend>,
+    pub(super) backends: Named<Backend>,
+    pub(super) vrrp: Named<VirtualRouter>,
+    pub(super) peering: Option<Spanned<Peering>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Node {
+    pub(super) name: Option<Spanned<Text<Name>>>,
+    pub(super) control_socket: Option<Spanned<Text<PathBuf>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Process {
+    pub(super) user: Option<Text<Account>>,
+    pub(super) group: Option<Text<Account>>,
+    pub(super) chroot: Option<Text<PathBuf>>,
+    pub(super) threads: Option<Number<1, 256>>,
+    pub(super) max_connections: Option<Number<1, 1_000_000>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Log {
+    pub(super) format: Option<Text<AccessLog>>,
+    pub(super) target: Option<Text<LogTarget>>,
+    pub(super) level: Option<Text<LogLevel>>,
+}
+
+/// The defaults of all frontends and backends.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Timeouts {
+    pub(super) connect: Option<Text<Duration>>,
+    pub(super) client: Option<Text<Duration>>,
+    pub(super) server: Option<Text<Duration>>,
+    pub(super) http_request: Option<Text<Duration>>,
+    pub(super) http_keep_alive: Option<Text<Duration>>,
+    pub(super) queue: Option<Text<Duration>>,
+    pub(super) tunnel: Option<Text<Duration>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Frontend {
+    pub(super) bind: Option<Spanned<OneOrMany<BindEntry>>>,
+    pub(super) mode: Option<Text<Mode>>,
+    pub(super) default_backend: Option<Spanned<String>>,
+    pub(super) forwarded_for: Option<Spanned<bool>>,
+    pub(super) timeouts: ClientTimeouts,
+    pub(super) routes: Vec<Spanned<Route>>,
+}
+
+/// A bind: an address, or a table that has one.
+#[derive(Debug, Clone)]
+pub(super) struct BindEntry(pub(super) Option<BindAddress>);
+
+impl<'de> Deserialize<'de> for BindEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BindVisitor)
+    }
+}
+
+struct BindVisitor;
+
+impl<'de> Visitor<'de> for BindVisitor {
+    type Value = BindEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a table with such an `address`", BindAddress::ACCEPTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<BindEntry, E> {
+        Text::deserialize(text.into_deserializer()).map(|address| BindEntry(Some(address.0)))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<BindEntry, E> {
+        Text::deserialize(number.into_deserializer()).map(|address| BindEntry(Some(address.0)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BindEntry, A::Error> {
+        let table = BindTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(BindEntry(table.address.map(|address| address.0)))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct BindTable {
+    address: Option<Text<BindAddress>>,
+}
+
+/// `[frontends.NAME.timeouts]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct ClientTimeouts {
+    pub(super) client: Option<Text<Duration>>,
+    pub(super) http_request: Option<Spanned<Text<Duration>>>,
+    pub(super) http_keep_alive: Option<Spanned<Text<Duration>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Route {
+    pub(super) host: Option<Spanned<OneOrMany<Text<RouteHost>>>>,
+    pub(super) path_prefix: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
+    pub(super) path_suffix: Option<Spanned<OneOrMany<Text<PathSuffix>>>>,
+    pub(super) path: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
+    pub(super) backend: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Backend {
+    pub(super) balance: Option<Text<Balance>>,
+    pub(super) cookie: Option<Spanned<Cookie>>,
+    pub(super) health: Health,
+    pub(super) retries: Option<Number<0, 100>>,
+    pub(super) redispatch: Option<bool>,
+    pub(super) timeouts: ServerTimeouts,
+    pub(super) servers: Vec<Spanned<Server>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Cookie {
+    pub(super) name: Option<Text<Token>>,
+    pub(super) mode: Option<Text<CookieMode>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Health {
+    pub(super) method: Option<Text<Token>>,
+    pub(super) path: Option<Text<UrlPath>>,
+    pub(super) host: Option<Text<HostHeader>>,
+    pub(super) expect: Option<Spanned<Expect>>,
+    pub(super) interval: Option<Text<Duration>>,
+    pub(super) timeout: Option<Text<Duration>>,
+    pub(super) rise: Option<Number<1, 1000>>,
+    pub(super) fall: Option<Number<1, 1000>>,
+}
+
+/// `health.expect`
+pub(super) type Expect = OneOrMany<Text<StatusRange>>;
+
+/// `[backends.NAME.timeouts]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct ServerTimeouts {
+    pub(super) connect: Option<Text<Duration>>,
+    pub(super) server: Option<Text<Duration>>,
+    pub(super) queue: Option<Text<Duration>>,
+    pub(super) tunnel: Option<Text<Duration>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Server {
+    pub(super) name: Option<Spanned<Text<Name>>>,
+    pub(super) address: Option<Text<ServerAddress>>,
+    pub(super) weight: Option<Number<0, 256>>,
+    pub(super) cookie: Option<Spanned<Text<Token>>>,
+    pub(super) check: Option<bool>,
+    pub(super) source: Option<Spanned<Text<IpAddr>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct VirtualRouter {
+    pub(super) interface: Option<Text<Interface>>,
+    pub(super) virtual_router_id: Option<Spanned<Number<1, 255>>>,
+    pub(super) priority: Option<Number<1, 255>>,
+    pub(super) addresses: Option<Spanned<OneOrMany<Text<VirtualAddress>>>>,
+    pub(super) advertisement_interval: Option<Spanned<Text<Duration>>>,
+    pub(super) preempt: Option<bool>,
+    pub(super) unicast_peers: Vec<Spanned<Text<Ipv4Addr>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Peering {
+    pub(super) listen: Option<Spanned<Text<SocketAddr>>>,
+    pub(super) key_file: Option<Text<PathBuf>>,
+    pub(super) peers: BTreeMap<Spanned<String>, Spanned<Text<SocketAddr>>>,
+}

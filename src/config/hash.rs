@@ -1,0 +1,186 @@
+//! The digest by which nodes see whether they run the same configuration.
+//!
+//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [peering], each virtual router's
+//! interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
+//! named here and not taken from the model's fields, and what has its default does not go in. A key that a later version
+//! adds then changes no digest until somebody uses it.
+
+use relevo_ha::VirtualRouter;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::model::{
+    Backend, Balance, Balancer, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode, Probe,
+    Route, Server, ServerAddress, ServerTimeouts,
+};
+
+/// SHA-256 in hex.
+pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> String {
+    let Balancer { node: _, threads: _, max_connections: _, access_log: _, frontends, backends } = balancer;
+    // By name: the order of these tables means nothing.
+    let by_name = |list: Vec<(&String, Value)>| {
+        list.into_iter().map(|(name, value)| (name.clone(), value)).collect::<Map<_, _>>()
+    };
+    let whole = json!({
+        "frontends": by_name(frontends.iter().map(|it| (&it.name, frontend(it, backends))).collect()),
+        "backends": by_name(backends.iter().map(|it| (&it.name, backend(it))).collect()),
+        "vrrp": by_name(virtual_routers.iter().map(|it| (&it.name, virtual_router(it))).collect()),
+    });
+    let digest = Sha256::digest(canonical(&whole));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keys in order, no spaces, strings as JSON.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(object) => {
+            let mut members: Vec<_> = object.iter().collect();
+            members.sort_by_key(|(key, _)| key.as_str());
+            let members =
+                members.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+/// The keys of a table that differ from their defaults.
+struct Table(Map<String, Value>);
+
+impl Table {
+    fn new() -> Self {
+        Table(Map::new())
+    }
+
+    fn with(mut self, key: &str, value: impl Into<Value>, default: impl Into<Value>) -> Self {
+        let value = value.into();
+        if value != default.into() {
+            self.0.insert(key.to_owned(), value);
+        }
+        self
+    }
+
+    fn done(self) -> Value {
+        Value::Object(self.0)
+    }
+}
+
+fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
+    let Frontend { name: _, binds, mode, routes, default_backend, forwarded_for, timeouts } = frontend;
+    let backend_name = |index: usize| backends.get(index).map(|backend| backend.name.clone());
+    let route = |route: &Route| {
+        let Route { host, path_prefix, path_suffix, path, backend } = route;
+        Table::new()
+            .with("host", host.clone(), Value::Array(Vec::new()))
+            .with("path_prefix", path_prefix.clone(), Value::Array(Vec::new()))
+            .with("path_suffix", path_suffix.clone(), Value::Array(Vec::new()))
+            .with("path", path.clone(), Value::Array(Vec::new()))
+            .with("backend", backend_name(backend.0), Value::Null)
+            .done()
+    };
+    let ClientTimeouts { client, http_request, http_keep_alive } = *timeouts;
+    let mode = match mode {
+        Mode::Http => "http",
+        Mode::Tcp => "tcp",
+    };
+    Table::new()
+        .with("bind", binds.iter().map(|bind| bind.address.to_string()).collect::<Vec<_>>(), Value::Null)
+        .with("mode", mode, "http")
+        .with("routes", routes.iter().map(route).collect::<Vec<_>>(), Value::Array(Vec::new()))
+        .with("default_backend", default_backend.and_then(|index| backend_name(index.0)), Value::Null)
+        .with("forwarded_for", *forwarded_for, false)
+        .with("timeouts.client", microseconds(client), 50_000_000)
+        .with("timeouts.http_request", microseconds(http_request), 10_000_000)
+        .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
+        .done()
+}
+
+fn backend(backend: &Backend) -> Value {
+    let Backend { name: _, balance, cookie, health, retries, redispatch, timeouts, servers } = backend;
+    let balance = match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastConnections => "least_connections",
+    };
+    let cookie = cookie.as_ref().map(|CookiePersistence { name, mode }| {
+        let mode = match mode {
+            CookieMode::Prefix => "prefix",
+            CookieMode::Insert => "insert",
+        };
+        json!({ "name": name, "mode": mode })
+    });
+    let ServerTimeouts { connect, server, queue, tunnel } = *timeouts;
+    Table::new()
+        .with("balance", balance, "round_robin")
+        .with("cookie", cookie, Value::Null)
+        .with("health", health_check(health), json!({}))
+        .with("retries", *retries, 3)
+        .with("redispatch", *redispatch, true)
+        .with("timeouts.connect", microseconds(connect), 5_000_000)
+        .with("timeouts.server", microseconds(server), 50_000_000)
+        .with("timeouts.queue", microseconds(queue), 5_000_000)
+        .with("timeouts.tunnel", microseconds(tunnel), 3_600_000_000_u64)
+        .with("servers", servers.iter().map(self::server).collect::<Vec<_>>(), Value::Null)
+        .done()
+}
+
+fn health_check(health: &HealthCheck) -> Value {
+    let HealthCheck { probe, interval, timeout, rise, fall } = health;
+    let table = Table::new()
+        .with("interval", microseconds(*interval), 2_000_000)
+        .with("timeout", microseconds(*timeout), microseconds(*interval))
+        .with("rise", *rise, 2)
+        .with("fall", *fall, 3);
+    match probe {
+        Probe::Tcp => table.done(),
+        Probe::Http { method, path, host, expect } => {
+            let expect: Vec<_> = expect.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+            table
+                .with("http", true, false)
+                .with("method", method.as_str(), "GET")
+                .with("path", path.as_str(), "/")
+                .with("host", host.clone(), Value::Null)
+                .with("expect", expect, json!(["200-399"]))
+                .done()
+        }
+    }
+}
+
+fn server(server: &Server) -> Value {
+    let Server { name, address, weight, cookie, check, source, source_is_virtual: _ } = server;
+    let address = match address {
+        ServerAddress::Socket(address) => address.to_string(),
+        ServerAddress::Name { host, port } => format!("{host}:{port}"),
+    };
+    Table::new()
+        .with("name", name.as_str(), Value::Null)
+        .with("address", address, Value::Null)
+        .with("weight", *weight, 1)
+        .with("cookie", cookie.as_str(), name.as_str())
+        .with("check", *check, true)
+        .with("source", source.map(|source| source.to_string()), Value::Null)
+        .done()
+}
+
+fn virtual_router(router: &VirtualRouter) -> Value {
+    let VirtualRouter {
+        name: _,
+        interface: _,
+        virtual_router_id,
+        priority: _,
+        addresses,
+        advertisement_interval,
+        preempt,
+        unicast_peers: _,
+    } = router;
+    Table::new()
+        .with("virtual_router_id", virtual_router_id.get(), Value::Null)
+        .with("addresses", addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), Value::Null)
+        .with("advertisement_interval", microseconds(*advertisement_interval), 1_000_000)
+        .with("preempt", *preempt, true)
+        .done()
+}
+
+fn microseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

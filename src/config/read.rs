@@ -1,0 +1,223 @@
+//! From text to what is written, with every syntax error, unknown key and unacceptable value on the way.
+//!
+//! serde stops at the first error. So the value it stopped at is taken out of the tree, and the rest is read again,
+//! until nothing is left to complain about.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
+
+use super::diagnostic::Diagnostic;
+use super::file::File;
+use super::nearest::nearest;
+
+/// What could be read of a file.
+pub(super) struct Reading<'a> {
+    pub(super) file: File,
+    pub(super) tree: Tree<'a>,
+    /// Paths of what had to be taken out: they are there, though not in `file`.
+    pub(super) refused: Vec<String>,
+    pub(super) problems: Vec<Diagnostic>,
+    /// Parts of the text were not understood, so what seems to be missing may be there.
+    pub(super) has_syntax_errors: bool,
+}
+
+pub(super) fn read(text: &str) -> Reading<'_> {
+    let (tree, syntax_errors) = DeTable::parse_recoverable(text);
+    let tree = Tree(tree);
+    let mut problems: Vec<Diagnostic> = syntax_errors.iter().map(|error| syntax_problem(text, error)).collect();
+    let has_syntax_errors = !problems.is_empty();
+    let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+    let broken_lines: Vec<usize> = problems.iter().map(|problem| line(problem.span.start)).collect();
+
+    let mut readable = tree.clone();
+    let mut refused = Vec::new();
+    let file = loop {
+        let error = match File::deserialize(ValueDeserializer::from(readable.value())) {
+            Ok(file) => break file,
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or_default();
+        let steps = readable.steps_to(&span).unwrap_or_default();
+        let path = tree.path_of(&span);
+        if !broken_lines.contains(&line(span.start)) {
+            problems.push(value_problem(&error, span, path.clone(), &steps));
+        }
+        refused.push(path);
+        if !readable.remove(&steps) {
+            break File::default();
+        }
+    };
+    Reading { file, tree, refused, problems, has_syntax_errors }
+}
+
+/// The text as tables and values with their places.
+#[derive(Clone)]
+pub(super) struct Tree<'a>(Spanned<DeTable<'a>>);
+
+/// From a table or list to something in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl<'a> Tree<'a> {
+    /// The keys of a table at the top, in the order of the file.
+    pub(super) fn names(&self, table: &str) -> Vec<Spanned<String>> {
+        let Some(DeValue::Table(table)) = self.0.get_ref().get(table).map(Spanned::get_ref) else { return Vec::new() };
+        let name = |key: &Spanned<Cow<'_, str>>| Spanned::new(key.span(), key.get_ref().to_string());
+        let mut names: Vec<_> = table.keys().map(name).collect();
+        names.sort_by_key(|name| name.span().start);
+        names
+    }
+
+    /// The path of the key or value at this place.
+    pub(super) fn path_of(&self, span: &Range<usize>) -> String {
+        let mut path = String::new();
+        for step in self.steps_to(span).unwrap_or_default() {
+            match step {
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+                Step::Key(key) => {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+                    let key = if key.bytes().all(is_bare) { key } else { format!("{key:?}") };
+                    path.push_str(&format!("{dot}{key}"));
+                }
+            }
+        }
+        path
+    }
+
+    fn value(&self) -> Spanned<DeValue<'a>> {
+        Spanned::new(self.0.span(), DeValue::Table(self.0.get_ref().clone()))
+    }
+
+    fn steps_to(&self, span: &Range<usize>) -> Option<Vec<Step>> {
+        steps_in_table(self.0.get_ref(), span)
+    }
+
+    /// Whether there was something to remove.
+    fn remove(&mut self, steps: &[Step]) -> bool {
+        remove_from_table(self.0.get_mut(), steps)
+    }
+}
+
+fn remove_from_table(table: &mut DeTable<'_>, steps: &[Step]) -> bool {
+    match steps {
+        [Step::Key(key)] => table.remove(key.as_str()).is_some(),
+        [Step::Key(key), rest @ ..] => table.get_mut(key.as_str()).is_some_and(|value| remove_from_value(value, rest)),
+        _ => false,
+    }
+}
+
+fn remove_from_value(value: &mut Spanned<DeValue<'_>>, steps: &[Step]) -> bool {
+    match (value.get_mut(), steps) {
+        (DeValue::Table(table), _) => remove_from_table(table, steps),
+        (DeValue::Array(list), [Step::Index(index)]) if *index < list.len() => {
+            let all = std::mem::replace(list, DeArray::new()).into_iter().enumerate();
+            *list = all.filter(|(place, _)| place != index).map(|(_, value)| value).collect();
+            true
+        }
+        (DeValue::Array(list), [Step::Index(index), rest @ ..]) => {
+            list.get_mut(*index).is_some_and(|value| remove_from_value(value, rest))
+        }
+        _ => false,
+    }
+}
+
+fn steps_in_table(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
+    table.iter().find_map(|(key, value)| {
+        let steps = if key.span() == *span { Some(Vec::new()) } else { steps_in_value(value, span) };
+        steps.map(|steps| [vec![Step::Key(key.get_ref().to_string())], steps].concat())
+    })
+}
+
+/// What is inside comes first: an implicit table has the place of the one that implies it.
+fn steps_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step>> {
+    let inside = match value.get_ref() {
+        DeValue::Table(table) => steps_in_table(table, span),
+        DeValue::Array(list) => list.iter().enumerate().find_map(|(index, value)| {
+            steps_in_value(value, span).map(|steps| [vec![Step::Index(index)], steps].concat())
+        }),
+        _ => None,
+    };
+    inside.or_else(|| (value.span() == *span).then(Vec::new))
+}
+
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Diagnostic {
+    let (message, found) = error.message().split_once(", ").unwrap_or((error.message(), ""));
+    Diagnostic {
+        path: String::new(),
+        message: message.to_owned(),
+        found: found.to_owned(),
+        hint: None,
+        span: error.span().unwrap_or(text.len()..text.len()),
+        other: None,
+    }
+}
+
+/// Turns serde's sentence into ours.
+fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, steps: &[Step]) -> Diagnostic {
+    let (sentence, hint) =
+        error.message().split_once('\n').map_or((error.message(), None), |(sentence, hint)| (sentence, Some(hint)));
+    let problem = |message: String, found: String, hint: Option<String>| Diagnostic {
+        path,
+        message,
+        found,
+        hint,
+        span,
+        other: None,
+    };
+
+    let refused = sentence.strip_prefix("invalid type: ").or_else(|| sentence.strip_prefix("invalid value: "));
+    if let Some((found, accepted)) = refused.and_then(|refused| refused.rsplit_once(", expected ")) {
+        let found = match found {
+            "map" => "a table",
+            "sequence" => "a list",
+            other => other,
+        };
+        let accepted = match accepted {
+            "a map" => "a table",
+            "a sequence" => "a list",
+            "a boolean" => "`true` or `false`",
+            other => other,
+        };
+        return problem(format!("expected {accepted}"), format!("found {found}"), hint.map(str::to_owned));
+    }
+    if let (true, Some(Step::Key(key))) = (sentence.starts_with("unknown field"), steps.last()) {
+        if is_for_later(steps) {
+            return problem("not supported in this version".to_owned(), "planned for a later one".to_owned(), None);
+        }
+        let known: Vec<&str> = sentence.split('`').skip(3).step_by(2).collect();
+        let found = nearest(key, known.iter().copied()).map(|known| format!("did you mean `{known}`?"));
+        let accepted = (!known.is_empty()).then(|| format!("known here are {}", known.join(", ")));
+        return problem("unknown key".to_owned(), found.unwrap_or_default(), accepted);
+    }
+    problem(sentence.to_owned(), String::new(), hint.map(str::to_owned))
+}
+
+/// Keys of the design that a later release brings. `*` is any name.
+const LATER: [&[&str]; 6] = [
+    &["stats"],
+    &["frontends", "*", "stats"],
+    &["frontends", "*", "rules"],
+    &["frontends", "*", "bind", "tls"],
+    &["frontends", "*", "bind", "accept_proxy"],
+    &["backends", "*", "servers", "max_connections"],
+];
+
+fn is_for_later(steps: &[Step]) -> bool {
+    let keys = steps.iter().filter_map(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    });
+    let keys: Vec<&str> = keys.collect();
+    let is_same = |pattern: &[&str]| {
+        pattern.len() == keys.len() && pattern.iter().zip(&keys).all(|(pattern, key)| *pattern == "*" || pattern == key)
+    };
+    LATER.iter().any(|pattern| is_same(pattern))
+}

@@ -1,0 +1,157 @@
+//! `[backends.NAME]`: the servers, how they are chosen and how they are checked.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{Checker, into_file_order, plain};
+use crate::config::file::{self, Named};
+use crate::config::model::{
+    Backend, Balance, CookieMode, CookiePersistence, HealthCheck, Probe, Server, ServerAddress, ServerTimeouts,
+};
+use crate::config::value::{FromText, OneOrMany, Token};
+
+impl Checker<'_> {
+    pub(super) fn backends(
+        &mut self,
+        written: Named<file::Backend>,
+        defaults: &file::Timeouts,
+        virtual_addresses: &[IpAddr],
+    ) -> Vec<Backend> {
+        let mut backends = Vec::new();
+        for (name, written) in into_file_order(written) {
+            self.name(&name);
+            backends.extend(self.backend(name, written, defaults, virtual_addresses));
+        }
+        backends
+    }
+
+    fn backend(
+        &mut self,
+        name: Spanned<String>,
+        written: file::Backend,
+        defaults: &file::Timeouts,
+        virtual_addresses: &[IpAddr],
+    ) -> Option<Backend> {
+        let cookie = written.cookie.map(|cookie| self.cookie(cookie));
+        let health = self.health(written.health);
+        if written.servers.is_empty() {
+            self.missing(&name.span(), "servers", "at least one `[[backends.NAME.servers]]`");
+        }
+        let servers = self.servers(written.servers, virtual_addresses);
+        let timeouts = ServerTimeouts {
+            connect: plain(written.timeouts.connect.or(defaults.connect.clone())).unwrap_or(Duration::from_secs(5)),
+            server: plain(written.timeouts.server.or(defaults.server.clone())).unwrap_or(Duration::from_secs(50)),
+            queue: plain(written.timeouts.queue.or(defaults.queue.clone())).unwrap_or(Duration::from_secs(5)),
+            tunnel: plain(written.timeouts.tunnel.or(defaults.tunnel.clone())).unwrap_or(Duration::from_secs(3600)),
+        };
+        Some(Backend {
+            name: name.into_inner(),
+            balance: plain(written.balance).unwrap_or(Balance::RoundRobin),
+            cookie: match cookie {
+                Some(cookie) => Some(cookie?),
+                None => None,
+            },
+            health,
+            retries: written.retries.map_or(3, |retries| retries.0),
+            redispatch: written.redispatch.unwrap_or(true),
+            timeouts,
+            servers,
+        })
+    }
+
+    fn cookie(&mut self, written: Spanned<file::Cookie>) -> Option<CookiePersistence> {
+        let place = written.span();
+        let written = written.into_inner();
+        let name = self.required(written.name, &place, "name", Token::ACCEPTED);
+        let mode = self.required(written.mode, &place, "mode", CookieMode::ACCEPTED);
+        Some(CookiePersistence { name: name?.0.0, mode: mode?.0 })
+    }
+
+    fn health(&mut self, written: file::Health) -> HealthCheck {
+        let file::Health { method, path, host, expect, interval, timeout, rise, fall } = written;
+        let is_http = method.is_some() || path.is_some() || host.is_some() || expect.is_some();
+        let probe = if is_http {
+            Probe::Http {
+                method: plain(method).map_or_else(|| "GET".to_owned(), |method| method.0),
+                path: plain(path).map_or_else(|| "/".to_owned(), |path| path.0),
+                host: plain(host).map(|host| host.0),
+                expect: expect.map_or_else(|| vec![(200, 399)], |expect| self.expected(expect)),
+            }
+        } else {
+            Probe::Tcp
+        };
+        let interval = plain(interval).unwrap_or(Duration::from_secs(2));
+        HealthCheck {
+            probe,
+            interval,
+            timeout: plain(timeout).unwrap_or(interval),
+            rise: rise.map_or(2, |rise| rise.0),
+            fall: fall.map_or(3, |fall| fall.0),
+        }
+    }
+
+    fn expected(&mut self, written: Spanned<file::Expect>) -> Vec<(u16, u16)> {
+        let span = written.span();
+        let ranges: Vec<_> =
+            OneOrMany::values(written.into_inner()).into_iter().map(|range| (range.0.0, range.0.1)).collect();
+        if ranges.is_empty() && !self.is_refused_at(&span) {
+            self.problem(span, "expected at least one status", "no answer would be good enough");
+        }
+        ranges
+    }
+
+    fn servers(&mut self, written: Vec<Spanned<file::Server>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {
+        let mut names: Vec<(String, Range<usize>)> = Vec::new();
+        let mut cookies: Vec<(String, Range<usize>)> = Vec::new();
+        let mut servers = Vec::new();
+        for server in written {
+            let place = server.span();
+            let server = server.into_inner();
+            let name = self.required(server.name, &place, "name", "a name, unique in its backend");
+            let address = self.required(server.address, &place, "address", ServerAddress::ACCEPTED);
+            let Some(name) = name else { continue };
+            let name_span = name.span();
+            let name = name.into_inner().0.0;
+            self.unique(&mut names, &name, &name_span, "every server of a backend has its own name");
+
+            let cookie_span = server.cookie.as_ref().map_or(name_span, Spanned::span);
+            let cookie = server.cookie.map_or_else(|| name.clone(), |cookie| cookie.into_inner().0.0);
+            if names.len() > cookies.len() {
+                self.unique(&mut cookies, &cookie, &cookie_span, "every server of a backend has its own cookie");
+            }
+            let Some(address) = plain(address) else { continue };
+            let source = server.source.and_then(|source| {
+                let span = source.span();
+                let source = source.into_inner().0;
+                if matches!(&address, ServerAddress::Socket(address) if address.is_ipv4() != source.is_ipv4()) {
+                    self.problem(span, "expected an address of the same family as the server's", "found the other");
+                    return None;
+                }
+                Some(source)
+            });
+            servers.push(Server {
+                name,
+                address,
+                weight: server.weight.map_or(1, |weight| weight.0),
+                cookie,
+                check: server.check.unwrap_or(true),
+                source,
+                source_is_virtual: source.is_some_and(|source| virtual_addresses.contains(&source)),
+            });
+        }
+        servers
+    }
+
+    fn unique(&mut self, seen: &mut Vec<(String, Range<usize>)>, value: &str, span: &Range<usize>, message: &str) {
+        match seen.iter().find(|(other, _)| other == value) {
+            Some((_, first)) => {
+                let first = first.clone();
+                self.conflict(span.clone(), message, "is taken", first, "first here");
+            }
+            None => seen.push((value.to_owned(), span.clone())),
+        }
+    }
+}

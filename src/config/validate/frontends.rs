@@ -1,0 +1,190 @@
+//! `[frontends.NAME]`: where clients come in, and where their requests go.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{Checker, in_file_order, into_file_order, plain};
+use crate::config::file::{self, Named};
+use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, Route};
+use crate::config::nearest::nearest;
+use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
+
+impl Checker<'_> {
+    pub(super) fn frontends(&mut self, written: Named<file::Frontend>, defaults: &file::Timeouts) -> Vec<Frontend> {
+        let mut bound = Vec::new();
+        let mut frontends = Vec::new();
+        for (name, written) in into_file_order(written) {
+            self.name(&name);
+            frontends.extend(self.frontend(name, written, defaults, &mut bound));
+        }
+        frontends
+    }
+
+    fn frontend(
+        &mut self,
+        name: Spanned<String>,
+        written: file::Frontend,
+        defaults: &file::Timeouts,
+        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+    ) -> Option<Frontend> {
+        let place = name.span();
+        let mode = plain(written.mode.clone()).unwrap_or(Mode::Http);
+        if mode == Mode::Tcp {
+            self.http_keys_in_tcp(&written);
+        }
+        let binds = self.binds(written.bind, &place, bound);
+        let has_default = written.default_backend.is_some() || self.is_refused(&place, "default_backend");
+        let has_routes = !written.routes.is_empty() || self.is_refused(&place, "routes");
+        if !has_default && (mode == Mode::Tcp || !has_routes) {
+            self.missing(&place, "default_backend", "the name of a backend");
+        }
+        let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
+        let routes = written.routes.into_iter().filter_map(|route| self.route(route)).collect();
+        let timeouts = ClientTimeouts {
+            client: plain(written.timeouts.client.or(defaults.client.clone())).unwrap_or(Duration::from_secs(50)),
+            http_request: plain(
+                written.timeouts.http_request.map(Spanned::into_inner).or(defaults.http_request.clone()),
+            )
+            .unwrap_or(Duration::from_secs(10)),
+            http_keep_alive: plain(
+                written.timeouts.http_keep_alive.map(Spanned::into_inner).or(defaults.http_keep_alive.clone()),
+            )
+            .unwrap_or(Duration::from_secs(10)),
+        };
+        Some(Frontend {
+            name: name.into_inner(),
+            binds: binds?,
+            mode,
+            routes,
+            default_backend,
+            forwarded_for: written.forwarded_for.is_some_and(Spanned::into_inner),
+            timeouts,
+        })
+    }
+
+    fn http_keys_in_tcp(&mut self, written: &file::Frontend) {
+        let places = [
+            written.forwarded_for.as_ref().map(Spanned::span),
+            written.timeouts.http_request.as_ref().map(Spanned::span),
+            written.timeouts.http_keep_alive.as_ref().map(Spanned::span),
+            written.routes.first().map(Spanned::span),
+        ];
+        for place in places.into_iter().flatten() {
+            let problem =
+                self.problem(place, "only a frontend of mode \"http\" can do this", "this one has mode \"tcp\"");
+            problem.hint = Some("remove it, or set `mode = \"http\"`".to_owned());
+        }
+    }
+
+    fn binds(
+        &mut self,
+        written: Option<Spanned<OneOrMany<file::BindEntry>>>,
+        place: &Range<usize>,
+        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+    ) -> Option<Vec<Bind>> {
+        let written = written.map(OneOrMany::elements).unwrap_or_default();
+        if written.is_empty() {
+            self.missing(place, "bind", "a list of addresses, such as `bind = [\"*:80\"]`");
+            return None;
+        }
+        let mut binds = Vec::new();
+        for bind in written {
+            let span = bind.span();
+            let Some(BindAddress(address)) = bind.into_inner().0 else {
+                self.missing(&span, "address", BindAddress::ACCEPTED);
+                continue;
+            };
+            match bound.iter().find(|(other, _)| overlap(*other, address)) {
+                Some((other, first)) => {
+                    let label = if *other == address { "first here" } else { "this one listens on every address" };
+                    let label = if address.ip().is_unspecified() && *other != address { "first here" } else { label };
+                    let first = first.clone();
+                    self.conflict(span, "two frontends cannot listen on the same port", "is in use", first, label);
+                }
+                None => bound.push((address, span)),
+            }
+            binds.push(Bind { address });
+        }
+        Some(binds)
+    }
+
+    fn route(&mut self, written: Spanned<file::Route>) -> Option<Route> {
+        let place = written.span();
+        let file::Route { host, path_prefix, path_suffix, path, backend } = written.into_inner();
+        let keys = ["host", "path_prefix", "path_suffix", "path"];
+        let is_written = host.is_some() || path_prefix.is_some() || path_suffix.is_some() || path.is_some();
+        if !is_written && !keys.iter().any(|key| self.is_refused(&place, key)) {
+            let problem = self.problem(place.clone(), "a route has at least one condition", "this one has none");
+            problem.hint = Some(
+                "add `host`, `path`, `path_prefix` or `path_suffix`; what no route matches goes to `default_backend`"
+                    .to_owned(),
+            );
+        }
+        let backend = self.required(backend, &place, "backend", "the name of a backend");
+        Some(Route {
+            host: self.conditions(host, |host| host.0),
+            path_prefix: self.conditions(path_prefix, |path| path.0),
+            path_suffix: self.conditions(path_suffix, |suffix| suffix.0),
+            path: self.conditions(path, |path| path.0),
+            backend: self.backend_index(&backend?)?,
+        })
+    }
+
+    /// An empty list would match nothing.
+    fn conditions<T>(&mut self, list: Option<Spanned<OneOrMany<Text<T>>>>, text: fn(T) -> String) -> Vec<String> {
+        let Some(list) = list else { return Vec::new() };
+        let span = list.span();
+        let values = list.into_inner().values();
+        if values.is_empty() && !self.is_refused_at(&span) {
+            self.problem(span, "expected at least one value", "an empty list matches nothing");
+        }
+        values.into_iter().map(|value| text(value.0)).collect()
+    }
+
+    fn backend_index(&mut self, reference: &Spanned<String>) -> Option<BackendIndex> {
+        let names = self.tree.names("backends");
+        let index = names.iter().position(|name| name.get_ref() == reference.get_ref());
+        if index.is_none() {
+            let name = reference.get_ref();
+            let meant = nearest(name, names.iter().map(|name| name.get_ref().as_str()));
+            let hint = meant.map_or_else(
+                || format!("add a table `[backends.{name}]`"),
+                |meant| format!("did you mean \"{meant}\"?"),
+            );
+            self.problem(reference.span(), "expected the name of a backend", "there is no such backend").hint =
+                Some(hint);
+        }
+        index.map(BackendIndex)
+    }
+
+    /// What a backend has that the mode of a frontend cannot do.
+    pub(super) fn conflicts_of_backends(&mut self, frontends: &Named<file::Frontend>, backends: &Named<file::Backend>) {
+        for (_, frontend) in in_file_order(frontends) {
+            let is_tcp = frontend.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Tcp);
+            let Some(reference) = frontend.default_backend.as_ref().filter(|_| is_tcp) else { continue };
+            let Some((_, backend)) = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref()) else {
+                continue;
+            };
+            if let Some(cookie) = &backend.cookie {
+                self.conflict(
+                    cookie.span(),
+                    "sessions are kept by cookie in HTTP only",
+                    "has no effect in mode \"tcp\"",
+                    reference.span(),
+                    "a frontend of mode \"tcp\" leads here",
+                );
+            }
+        }
+    }
+}
+
+/// IPv6 sockets are IPv6 only, so the wildcards of the two families do not meet.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_wildcard = |address: SocketAddr| address.ip().is_unspecified();
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || is_wildcard(one) || is_wildcard(other))
+}

@@ -1,0 +1,224 @@
+//! The parent that cleans up. It takes no input from any network: when the keeper dies it removes the virtual addresses at
+//! once and starts a new keeper; when it dies itself the keeper notices, hands over and stops.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use relevo_ha::address::Releaser;
+use sd_notify::NotifyState;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+/// For the keeper to hand over and to let connections finish (see `keeper::stop`).
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// For what a dead keeper left behind to be dead as well.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
+/// A keeper that was ready for so long has proved itself: its death is not part of a series.
+const PROVEN: Duration = Duration::from_secs(10);
+/// Pauses before a new keeper by the number of deaths in a row; the last one repeats.
+const PAUSES_MS: [u64; 6] = [0, 250, 500, 1_000, 2_000, 5_000];
+
+/// What the guard cannot do without.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// To remove addresses with.
+    #[error(transparent)]
+    Releaser(#[from] relevo_ha::address::Error),
+    /// To be told to stop.
+    #[error("signals cannot be handled: {0}")]
+    Signals(#[source] io::Error),
+    /// To find the balancer of a dead keeper.
+    #[error("orphans cannot be adopted: {0}")]
+    Orphans(#[from] Errno),
+    /// The keeper.
+    #[error("the keeper cannot be started: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// Keeps a keeper running until it is told to stop. Returns the keeper's own status if it never got ready: it has said why.
+///
+/// # Errors
+/// When the guard itself cannot work.
+pub async fn run(config: &Path) -> Result<ExitCode, Error> {
+    let releaser = Releaser::new()?;
+    let mut stop = StopSignals::new().map_err(Error::Signals)?;
+    // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let mut was_ever_ready = false;
+    let mut deaths = 0;
+    loop {
+        let mut keeper = Keeper::start(config).map_err(Error::Start)?;
+        let end = keeper.watch(&mut stop).await;
+        was_ever_ready |= keeper.ready_since.is_some();
+        if !was_ever_ready {
+            return Ok(match end {
+                End::Stopped => ExitCode::SUCCESS,
+                End::Died => {
+                    keeper.status().await.and_then(|status| status.code()).map_or(ExitCode::FAILURE, exit_code)
+                }
+            });
+        }
+        release(&releaser).await;
+        if let End::Stopped = end {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if keeper.ready_since.is_some_and(|since| since.elapsed() >= PROVEN) {
+            deaths = 0;
+        }
+        let status = keeper.status().await.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let pause = PAUSES_MS.get(deaths).or(PAUSES_MS.last()).map_or(Duration::ZERO, |ms| Duration::from_millis(*ms));
+        deaths += 1;
+        tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
+        tokio::select! {
+            () = stop.recv() => return Ok(ExitCode::SUCCESS),
+            () = async { bury_orphans().await; sleep(pause).await } => {}
+        }
+    }
+}
+
+/// What a keeper's end was.
+enum End {
+    /// It was told to.
+    Stopped,
+    /// It was not.
+    Died,
+}
+
+struct Keeper {
+    child: Child,
+    pid: Pid,
+    /// Its other end is the keeper's highest descriptor: the first that closes when it dies.
+    liveness: UnixStream,
+    ready_since: Option<Instant>,
+}
+
+impl Keeper {
+    fn start(config: &Path) -> io::Result<Self> {
+        let (ours, its) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let child = Command::new("/proc/self/exe")
+            .arg0("relevo")
+            .args(["keeper", "--config"])
+            .arg(config)
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::from(OwnedFd::from(its)))
+            // Of its own, so that Ctrl-C reaches the guard alone.
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Keeper { child, pid: Pid::from_raw(pid), liveness: UnixStream::from_std(ours)?, ready_since: None })
+    }
+
+    /// Until it has ended, one way or the other.
+    async fn watch(&mut self, stop: &mut StopSignals) -> End {
+        loop {
+            let mut message = [0; 1];
+            tokio::select! {
+                read = self.liveness.read(&mut message) => match read {
+                    Ok(1..) => {
+                        self.ready_since = Some(Instant::now());
+                        notify(NotifyState::Ready);
+                    }
+                    Ok(0) | Err(_) => return End::Died,
+                },
+                _ = self.child.wait() => return End::Died,
+                () = stop.recv() => {
+                    self.stop().await;
+                    return End::Stopped;
+                }
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        notify(NotifyState::Stopping);
+        // It was not waited for yet, so that its number is still its own.
+        let asked = kill(self.pid, Signal::SIGTERM);
+        if asked.is_err() || timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
+            tracing::error!("the keeper did not stop within {} s and is killed", STOP_LIMIT.as_secs());
+            let _ = self.child.kill().await;
+        }
+    }
+
+    /// Makes sure that it has ended, and returns how. (One that has closed its socket is about to.)
+    async fn status(&mut self) -> Option<ExitStatus> {
+        if let Ok(status) = timeout(Duration::from_secs(1), self.child.wait()).await {
+            return status.ok();
+        }
+        self.child.kill().await.ok()?;
+        Some(ExitStatus::from_raw(Signal::SIGKILL as i32))
+    }
+}
+
+/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet.
+struct StopSignals {
+    terminate: Signals,
+    interrupt: Signals,
+    hang_up: Signals,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not there yet; restart to change the configuration"),
+            }
+        }
+    }
+}
+
+async fn release(releaser: &Releaser) {
+    match releaser.release_all().await {
+        Ok(released) => {
+            for (interface, address) in released {
+                tracing::warn!(interface, %address, "removed an address that the keeper left behind");
+            }
+        }
+        Err(error) => tracing::error!(%error, "addresses may be left behind until their lease ends"),
+    }
+}
+
+/// The balancer dies with its keeper, but its thousands of connections take a moment to close; until then its ports are in use.
+async fn bury_orphans() {
+    let end = Instant::now() + ORPHAN_LIMIT;
+    while Instant::now() < end {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => sleep(Duration::from_millis(2)).await,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+    tracing::warn!("a process of the dead keeper is still there after {} s", ORPHAN_LIMIT.as_secs());
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,311 @@
+//! The balancer's process, one after another: started, watched, ended. When is decided by `lifecycle.rs`.
+
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+
+use super::lifecycle::{Lifecycle, Verdict};
+use super::listeners::Listeners;
+use crate::config::model::{self, LogLevel};
+use crate::process::descriptors::{self, Receiver, Sender};
+use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus};
+
+/// Connections wait so long in the queues while no balancer serves; then they are refused.
+const QUEUE_LIMIT: Duration = Duration::from_secs(1);
+/// Messages that wait for a balancer that does not read.
+const OUTBOX: usize = 64;
+
+/// What every balancer of this keeper starts with.
+pub(super) struct Template {
+    pub(super) config: model::Balancer,
+    pub(super) log_level: LogLevel,
+    pub(super) user: Option<Identity>,
+    pub(super) chroot: Option<PathBuf>,
+    pub(super) resolv_conf: String,
+    pub(super) hosts: String,
+}
+
+/// The one balancer there is, or the one there will be.
+pub(super) struct Balancer {
+    template: Template,
+    lifecycle: Lifecycle,
+    process: Option<Process>,
+    /// `None`: none has served for a while, so that clients are refused.
+    listeners: Option<Arc<Listeners>>,
+    /// When the last one was lost, while none serves.
+    lost_at: Option<Instant>,
+    held: Vec<IpAddr>,
+    state: BalancerState,
+    beat: Beat,
+}
+
+/// What the keeper has to know.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It accepts connections.
+    Serving,
+    /// It is gone, for this reason.
+    Lost(String),
+    /// One of its servers went up or down.
+    Servers,
+}
+
+struct Process {
+    pid: u32,
+    child: Child,
+    receiver: Receiver,
+    outbox: mpsc::Sender<ToBalancer>,
+}
+
+/// What happens next to a process.
+enum Happening {
+    Message(FromBalancer),
+    Ended(String),
+    Look,
+}
+
+impl Balancer {
+    /// Nothing runs before [`Balancer::next`].
+    pub(super) fn new(template: Template, listeners: Listeners) -> Self {
+        Balancer {
+            template,
+            lifecycle: Lifecycle::new(Instant::now()),
+            process: None,
+            listeners: Some(Arc::new(listeners)),
+            lost_at: None,
+            held: Vec::new(),
+            state: BalancerState::Starting,
+            beat: Beat::default(),
+        }
+    }
+
+    /// Starts, watches and ends balancers until there is something to tell. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Change {
+        loop {
+            let verdict = match self.happening().await {
+                Happening::Message(FromBalancer::Serving) => {
+                    self.lifecycle.serving(Instant::now());
+                    self.state = BalancerState::Serving;
+                    self.lost_at = None;
+                    return Change::Serving;
+                }
+                Happening::Message(FromBalancer::Beat(beat)) => {
+                    let verdict = self.lifecycle.beat(&beat.worker_silence_ms, Instant::now());
+                    let servers_changed = differ(&self.beat.backends, &beat.backends);
+                    self.beat = beat;
+                    if servers_changed && verdict == Verdict::Wait {
+                        return Change::Servers;
+                    }
+                    verdict
+                }
+                Happening::Ended(reason) => return self.lost(reason),
+                Happening::Look => self.lifecycle.look(Instant::now()),
+            };
+            match verdict {
+                Verdict::Wait => {}
+                Verdict::Abort(reason) => return self.lost(reason),
+                Verdict::Start => {
+                    if let Err(error) = self.start() {
+                        return self.lost(format!("it could not be started: {error}"));
+                    }
+                }
+            }
+            self.refuse_after_a_while();
+        }
+    }
+
+    /// Tells it the virtual addresses this node holds.
+    pub(super) fn hold(&mut self, held: Vec<IpAddr>) {
+        if self.held == held {
+            return;
+        }
+        self.held.clone_from(&held);
+        self.tell(ToBalancer::Held(held));
+    }
+
+    /// For `relevo status`.
+    pub(super) fn status(&self) -> BalancerStatus {
+        BalancerStatus {
+            state: self.state,
+            pid: self.process.as_ref().map_or(0, |process| process.pid),
+            connections: self.beat.connections,
+            requests: self.beat.requests,
+        }
+    }
+
+    /// For `relevo status`: what the last beat said.
+    pub(super) fn backends(&self) -> Vec<BackendStatus> {
+        self.beat.backends.clone()
+    }
+
+    /// Lets it finish what is under way, then ends it.
+    pub(super) async fn stop(mut self, patience: Duration) {
+        self.tell(ToBalancer::Stop);
+        // Nobody is to wait for a node that stops.
+        self.listeners = None;
+        let Some(mut process) = self.process else { return };
+        if timeout(patience, process.child.wait()).await.is_err() {
+            tracing::warn!("connections were still open after {} s and are cut", patience.as_secs());
+            if let Err(error) = process.child.kill().await {
+                tracing::error!(%error, "the balancer could not be killed");
+            }
+        }
+    }
+
+    async fn happening(&mut self) -> Happening {
+        let look = sleep_until(self.lifecycle.next_look().into());
+        let Some(process) = &mut self.process else {
+            look.await;
+            return Happening::Look;
+        };
+        tokio::select! {
+            biased;
+            message = process.receiver.receive() => match message {
+                Ok(Some((message, _descriptors))) => Happening::Message(message),
+                Ok(None) => Happening::Ended("it died".to_owned()),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    Happening::Ended("it died".to_owned())
+                }
+                Err(error) => Happening::Ended(format!("its messages cannot be understood: {error}")),
+            },
+            status = process.child.wait() => Happening::Ended(match status {
+                Ok(status) => format!("it died: {status}"),
+                Err(error) => format!("it cannot be waited for: {error}"),
+            }),
+            () = look => Happening::Look,
+        }
+    }
+
+    fn start(&mut self) -> Result<(), StartError> {
+        let listeners = match &self.listeners {
+            Some(listeners) => listeners.clone(),
+            None => Arc::new(Listeners::bind(&self.template.config)?),
+        };
+        self.listeners = Some(listeners.clone());
+        let process = Process::start(self.template.first_message(&listeners), listeners)?;
+        tracing::info!(pid = process.pid, "the balancer starts");
+        self.process = Some(process);
+        self.state = BalancerState::Starting;
+        self.beat = Beat::default();
+        self.lifecycle.started(Instant::now());
+        self.tell(ToBalancer::Held(self.held.clone()));
+        Ok(())
+    }
+
+    fn lost(&mut self, reason: String) -> Change {
+        let now = Instant::now();
+        if let Some(process) = self.process.take() {
+            process.bury();
+        }
+        self.state = BalancerState::Down;
+        self.beat = Beat { backends: std::mem::take(&mut self.beat.backends), ..Beat::default() };
+        self.lost_at.get_or_insert(now);
+        let pause_ms = self.lifecycle.ended(now).as_millis() as u64;
+        tracing::error!(reason, pause_ms, "the balancer is lost");
+        Change::Lost(reason)
+    }
+
+    /// A client that is refused tries elsewhere; one that waits in a queue that nobody empties does not.
+    fn refuse_after_a_while(&mut self) {
+        if self.listeners.is_some() && self.lost_at.is_some_and(|lost_at| lost_at.elapsed() >= QUEUE_LIMIT) {
+            // A balancer that is starting up has them and is about to accept.
+            if self.process.is_none() {
+                tracing::warn!("no balancer has served for {} s: connections are refused now", QUEUE_LIMIT.as_secs());
+                self.listeners = None;
+            }
+        }
+    }
+
+    fn tell(&self, message: ToBalancer) {
+        let Some(process) = &self.process else { return };
+        if process.outbox.try_send(message).is_err() {
+            tracing::warn!("the balancer does not read its messages; one was dropped");
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Listeners(#[from] super::listeners::Error),
+    #[error(transparent)]
+    Process(#[from] io::Error),
+}
+
+impl Template {
+    fn first_message(&self, listeners: &Listeners) -> Start {
+        Start {
+            config: self.config.clone(),
+            log_level: self.log_level,
+            user: self.user,
+            chroot: self.chroot.clone(),
+            listeners: listeners.places(),
+            resolv_conf: self.resolv_conf.clone(),
+            hosts: self.hosts.clone(),
+        }
+    }
+}
+
+impl Process {
+    /// Must be called on the main thread: the balancer dies with the thread that started it (PDEATHSIG).
+    fn start(start: Start, listeners: Arc<Listeners>) -> io::Result<Self> {
+        let (ours, its) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let (sender, receiver) = descriptors::halves(UnixStream::from_std(ours)?);
+        let child = Command::new("/proc/self/exe")
+            .arg0("relevo")
+            .arg("balancer")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::from(OwnedFd::from(its)))
+            .spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        tokio::spawn(send(sender, start, listeners, messages));
+        Ok(Process { pid, child, receiver, outbox })
+    }
+
+    /// Makes sure that it is dead, and says how it died. Nobody waits for that.
+    fn bury(mut self) {
+        if let Err(error) = self.child.start_kill() {
+            tracing::error!(%error, pid = self.pid, "the balancer could not be killed");
+        }
+        tokio::spawn(async move {
+            if let Ok(status) = self.child.wait().await {
+                tracing::info!(pid = self.pid, %status, "the balancer has ended");
+            }
+        });
+    }
+}
+
+/// A task of its own, so that a balancer that does not read holds nothing up.
+async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<ToBalancer>) {
+    // A failure means that it is gone, which its receiving half tells.
+    if sender.send(&ToBalancer::Start(Box::new(start)), &listeners.descriptors()).await.is_err() {
+        return;
+    }
+    drop(listeners);
+    while let Some(message) = messages.recv().await {
+        if sender.send(&message, &[]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Did a server change its state?
+fn differ(before: &[BackendStatus], after: &[BackendStatus]) -> bool {
+    let states = |backends: &[BackendStatus]| -> Vec<_> {
+        backends.iter().flat_map(|backend| &backend.servers).map(|server| server.state).collect()
+    };
+    states(before) != states(after)
+}

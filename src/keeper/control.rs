@@ -1,0 +1,217 @@
+//! The control socket: where `relevo status` asks. One line in, the answer out, and it is closed.
+//!
+//! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::status::PairStatus;
+
+/// Clients at once; the next one waits in the socket's queue.
+const CLIENTS: usize = 16;
+/// For the line to come, and for the answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// No command is longer.
+const LONGEST_LINE: u64 = 256;
+/// Owner and group may ask.
+const MODE: u32 = 0o660;
+
+/// What a client asks for.
+pub(super) enum Query {
+    /// The state of the pair.
+    Status(oneshot::Sender<PairStatus>),
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A live one.
+    #[error("another relevo is running: its control socket {} answers; end it first, or set node.control_socket", .0.display())]
+    Running(PathBuf),
+    /// Not ours to remove.
+    #[error("the control socket {} cannot be made: there is something else of that name; move it away", .0.display())]
+    Occupied(PathBuf),
+    /// Anything else.
+    #[error("the control socket {} cannot be made: {source}; run as root, or set node.control_socket", path.display())]
+    Other {
+        /// Of the socket.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// The socket in the file system; its name goes away with the value.
+pub(super) struct ControlSocket {
+    path: PathBuf,
+}
+
+/// Makes the socket, in place of one that a dead keeper left, and answers on it. Queries arrive at the receiver.
+pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>), Error> {
+    let other = |source| Error::Other { path: path.to_owned(), source };
+    remove_leftover(path)?;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(other)?;
+    }
+    let listener = StdUnixListener::bind(path).map_err(other)?;
+    let socket = ControlSocket { path: path.to_owned() };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(other)?;
+    listener.set_nonblocking(true).map_err(other)?;
+    let listener = UnixListener::from_std(listener).map_err(other)?;
+    let (queries, receiver) = mpsc::channel(CLIENTS);
+    tokio::spawn(accept(listener, queries));
+    Ok((socket, receiver))
+}
+
+/// Does a keeper answer on this socket? One that is merely slow counts.
+pub(super) fn is_live(path: &Path) -> bool {
+    StdUnixStream::connect(path).is_ok()
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and the next start replaces what is left.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn remove_leftover(path: &Path) -> Result<(), Error> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(Error::Occupied(path.to_owned()));
+    }
+    if is_live(path) {
+        return Err(Error::Running(path.to_owned()));
+    }
+    std::fs::remove_file(path).map_err(|source| Error::Other { path: path.to_owned(), source })
+}
+
+async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    // The semaphore is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let queries = queries.clone();
+                tokio::spawn(async move {
+                    // A client that is slow or gone is its own loss.
+                    let _ = timeout(2 * PATIENCE, answer(stream, queries)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a client of the control socket could not be accepted");
+                tokio::time::sleep(PATIENCE).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(LONGEST_LINE));
+    timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
+    let reply = match line.trim_end() {
+        "status" => status(&queries).await?,
+        unknown => format!("error: unknown command {unknown:?}; known: status\n").into_bytes(),
+    };
+    writer.write_all(&reply).await?;
+    writer.shutdown().await
+}
+
+async fn status(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    let (reply, answer) = oneshot::channel();
+    queries.send(Query::Status(reply)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    let mut text = serde_json::to_vec(&answer.await.map_err(gone)?)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own that goes away with the test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relevo-control-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Directory(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn ask(path: &Path, line: &str) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(line.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn it_answers_status_and_refuses_the_rest() {
+        let directory = Directory::new("answers");
+        let path = directory.0.join("made/control.sock");
+        let (socket, mut queries) = open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        tokio::spawn(async move {
+            while let Some(Query::Status(reply)) = queries.recv().await {
+                let mut status = PairStatus::default();
+                status.node.node = "lb1".to_owned();
+                let _ = reply.send(status);
+            }
+        });
+
+        let status: PairStatus = serde_json::from_str(&ask(&path, "status\n").await).unwrap();
+        assert_eq!(status.node.node, "lb1");
+        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status\n");
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_respected() {
+        let directory = Directory::new("stale");
+        let path = directory.0.join("control.sock");
+        drop(StdUnixListener::bind(&path).unwrap());
+        let (_socket, _queries) = open(&path).unwrap();
+        assert!(matches!(open(&path), Err(Error::Running(_))));
+        assert!(is_live(&path));
+
+        let file = directory.0.join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert!(matches!(open(&file), Err(Error::Occupied(_))));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_keep_others_out() {
+        let directory = Directory::new("silent");
+        let path = directory.0.join("control.sock");
+        let (_socket, _queries) = open(&path).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..CLIENTS {
+            silent.push(UnixStream::connect(&path).await.unwrap());
+        }
+        assert!(ask(&path, "hello\n").await.starts_with("error: "));
+    }
+}

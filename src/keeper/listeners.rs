@@ -1,0 +1,181 @@
+//! The listening sockets: bound here, by the privileged process, and lent to one balancer after another.
+//!
+//! Each worker has an accept queue of its own (SO_REUSEPORT). Since that option would also let a second daemon of the same
+//! user join in silently, each address is first bound without it, so that the second one fails loudly.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::model;
+use crate::process::messages::ListenerPlace;
+
+/// Connections that wait to be accepted, for each worker; the kernel's `net.core.somaxconn` may be lower.
+const BACKLOG: i32 = 4096;
+
+/// Every listening socket of the node.
+pub(super) struct Listeners {
+    places: Vec<ListenerPlace>,
+    sockets: Vec<Socket>,
+}
+
+/// Why a socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else listens there.
+    #[error(
+        "frontend {frontend:?} cannot listen on {address}: the port is in use; \
+         stop the program that has it (`ss -ltnp` names it) or bind another one"
+    )]
+    InUse {
+        /// Whose bind.
+        frontend: String,
+        /// Which.
+        address: SocketAddr,
+    },
+    /// Ports below 1024.
+    #[error(
+        "frontend {frontend:?} cannot listen on {address}: that port needs root or the capability NET_BIND_SERVICE"
+    )]
+    NotPermitted {
+        /// Whose bind.
+        frontend: String,
+        /// Which.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("frontend {frontend:?} cannot listen on {address}: {source}")]
+    Other {
+        /// Whose bind.
+        frontend: String,
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+impl Listeners {
+    /// Binds all of them, or none.
+    pub(super) fn bind(config: &model::Balancer) -> Result<Self, Error> {
+        let mut listeners = Listeners { places: Vec::new(), sockets: Vec::new() };
+        for (frontend_index, frontend) in config.frontends.iter().enumerate() {
+            for (bind_index, bind) in frontend.binds.iter().enumerate() {
+                let explain = |error| explain(error, &frontend.name, bind.address);
+                bound(bind.address, false).map_err(explain)?;
+                for worker in 0..config.threads {
+                    let socket = bound(bind.address, true).map_err(explain)?;
+                    socket.listen(BACKLOG).map_err(explain)?;
+                    listeners.places.push(ListenerPlace { frontend: frontend_index, bind: bind_index, worker });
+                    listeners.sockets.push(socket);
+                }
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Where each of the sockets belongs, in the order of [`Listeners::descriptors`].
+    pub(super) fn places(&self) -> Vec<ListenerPlace> {
+        self.places.clone()
+    }
+
+    /// The sockets, to be lent.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).collect()
+    }
+}
+
+/// The socket that other keepers reach this one on.
+pub(super) fn peering(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address, false)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket (close-on-exec, non-blocking) bound to the address.
+fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // Connections of an earlier run in TIME_WAIT do not matter.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // A virtual address is not here yet on a backup, and an interface may come later.
+    match address.ip() {
+        IpAddr::V4(ip) if !ip.is_unspecified() => socket.set_freebind_v4(true)?,
+        IpAddr::V6(ip) if !ip.is_unspecified() => socket.set_freebind_v6(true)?,
+        _ => {}
+    }
+    if address.is_ipv6() {
+        // `[::]:80` and `0.0.0.0:80` are two binds, whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn explain(source: io::Error, frontend: &str, address: SocketAddr) -> Error {
+    let frontend = frontend.to_owned();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse { frontend, address },
+        io::ErrorKind::PermissionDenied => Error::NotPermitted { frontend, address },
+        _ => Error::Other { frontend, address, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::model::{AccessLog, Balancer, Bind, ClientTimeouts, Frontend, Mode};
+
+    fn config(threads: usize, address: SocketAddr) -> Balancer {
+        let second = Duration::from_secs(1);
+        Balancer {
+            node: "n".to_owned(),
+            threads,
+            max_connections: 10,
+            access_log: AccessLog::Off,
+            frontends: vec![Frontend {
+                name: "web".to_owned(),
+                binds: vec![Bind { address }],
+                mode: Mode::Tcp,
+                routes: Vec::new(),
+                default_backend: None,
+                forwarded_for: false,
+                timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
+            }],
+            backends: Vec::new(),
+        }
+    }
+
+    /// A port that was free a moment ago.
+    fn free_port(ip: Ipv4Addr) -> SocketAddr {
+        TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn one_socket_for_each_worker() {
+        let listeners = Listeners::bind(&config(3, free_port(Ipv4Addr::LOCALHOST))).unwrap();
+        let workers: Vec<usize> = listeners.places().iter().map(|place| place.worker).collect();
+        assert_eq!(workers, [0, 1, 2]);
+        assert_eq!(listeners.descriptors().len(), 3);
+    }
+
+    #[test]
+    fn a_second_daemon_fails_loudly_although_the_first_shares_its_port() {
+        let config = config(2, free_port(Ipv4Addr::LOCALHOST));
+        let _first = Listeners::bind(&config).unwrap();
+        let error = Listeners::bind(&config).err().unwrap().to_string();
+        assert!(error.contains("\"web\"") && error.contains("the port is in use"), "{error}");
+    }
+
+    #[test]
+    fn an_address_this_host_does_not_have_can_be_bound() {
+        // TEST-NET-1 of RFC 5737.
+        let address = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), free_port(Ipv4Addr::UNSPECIFIED).port());
+        Listeners::bind(&config(1, address)).unwrap();
+    }
+}

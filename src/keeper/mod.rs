@@ -1,0 +1,337 @@
+//! The privileged process: it runs the election, owns the virtual addresses, binds every listening socket, looks after the
+//! balancer, talks to the peers and answers on the control socket.
+//!
+//! One thread, which never waits for a file, a lock or another process. Everything that happens arrives in [`Keeper::run`].
+
+mod balancer;
+mod control;
+mod guard_link;
+mod identity;
+mod lifecycle;
+mod listeners;
+pub mod peering;
+mod realtime;
+mod view;
+
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use relevo_ha::{Driver, RouterStatus, State};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::balancer::{Balancer, Change, Template};
+use self::control::{ControlSocket, Query};
+use self::guard_link::GuardLink;
+use self::listeners::Listeners;
+use self::peering::{PeerEvent, Peering};
+use crate::config::key::Key;
+use crate::config::model::Config;
+use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
+
+/// For connections to finish when the node is told to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Peers hear of changes at once, and of the rest this often.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Descriptors that the keeper opens beside its listening sockets stay below this number.
+const FIRST_HIGH_DESCRIPTOR: i32 = 512;
+/// The guard's link comes first among the high ones, then those of the peers.
+const GUARD_DESCRIPTORS: i32 = 8;
+
+/// Why a keeper cannot start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("this command is not for people: `relevo run` starts it")]
+    NoGuard,
+    #[error(transparent)]
+    Key(#[from] crate::config::key::KeyError),
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error(transparent)]
+    Listeners(#[from] listeners::Error),
+    #[error("peering.listen: cannot listen on {address}: {source}")]
+    Peering { address: std::net::SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Addresses(#[from] relevo_ha::address::Error),
+    #[error(transparent)]
+    Driver(#[from] relevo_ha::StartError),
+    #[error("the balancer cannot start: {0}")]
+    Balancer(String),
+    #[error("the keeper cannot work: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until the guard dies or somebody says stop: then hands over first.
+///
+/// # Errors
+/// When it cannot start; nothing is left half done then.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let sockets =
+        config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
+    let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
+    raise_open_files()?;
+    let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
+    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
+    let stop = StopSignals::new()?;
+
+    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
+    let confinement = identity::find(&config.process)?;
+    let missing = [realtime::acquire(), confinement.missing].concat();
+    if !missing.is_empty() {
+        tracing::warn!("restricted mode: {}", missing.join("; "));
+    }
+
+    let (control_socket, queries) = control::open(&config.node.control_socket)?;
+    let listeners = Listeners::bind(&config.balancer)?;
+    let peering_listener = match &config.peering {
+        Some(peering) => Some(
+            listeners::peering(peering.listen).map_err(|source| Error::Peering { address: peering.listen, source })?,
+        ),
+        None => None,
+    };
+    // Only now is it certain that no other instance owns them.
+    for (interface, address) in relevo_ha::address::release_all().await? {
+        tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+    }
+
+    let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
+    let peering = match (&config.peering, key, peering_listener) {
+        (Some(peering), Some(key), Some(listener)) => {
+            let settings = peering::Settings {
+                node: config.node.name.clone(),
+                peers: peering.peers.clone(),
+                key: peering::Key::new(*key.as_bytes()),
+                config_hash: config.hash.clone(),
+                source: peering.listen.ip(),
+                first_descriptor: first_high + GUARD_DESCRIPTORS,
+            };
+            Some(peering::start(settings, listener, status.subscribe())?)
+        }
+        _ => None,
+    };
+    let driver = Driver::start(config.virtual_routers.clone()).await?;
+    let template = Template {
+        config: config.balancer.clone(),
+        log_level: config.log_level,
+        user: confinement.user,
+        chroot: confinement.chroot,
+        resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+    };
+    let mut keeper = Keeper {
+        started: Instant::now(),
+        guard,
+        stop,
+        routers: driver.status(),
+        driver,
+        balancer: Balancer::new(template, listeners),
+        peers: peering.as_ref().map(Peering::peers),
+        peering,
+        is_eligible: false,
+        is_ready: false,
+        status,
+        queries,
+        _control_socket: control_socket,
+        config,
+    };
+    let result = keeper.run().await;
+    keeper.end(result.as_ref().map_or("it cannot start", |reason| reason)).await;
+    result.map(drop)
+}
+
+/// Does a keeper answer on this control socket?
+pub fn is_running(control_socket: &Path) -> bool {
+    control::is_live(control_socket)
+}
+
+struct Keeper {
+    config: Config,
+    started: Instant,
+    guard: GuardLink,
+    stop: StopSignals,
+    driver: Driver,
+    routers: watch::Receiver<Vec<RouterStatus>>,
+    balancer: Balancer,
+    peering: Option<Peering>,
+    peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+    /// What the election was told last.
+    is_eligible: bool,
+    /// Has it ever served?
+    is_ready: bool,
+    status: watch::Sender<Arc<NodeStatus>>,
+    queries: mpsc::Receiver<Query>,
+    _control_socket: ControlSocket,
+}
+
+impl Keeper {
+    /// Everything that happens to a node. Returns why it stops.
+    async fn run(&mut self) -> Result<&'static str, Error> {
+        let mut second = interval(STATUS_INTERVAL);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.recv() => return Ok("it was told to stop"),
+                () = self.guard.guard_died() => return Ok("its guard died"),
+                change = self.balancer.next() => match change {
+                    Change::Serving => self.serves(),
+                    Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
+                    Change::Lost(reason) => self.decide_eligibility(&format!("its balancer is lost: {reason}")),
+                    Change::Servers => {}
+                },
+                event = next_event(&mut self.peering) => {
+                    self.peer_event(event);
+                    continue;
+                }
+                () = changed(Some(&mut self.routers)) => {
+                    self.balancer.hold(self.held());
+                    self.decide_eligibility("another node holds the addresses and its balancer is lost");
+                }
+                () = changed(self.peers.as_mut()) => {
+                    self.decide_eligibility("its balancer is lost, and a peer can take over");
+                    continue;
+                }
+                Some(Query::Status(reply)) = self.queries.recv() => {
+                    let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+                    // A client that has gone does not matter.
+                    let _ = reply.send(PairStatus { node: self.node_status(), peers });
+                    continue;
+                }
+                _ = second.tick() => {}
+            }
+            self.status.send_replace(Arc::new(self.node_status()));
+        }
+    }
+
+    /// Hands over first: all else can wait.
+    async fn end(mut self, reason: &str) {
+        self.driver.stop().await;
+        tracing::info!(reason, "this node has handed over and stops");
+        if let Some(peering) = &self.peering {
+            peering.goodbye(reason).await;
+        }
+        self.queries.close();
+        self.balancer.stop(DRAIN_LIMIT).await;
+    }
+
+    fn serves(&mut self) {
+        self.decide_eligibility("");
+        if !self.is_ready {
+            tracing::info!("ready: every worker accepts connections");
+            self.is_ready = true;
+            self.guard.ready();
+        }
+    }
+
+    /// Without a balancer the node gives its addresses up, for this reason, unless that would help nobody; once it has, it
+    /// does not reach for them again before it serves.
+    fn decide_eligibility(&mut self, reason: &str) {
+        let serves = self.balancer.status().state == BalancerState::Serving;
+        if serves == self.is_eligible || (!serves && self.may_hold_on()) {
+            return;
+        }
+        self.driver.set_eligible(if serves { Ok(()) } else { Err(reason.to_owned()) });
+        self.is_eligible = serves;
+    }
+
+    fn may_hold_on(&self) -> bool {
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
+    }
+
+    /// A router that is known to be gone need not be waited for.
+    fn peer_event(&self, event: PeerEvent) {
+        let (peer, routers, reason) = match event {
+            PeerEvent::Gone { peer, last } => {
+                let reason = format!("the keeper of {peer} is gone");
+                (peer, view::routers_of(&last), reason)
+            }
+            PeerEvent::Released { peer, virtual_router_id, own_address, reason } => {
+                let reason = format!("{peer} let go: {reason}");
+                (peer, own_address.map(|address| (virtual_router_id, address)).into_iter().collect(), reason)
+            }
+        };
+        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        let own_routers = self.routers.borrow();
+        for (id, address) in routers {
+            let own = own_routers.iter().find(|own| own.virtual_router_id == id && own.state == State::Backup);
+            let Some(id) = NonZeroU8::new(id) else { continue };
+            if own.is_some_and(|own| view::is_first_in_line(own, &peer, &peers)) {
+                self.driver.router_gone(id, address, &reason);
+            }
+        }
+    }
+
+    fn held(&self) -> Vec<IpAddr> {
+        let routers = self.routers.borrow();
+        let is_active = |name: &str| routers.iter().any(|router| router.name == name && router.state == State::Active);
+        let active = self.config.virtual_routers.iter().filter(|router| is_active(&router.name));
+        active.flat_map(|router| &router.addresses).map(|address| IpAddr::V4(address.address)).collect()
+    }
+
+    fn node_status(&self) -> NodeStatus {
+        let vrrp = self.routers.borrow().clone();
+        let balancer = self.balancer.status();
+        let can_take_over = view::can_take_over(balancer.state, &vrrp);
+        NodeStatus {
+            node: self.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            config_hash: self.config.hash.clone(),
+            vrrp,
+            balancer,
+            backends: self.balancer.backends(),
+            can_take_over: can_take_over.is_ok(),
+            cannot_take_over_because: can_take_over.err().unwrap_or_default(),
+        }
+    }
+}
+
+/// From the guard, or from a person.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn next_event(peering: &mut Option<Peering>) -> PeerEvent {
+    match peering {
+        Some(peering) => peering.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never, where there is nothing that could change any more.
+async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
+    let Some(receiver) = receiver else { return std::future::pending().await };
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// To the highest that is allowed: the keeper's links live on high descriptors, and the balancer inherits the limit.
+fn raise_open_files() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}

@@ -1,0 +1,101 @@
+//! What keepers say to each other, as JSON: nodes one version apart ignore what they do not know and have a default for
+//! what is absent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::NodeStatus;
+
+/// Raised when an older node would misunderstand a newer one.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// Longest message, in bytes of JSON.
+pub(super) const LONGEST: usize = 1 << 20;
+
+/// Longest message before the other side has proved with a [`Hello`] that it holds the key now (and is no replay).
+pub(super) const LONGEST_HELLO: usize = 16 << 10;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Message {
+    /// The first of either side.
+    Hello(Hello),
+    /// Its whole state: at once when a role or its readiness changes, and every second.
+    State(Box<NodeStatus>),
+    /// The last: the link closes and this is why.
+    Goodbye(Goodbye),
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Hello {
+    /// [`PROTOCOL`] of its version.
+    pub(super) protocol: u32,
+    /// Relevo's version.
+    pub(super) version: String,
+    /// The node's name.
+    pub(super) node: String,
+    /// Random, one for each keeper process: tells a restarted one from one that lives on.
+    pub(super) instance: String,
+    /// Of everything that must be equal on both nodes.
+    pub(super) config_hash: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Goodbye {
+    pub(super) reason: String,
+}
+
+impl Hello {
+    /// Nodes one protocol apart still link: that is how a pair is upgraded.
+    pub(super) fn speaks_our_protocol(&self) -> bool {
+        self.protocol.abs_diff(PROTOCOL) <= 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_peer_is_understood() {
+        let hello =
+            r#"{"type":"hello","protocol":2,"version":"9.0","node":"lb2","instance":"a","colour":{"is":["red"]}}"#;
+        let Ok(Message::Hello(hello)) = serde_json::from_str(hello) else { panic!("not a hello") };
+        assert_eq!((hello.node.as_str(), hello.config_hash.as_str()), ("lb2", ""));
+        assert!(hello.speaks_our_protocol());
+
+        let state = r#"{"type":"state","node":"lb2","weather":"fine","vrrp":[{"state":"active","virtual_router_id":51,"x":1}]}"#;
+        let Ok(Message::State(state)) = serde_json::from_str(state) else { panic!("not a state") };
+        assert_eq!(state.vrrp[0].state, relevo_ha::State::Active);
+
+        let later = r#"{"type":"prepare","deadline_ms":5}"#;
+        assert_eq!(serde_json::from_str::<Message>(later).unwrap(), Message::Unknown);
+    }
+
+    #[test]
+    fn a_far_away_protocol_is_not() {
+        assert!(!Hello { protocol: PROTOCOL + 2, ..Hello::default() }.speaks_our_protocol());
+    }
+
+    #[test]
+    fn survives_the_way() {
+        let mut status = NodeStatus { node: "lb1".into(), uptime_s: 1.5, ..NodeStatus::default() };
+        status.vrrp.push(relevo_ha::RouterStatus {
+            own_address: Some([10, 0, 0, 1].into()),
+            ..relevo_ha::RouterStatus::default()
+        });
+        for message in [
+            Message::State(Box::new(status)),
+            Message::Hello(Hello { node: "lb1".into(), ..Hello::default() }),
+            Message::Goodbye(Goodbye { reason: "stopping".into() }),
+        ] {
+            let text = serde_json::to_string(&message).unwrap();
+            assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The peer links: how keepers see each other's state at once, and each other's death within milliseconds.
+//!
+//! Every keeper dials each peer, and the connection it dialled is how it watches that peer ([`watch`]); on the connections
+//! it accepts it tells its own state ([`serve`]). So there are two connections between two nodes, and neither waits for
+//! the other. Both are encrypted and authenticated with the key the nodes share ([`channel`]).
+
+mod channel;
+mod liveness;
+mod message;
+mod retry;
+mod serve;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::status::{NodeStatus, PeerStatus};
+
+/// Longest time a goodbye may take.
+const FAREWELL: Duration = Duration::from_millis(5);
+
+/// The secret that all nodes share.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// From a key file's bytes.
+    pub fn new(bytes: [u8; 32]) -> Key {
+        Key(bytes)
+    }
+
+    fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+/// What the links need to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// The others, by name.
+    pub peers: BTreeMap<String, SocketAddr>,
+    /// The same on every node.
+    pub key: Key,
+    /// Of everything that must be equal on both nodes.
+    pub config_hash: String,
+    /// This node's own address, which it dials from: that of `peering.listen`.
+    pub source: IpAddr,
+    /// The links' sockets sit here and above, higher than all others (design rule 1); the limit of open files must
+    /// leave room for about a hundred more.
+    pub first_descriptor: RawFd,
+}
+
+/// What happened to a peer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PeerEvent {
+    /// Its keeper's process is gone.
+    Gone {
+        /// Its name.
+        peer: String,
+        /// What it last told; without virtual routers if it died before it told anything.
+        last: Box<NodeStatus>,
+    },
+    /// It was active and let go.
+    Released {
+        /// Its name.
+        peer: String,
+        /// Of which virtual router.
+        virtual_router_id: u8,
+        /// The source address of its adverts.
+        own_address: Option<Ipv4Addr>,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// The running links; dropped, they close without a goodbye.
+pub struct Peering {
+    peers: Arc<tokio::sync::watch::Sender<Vec<PeerStatus>>>,
+    /// Kept so that `events` never ends.
+    _sender: mpsc::Sender<PeerEvent>,
+    events: mpsc::Receiver<PeerEvent>,
+    farewell: tokio::sync::watch::Sender<Option<String>>,
+    _tasks: JoinSet<()>,
+}
+
+/// Starts the links on the current runtime: `local` is what the peers are told.
+///
+/// # Errors
+/// When the runtime cannot take the listener.
+pub fn start(
+    settings: Settings,
+    listener: std::net::TcpListener,
+    local: tokio::sync::watch::Receiver<Arc<NodeStatus>>,
+) -> io::Result<Peering> {
+    let identity = Arc::new(Identity::new(&settings));
+    let peers = settings.peers.keys().map(|name| never_linked(name)).collect();
+    let peers = Arc::new(tokio::sync::watch::Sender::new(peers));
+    let (sender, events) = mpsc::channel(64);
+    let (farewell, farewell_receiver) = tokio::sync::watch::channel(None);
+    let listener = socket::listener(listener, identity.first_descriptor)?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve::Serve { identity: identity.clone(), local, farewell: farewell_receiver }.run(listener));
+    for (index, (name, address)) in settings.peers.into_iter().enumerate() {
+        let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events }.run());
+    }
+    Ok(Peering { peers, _sender: sender, events, farewell, _tasks: tasks })
+}
+
+impl Peering {
+    /// The peers' states, in the order of their names.
+    pub fn peers(&self) -> tokio::sync::watch::Receiver<Vec<PeerStatus>> {
+        self.peers.subscribe()
+    }
+
+    /// The next thing that happens to a peer. Cancel safe.
+    pub async fn next_event(&mut self) -> PeerEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Accepts no more, tells every peer the latest state and `reason`, and closes its link: they then see no death. Takes
+    /// 5 ms at most: who does not listen now will notice.
+    pub async fn goodbye(&self, reason: &str) {
+        self.farewell.send_replace(Some(reason.to_owned()));
+        let _ = timeout(FAREWELL, self.farewell.closed()).await;
+    }
+}
+
+/// This process as its peers know it.
+struct Identity {
+    node: String,
+    instance: String,
+    config_hash: String,
+    key: Key,
+    source: IpAddr,
+    first_descriptor: RawFd,
+    peers: BTreeSet<String>,
+}
+
+impl Identity {
+    fn new(settings: &Settings) -> Identity {
+        let random = RandomState::new();
+        Identity {
+            node: settings.node.clone(),
+            instance: format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1)),
+            config_hash: settings.config_hash.clone(),
+            key: settings.key.clone(),
+            source: settings.source,
+            first_descriptor: settings.first_descriptor,
+            peers: settings.peers.keys().cloned().collect(),
+        }
+    }
+
+    fn hello(&self) -> message::Hello {
+        message::Hello {
+            protocol: message::PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.clone(),
+            instance: self.instance.clone(),
+            config_hash: self.config_hash.clone(),
+        }
+    }
+}
+
+fn never_linked(name: &str) -> PeerStatus {
+    let mut peer = PeerStatus { name: name.to_owned(), ..PeerStatus::default() };
+    peer.status.node = name.to_owned();
+    watch::lost(&mut peer, "it was not reached yet");
+    peer
+}

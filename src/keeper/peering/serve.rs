@@ -1,0 +1,224 @@
+//! Lets the peers watch this node: accepts their links, tells each one our state, says goodbye.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::warn;
+
+use super::channel::{Channel, ChannelError};
+use super::message::{Goodbye, Hello, Message};
+use super::{Identity, socket};
+use crate::status::NodeStatus;
+
+/// Handshakes under way; one more ends the oldest, so that nobody can keep a peer out by doing nothing.
+const PENDING: usize = 8;
+
+/// For a handshake and the peer's [`Hello`].
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two accepted connections: whatever comes, the election has the processor for itself most of the time.
+const BREATH: Duration = Duration::from_millis(4);
+
+/// Between two states that are told though nothing important changed.
+const TELL: Duration = Duration::from_secs(1);
+
+/// Between two log lines about the same kind of bad connection.
+const QUIET: Duration = Duration::from_secs(10);
+
+pub(super) struct Serve {
+    pub(super) identity: Arc<Identity>,
+    pub(super) local: watch::Receiver<Arc<NodeStatus>>,
+    /// The reason to say goodbye, once there is one.
+    pub(super) farewell: watch::Receiver<Option<String>>,
+}
+
+type Greeted = (SocketAddr, Result<(Channel, Hello), ChannelError>);
+
+impl Serve {
+    /// Returns when goodbye has been said to all.
+    pub(super) async fn run(mut self, listener: TcpListener) {
+        let mut pending: JoinSet<Greeted> = JoinSet::new();
+        let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+        let mut links: JoinSet<()> = JoinSet::new();
+        let mut link_of: HashMap<String, AbortHandle> = HashMap::new();
+        let mut complaints = Complaints::default();
+        let farewell = self.farewell.clone();
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.farewell.wait_for(Option::is_some) => break,
+                Some(greeted) = pending.join_next() => match greeted {
+                    Ok((_, Ok((channel, hello)))) => {
+                        // A peer that dials again has given up its former link.
+                        let link = links.spawn(tell(channel, self.local.clone(), farewell.clone()));
+                        if let Some(former) = link_of.insert(hello.node, link) {
+                            former.abort();
+                        }
+                    }
+                    Ok((address, Err(error))) => complaints.rejected(address, &error),
+                    Err(_aborted) => complaints.crowded(),
+                },
+                Some(_) = links.join_next() => {}
+                accepted = accept(&listener, &mut not_before) => match accepted {
+                    Ok((stream, address)) => {
+                        oldest_first.retain(|handshake| !handshake.is_finished());
+                        if oldest_first.len() >= PENDING && let Some(oldest) = oldest_first.pop_front() {
+                            oldest.abort();
+                        }
+                        let identity = self.identity.clone();
+                        oldest_first.push_back(pending.spawn(async move { (address, greet(stream, &identity).await) }));
+                    }
+                    Err(error) => complaints.cannot_accept(&error),
+                },
+            }
+        }
+        // Nobody new; what is said to the others is bounded by whoever asked for the goodbye.
+        drop((listener, pending));
+        while links.join_next().await.is_some() {}
+    }
+}
+
+/// Cancel safe.
+async fn accept(listener: &TcpListener, not_before: &mut Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    sleep_until(*not_before).await;
+    let accepted = listener.accept().await;
+    *not_before = Instant::now() + BREATH;
+    accepted
+}
+
+async fn greet(stream: TcpStream, identity: &Identity) -> Result<(Channel, Hello), ChannelError> {
+    let greeting = async {
+        let stream = socket::accepted(stream, identity.first_descriptor)?;
+        let mut channel = Channel::respond(stream, &identity.key).await?;
+        channel.send(&Message::Hello(identity.hello())).await?;
+        match channel.receive().await? {
+            Message::Hello(hello) if identity.peers.contains(&hello.node) => {
+                channel.trust();
+                Ok((channel, hello))
+            }
+            Message::Hello(hello) => Err(ChannelError::Stranger(hello.node)),
+            _ => Err(ChannelError::NotAPeer),
+        }
+    };
+    timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::TooSlow))
+}
+
+/// Tells one peer our state until it leaves or we do.
+async fn tell(
+    mut channel: Channel,
+    mut local: watch::Receiver<Arc<NodeStatus>>,
+    mut farewell: watch::Receiver<Option<String>>,
+) {
+    let mut tick = interval(TELL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<Arc<NodeStatus>> = None;
+    loop {
+        let goodbye = tokio::select! {
+            biased;
+            said = farewell.wait_for(Option::is_some) => match said {
+                Ok(reason) => reason.clone(),
+                Err(_) => return,
+            },
+            _ = tick.tick() => None,
+            changed = local.changed() => match changed {
+                Ok(()) if told.as_ref().is_some_and(|told| is_news(told, &local.borrow())) => None,
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            said = channel.receive() => match said {
+                // Nothing is expected; a later version may have something to say.
+                Ok(_) | Err(ChannelError::NotUnderstood(_)) => continue,
+                Err(_) => return,
+            },
+        };
+        let now = local.borrow_and_update().clone();
+        if goodbye.is_none() || told.as_ref().is_none_or(|told| is_news(told, &now)) {
+            if send_state(&mut channel, &now).await.is_err() {
+                return;
+            }
+            told = Some(now);
+        }
+        if let Some(reason) = goodbye {
+            let _ = channel.send(&Message::Goodbye(Goodbye { reason })).await;
+            let _ = channel.close().await;
+            return;
+        }
+    }
+}
+
+/// Without its servers where there are too many to tell: roles and readiness matter more.
+async fn send_state(channel: &mut Channel, status: &NodeStatus) -> Result<(), ChannelError> {
+    match channel.send(&Message::State(Box::new(status.clone()))).await {
+        Err(ChannelError::TooLong(_)) => {
+            let status = NodeStatus { backends: Vec::new(), ..status.clone() };
+            channel.send(&Message::State(Box::new(status))).await
+        }
+        sent => sent,
+    }
+}
+
+/// Roles and readiness are told at once; counters can wait.
+fn is_news(told: &NodeStatus, now: &NodeStatus) -> bool {
+    let roles = |status: &NodeStatus| {
+        let role = |router: &relevo_ha::RouterStatus| {
+            (router.name.clone(), router.state, router.effective_priority, router.own_address, router.active_router)
+        };
+        status.vrrp.iter().map(role).collect::<Vec<_>>()
+    };
+    told.can_take_over != now.can_take_over
+        || told.cannot_take_over_because != now.cannot_take_over_because
+        || told.balancer.state != now.balancer.state
+        || told.config_hash != now.config_hash
+        || roles(told) != roles(now)
+}
+
+/// Logs connections that come to nothing, each kind once in a while.
+#[derive(Default)]
+struct Complaints {
+    last: HashMap<&'static str, (Instant, u64)>,
+}
+
+impl Complaints {
+    fn rejected(&mut self, address: SocketAddr, error: &ChannelError) {
+        let ip = address.ip();
+        match error {
+            // A peer that ended, or that did not like our hello and says so in its own log.
+            ChannelError::Closed => {}
+            ChannelError::WrongKey => self.complain("key", |times| {
+                warn!(times, "the key of peer at {ip} differs: copy the same key file to both nodes");
+            }),
+            error => self.complain("other", |times| {
+                warn!(times, "a connection to the peer link from {ip} was closed: {error}");
+            }),
+        }
+    }
+
+    fn crowded(&mut self) {
+        self.complain("crowded", |times| {
+            warn!(times, "too many connections to the peer link do nothing: the oldest was closed; let only peers reach peering.listen");
+        });
+    }
+
+    fn cannot_accept(&mut self, error: &io::Error) {
+        self.complain("accept", |times| warn!(times, "a connection to the peer link cannot be accepted: {error}"));
+    }
+
+    /// `say` is given how often it happened since it was last said.
+    fn complain(&mut self, kind: &'static str, say: impl FnOnce(u64)) {
+        let now = Instant::now();
+        let (next, times) = self.last.entry(kind).or_insert((now, 0));
+        *times += 1;
+        if now >= *next {
+            say(std::mem::take(times));
+            *next = now + QUIET;
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Peer links over loopback: what a keeper learns when its peer changes, leaves, dies, hangs or is somebody else.
+
+mod surroundings;
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use relevo_ha::{RouterStatus, State};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use self::surroundings::{Cut, Log, OtherProcess, PEER_VARIABLE, Proxy};
+use super::channel::Channel;
+use super::message::{Hello, Message, PROTOCOL};
+use super::*;
+use crate::status::{BackendStatus, ServerStatus};
+
+const KEY: [u8; 32] = [7; 32];
+const VRID: u8 = 51;
+const LB2_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// Far more than anything here takes; a test that reaches it has failed.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Node {
+    address: SocketAddr,
+    local: tokio::sync::watch::Sender<Arc<NodeStatus>>,
+    peering: Peering,
+}
+
+impl Node {
+    fn start(name: &str, listener: std::net::TcpListener, peers: &[(&str, SocketAddr)]) -> Node {
+        Node::with(settings(name, peers), listener)
+    }
+
+    fn with(settings: Settings, listener: std::net::TcpListener) -> Node {
+        let address = listener.local_addr().unwrap();
+        let (local, receiver) = tokio::sync::watch::channel(Arc::new(status(&settings.node, State::Backup)));
+        Node { address, local, peering: start(settings, listener, receiver).unwrap() }
+    }
+
+    /// Changes what this node tells.
+    fn is(&self, status: NodeStatus) {
+        self.local.send_replace(Arc::new(status));
+    }
+
+    async fn sees(&self, what: impl Fn(&PeerStatus) -> bool) -> PeerStatus {
+        let mut peers = self.peering.peers();
+        let seen = timeout(LIMIT, peers.wait_for(|peers| what(&peers[0]))).await;
+        seen.unwrap_or_else(|_| panic!("seen instead: {:?}", self.peering.peers().borrow()[0])).unwrap()[0].clone()
+    }
+
+    async fn event(&mut self) -> PeerEvent {
+        timeout(LIMIT, self.peering.next_event()).await.expect("an event")
+    }
+
+    async fn saw_nothing_happen(&mut self) -> bool {
+        timeout(Duration::ZERO, self.peering.next_event()).await.is_err()
+    }
+}
+
+fn settings(name: &str, peers: &[(&str, SocketAddr)]) -> Settings {
+    Settings {
+        node: name.into(),
+        peers: peers.iter().map(|(name, address)| (name.to_string(), *address)).collect(),
+        key: Key::new(KEY),
+        config_hash: "same".into(),
+        source: Ipv4Addr::LOCALHOST.into(),
+        first_descriptor: 800,
+    }
+}
+
+fn status(node: &str, state: State) -> NodeStatus {
+    let router = RouterStatus {
+        name: "main".into(),
+        virtual_router_id: VRID,
+        state,
+        own_address: Some(LB2_ADDRESS),
+        reason: "because".into(),
+        ..RouterStatus::default()
+    };
+    NodeStatus {
+        node: node.into(),
+        config_hash: "same".into(),
+        vrrp: vec![router],
+        can_take_over: true,
+        ..NodeStatus::default()
+    }
+}
+
+fn listener() -> std::net::TcpListener {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn pair() -> (Node, Node) {
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    (Node::start("lb1", one, &[("lb2", address2)]), Node::start("lb2", two, &[("lb1", address1)]))
+}
+
+fn is_active(peer: &PeerStatus) -> bool {
+    peer.connected && peer.status.vrrp.first().is_some_and(|router| router.state == State::Active)
+}
+
+fn released(reason: &str) -> PeerEvent {
+    PeerEvent::Released {
+        peer: "lb2".into(),
+        virtual_router_id: VRID,
+        own_address: Some(LB2_ADDRESS),
+        reason: reason.into(),
+    }
+}
+
+#[tokio::test]
+async fn both_nodes_see_each_other() {
+    let (lb1, lb2) = pair();
+    lb2.is(NodeStatus { config_hash: "another".into(), ..status("lb2", State::Active) });
+    let peer = lb1.sees(is_active).await;
+    assert_eq!((peer.name.as_str(), peer.status.node.as_str()), ("lb2", "lb2"));
+    assert!(peer.status.can_take_over && !peer.config_matches && peer.link_error.is_empty());
+    assert!(lb2.sees(|peer| peer.connected && !peer.status.vrrp.is_empty()).await.config_matches);
+}
+
+#[tokio::test]
+async fn letting_go_is_told_at_once() {
+    let (mut lb1, lb2) = pair();
+    lb2.is(status("lb2", State::Active));
+    lb1.sees(is_active).await;
+    // Just after a regular state, so that the next one is most of a second away.
+    lb2.is(NodeStatus { uptime_s: 1.0, ..status("lb2", State::Active) });
+    lb1.sees(|peer| peer.status.uptime_s == 1.0).await;
+    let start = Instant::now();
+    lb2.is(status("lb2", State::Backup));
+    assert_eq!(lb1.event().await, released("because"));
+    assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_goodbye_is_no_death() {
+    let (mut lb1, lb2) = pair();
+    lb2.is(status("lb2", State::Active));
+    lb1.sees(is_active).await;
+    lb2.peering.goodbye("stopping").await;
+    drop(lb2);
+    assert_eq!(lb1.event().await, released("stopping"));
+    let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
+    assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
+    assert!(lb1.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_killed_process_is_gone() {
+    let here = listener();
+    let mut lb2 = OtherProcess::start(here.local_addr().unwrap());
+    let mut lb1 = Node::start("lb1", here, &[("lb2", lb2.address)]);
+    lb1.sees(is_active).await;
+    let start = Instant::now();
+    lb2.signal(Signal::SIGKILL);
+    let PeerEvent::Gone { peer, last } = lb1.event().await else { panic!("not gone") };
+    println!("gone after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert_eq!(peer, "lb2");
+    assert_eq!(last.vrrp[0].own_address, Some(LB2_ADDRESS));
+    lb2.wait();
+}
+
+#[tokio::test]
+async fn a_frozen_process_is_not_gone_until_it_dies() {
+    let here = listener();
+    let mut lb2 = OtherProcess::start(here.local_addr().unwrap());
+    let mut lb1 = Node::start("lb1", here, &[("lb2", lb2.address)]);
+    lb1.sees(is_active).await;
+    lb2.signal(Signal::SIGSTOP);
+    let peer = lb1.sees(|peer| !peer.connected).await;
+    assert!(peer.link_error.contains("hangs") && !peer.status.can_take_over);
+    lb2.signal(Signal::SIGCONT);
+    lb1.sees(is_active).await;
+    lb2.signal(Signal::SIGSTOP);
+    lb1.sees(|peer| !peer.connected).await;
+    assert!(lb1.saw_nothing_happen().await);
+    lb2.signal(Signal::SIGKILL);
+    assert!(matches!(lb1.event().await, PeerEvent::Gone { .. }));
+    lb2.wait();
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_no_death() {
+    for cut in [Cut::Fin, Cut::Reset] {
+        let (one, two) = (listener(), listener());
+        let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+        let mut proxy = Proxy::start(address2).await;
+        let mut lb1 = Node::start("lb1", one, &[("lb2", proxy.address)]);
+        let lb2 = Node::start("lb2", two, &[("lb1", address1)]);
+        lb2.is(status("lb2", State::Active));
+        lb1.sees(is_active).await;
+        proxy.cut(cut).await;
+        // Told over the new link; had anything happened before, it would be the first event.
+        lb2.is(NodeStatus { uptime_s: 2.0, ..status("lb2", State::Active) });
+        lb1.sees(|peer| is_active(peer) && peer.status.uptime_s == 2.0).await;
+        lb2.is(status("lb2", State::Backup));
+        assert_eq!(lb1.event().await, released("because"));
+    }
+}
+
+#[tokio::test]
+async fn a_new_process_is_the_death_of_the_old() {
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
+    let lb2 = Node::start("lb2", two.try_clone().unwrap(), &[("lb1", address1)]);
+    lb2.is(status("lb2", State::Active));
+    lb1.sees(is_active).await;
+    // Its port never refuses, as if the next process had been quicker than we are.
+    drop(lb2);
+    let _lb2 = Node::start("lb2", two, &[("lb1", address1)]);
+    let PeerEvent::Gone { last, .. } = lb1.event().await else { panic!("not gone") };
+    assert_eq!(last.vrrp[0].state, State::Active);
+    lb1.sees(|peer| peer.connected && !peer.status.vrrp.is_empty() && !is_active(peer)).await;
+    assert!(lb1.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_told_on_both_sides() {
+    let log = Log::start();
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
+    let other_key = Settings { key: Key::new([8; 32]), ..settings("lb2", &[("lb1", address1)]) };
+    let lb2 = Node::with(other_key, two);
+    for node in [&lb1, &lb2] {
+        node.sees(|peer| peer.link_error.contains("copy the same key file to both nodes")).await;
+    }
+    let wanted = "the key of peer at 127.0.0.1 differs: copy the same key file to both nodes";
+    // One line of each node, however often they have tried.
+    assert_eq!(log.text().matches(wanted).count(), 2, "{}", log.text());
+    assert!(lb1.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_wrong_name_is_told() {
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    let lb1 = Node::start("lb1", one, &[("lb2", address2)]);
+    let _lb3 = Node::start("lb3", two, &[("lb1", address1)]);
+    let peer = lb1.sees(|peer| peer.link_error.contains("peering.peers")).await;
+    assert!(peer.link_error.contains("\"lb3\", not \"lb2\""), "{}", peer.link_error);
+}
+
+#[tokio::test]
+async fn strangers_are_closed_and_disturb_nobody() {
+    let log = Log::start();
+    let (lb1, mut lb2) = pair();
+    lb2.sees(|peer| peer.connected).await;
+
+    let garbage: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nHost: lb1\r\n\r\n",
+        &[0xff; 70_000],
+        &[0, 48, 1, 2, 3],
+        &[0, 0],
+        &[[0, 48].as_slice(), &[9; 48]].concat(),
+    ];
+    for bytes in garbage {
+        let mut stranger = TcpStream::connect(lb1.address).await.unwrap();
+        // It may be closed before all is written.
+        let _ = stranger.write_all(bytes).await;
+        let _ = stranger.shutdown().await;
+        closed(&mut stranger).await;
+    }
+
+    // Those who say nothing: more of them than may wait, and yet a peer comes through.
+    let mut silent = Vec::new();
+    for _ in 0..3 * 8 {
+        silent.push(TcpStream::connect(lb1.address).await.unwrap());
+    }
+    let mut late = channel(lb1.address, KEY).await;
+    late.send(&Message::Hello(hello("lb2"))).await.unwrap();
+    assert!(matches!(late.receive().await, Ok(Message::Hello(_))));
+    for stranger in &mut silent {
+        closed(stranger).await;
+    }
+
+    // Those who hold the key and misuse it.
+    let mut unnamed = channel(lb1.address, KEY).await;
+    unnamed.send(&Message::Hello(hello("lb9"))).await.unwrap();
+    assert!(matches!(unnamed.receive().await, Ok(Message::Hello(_))));
+    assert!(unnamed.receive().await.is_err());
+    let mut long = channel(lb1.address, KEY).await;
+    let _ = long.send_text(&vec![b' '; 100_000]).await;
+    let _ = long.receive().await;
+    assert!(long.receive().await.is_err());
+
+    lb1.is(status("lb1", State::Active));
+    lb2.sees(is_active).await;
+    assert!(lb2.saw_nothing_happen().await);
+    assert!(log.text().lines().count() < 15, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_peer_of_another_version_is_linked() {
+    let (one, two) = (listener(), listener());
+    let address2 = two.local_addr().unwrap();
+    two.set_nonblocking(true).unwrap();
+    let two = tokio::net::TcpListener::from_std(two).unwrap();
+    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
+    let mut peer = Channel::respond(two.accept().await.unwrap().0, &Key::new(KEY)).await.unwrap();
+    for text in [
+        r#"{"type":"hello","node":"lb2","protocol":2,"taste":"sweet"}"#,
+        r#"{"type":"a_later_message","n":1}"#,
+        r#"{"type":"state","node":"lb2","balancer":{"state":"a_later_state"}}"#,
+        r#"{"type":"state","node":"lb2","moon":{"full":true},"vrrp":[{"name":"main","virtual_router_id":51,"state":"active"}]}"#,
+    ] {
+        peer.send_text(text.as_bytes()).await.unwrap();
+    }
+    lb1.sees(is_active).await;
+    peer.send_text(br#"{"type":"state","node":"lb2"}"#).await.unwrap();
+    assert!(matches!(lb1.event().await, PeerEvent::Released { virtual_router_id: VRID, own_address: None, .. }));
+}
+
+#[tokio::test]
+async fn long_states_come_whole_and_longer_ones_without_servers() {
+    let (lb1, lb2) = pair();
+    let servers = |count| {
+        let server = |number| ServerStatus { name: format!("server{number}"), ..ServerStatus::default() };
+        let backend = BackendStatus { name: "app".into(), servers: (0..count).map(server).collect() };
+        NodeStatus { uptime_s: count as f64, backends: vec![backend], ..status("lb2", State::Backup) }
+    };
+    lb2.is(servers(2_000));
+    assert_eq!(lb1.sees(|peer| peer.status.uptime_s == 2_000.0).await.status.backends[0].servers.len(), 2_000);
+    lb2.is(servers(20_000));
+    assert!(lb1.sees(|peer| peer.status.uptime_s == 20_000.0).await.status.backends.is_empty());
+}
+
+#[tokio::test]
+async fn links_sit_on_high_descriptors_the_listener_highest() {
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    // Apart from those of the other tests in this process.
+    let first = 900;
+    let lb1 = Node::with(Settings { first_descriptor: first, ..settings("lb1", &[("lb2", address2)]) }, one);
+    let lb2 = Node::with(Settings { first_descriptor: first, ..settings("lb2", &[("lb1", address1)]) }, two);
+    lb1.sees(|peer| peer.connected).await;
+    lb2.sees(|peer| peer.connected).await;
+    let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().parse::<RawFd>().ok();
+    let high = std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(name).filter(|number| *number >= first);
+    let (listeners, links): (Vec<_>, Vec<_>) = high.partition(|number| *number >= first + 64);
+    // Of two connections, both ends are here.
+    assert_eq!((listeners.len(), links.len()), (2, 4));
+}
+
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    // A reset is as good an end.
+    let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
+}
+
+async fn channel(address: SocketAddr, key: [u8; 32]) -> Channel {
+    Channel::initiate(TcpStream::connect(address).await.unwrap(), &Key::new(key)).await.unwrap()
+}
+
+fn hello(node: &str) -> Hello {
+    Hello { protocol: PROTOCOL, node: node.into(), ..Hello::default() }
+}
+
+#[tokio::test]
+#[ignore = "no test: the other process of those that need one"]
+async fn other_process() {
+    let Ok(lb1) = std::env::var(PEER_VARIABLE) else { return };
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let lb2 = Node::start("lb2", listener, &[("lb1", lb1.parse().unwrap())]);
+    lb2.is(status("lb2", State::Active));
+    println!("\nlistens on {address}");
+    // Should its parent die without ending it.
+    tokio::time::sleep(3 * LIMIT).await;
+}

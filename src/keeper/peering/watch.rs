@@ -1,0 +1,212 @@
+//! Watches one peer over the connection this node dialled: its states, its goodbye, its death.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::channel::{Channel, ChannelError};
+use super::liveness::Liveness;
+use super::message::{Goodbye, Hello, Message};
+use super::retry::{Failure, Retry};
+use super::{Identity, PeerEvent, socket};
+use crate::status::{NodeStatus, PeerStatus};
+
+/// For a connection, and again for the handshake and the peer's [`Hello`].
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Three states that did not come: the peer hangs, or the way to it does.
+const SILENCE: Duration = Duration::from_millis(3500);
+
+/// One watched peer.
+pub(super) struct Watch {
+    pub(super) identity: Arc<Identity>,
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    /// Its place in `peers`.
+    pub(super) index: usize,
+    pub(super) peers: Arc<watch::Sender<Vec<PeerStatus>>>,
+    pub(super) events: mpsc::Sender<PeerEvent>,
+}
+
+/// How a link that was established ended.
+enum End {
+    Goodbye(String),
+    Lost(ChannelError),
+}
+
+impl Watch {
+    /// Never returns.
+    pub(super) async fn run(self) {
+        let mut liveness = Liveness::new(self.name.clone());
+        let mut retry = Retry::default();
+        loop {
+            let pause = match self.dial().await {
+                Ok((channel, hello)) => {
+                    let since = Instant::now();
+                    self.emit(liveness.linked(&hello)).await;
+                    info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
+                    self.publish(|peer| welcome(peer, &self.identity, &hello));
+                    match self.follow(channel, &mut liveness).await {
+                        End::Goodbye(reason) => {
+                            info!(peer = self.name, reason, "the peer said goodbye");
+                            self.down(format!("it said goodbye: {reason}"));
+                            self.emit(liveness.said_goodbye(&reason)).await;
+                            retry.after_goodbye()
+                        }
+                        End::Lost(error) => {
+                            self.down(format!("the link was lost: {error}"));
+                            retry.after_loss(since.elapsed())
+                        }
+                    }
+                }
+                Err((failure, reason)) => {
+                    self.down(reason);
+                    if failure == Failure::Refused {
+                        self.emit(liveness.refused()).await;
+                    }
+                    retry.after(failure)
+                }
+            };
+            // Even a timer that has run out may cost a millisecond, and a death is to be seen within one.
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// A link up to the peer's [`Hello`], or why there is none, in words too.
+    async fn dial(&self) -> Result<(Channel, Hello), (Failure, String)> {
+        let address = self.address;
+        let silent = |_| (Failure::Other, format!("{address} does not answer"));
+        let connecting = socket::connect(self.identity.source, address, self.identity.first_descriptor);
+        let stream = timeout(PATIENCE, connecting).await.map_err(silent)?.map_err(|error| match error.kind() {
+            ErrorKind::ConnectionRefused => (Failure::Refused, format!("no keeper runs at {address}")),
+            ErrorKind::ConnectionReset => (Failure::ClosedAtOnce, format!("{address} closed the connection at once")),
+            ErrorKind::AddrNotAvailable => {
+                (Failure::Other, format!("{} is not an address of this host: see peering.listen", self.identity.source))
+            }
+            _ => (Failure::Other, format!("{address}: {error}")),
+        })?;
+        let greeting = timeout(PATIENCE, self.greet(stream)).await.map_err(silent)?;
+        greeting.map_err(|error| match error {
+            ChannelError::Closed => (
+                Failure::ClosedAtOnce,
+                format!("{address} ended the handshake: it stops, or its key differs (copy the same key file to both nodes)"),
+            ),
+            error => (Failure::Other, format!("{address}: {error}")),
+        })
+        .and_then(|(channel, hello)| match self.objection(&hello) {
+            Some(objection) => Err((Failure::Other, objection)),
+            None => Ok((channel, hello)),
+        })
+    }
+
+    async fn greet(&self, stream: tokio::net::TcpStream) -> Result<(Channel, Hello), ChannelError> {
+        let mut channel = Channel::initiate(stream, &self.identity.key).await?;
+        channel.send(&Message::Hello(self.identity.hello())).await?;
+        match channel.receive().await? {
+            Message::Hello(hello) => {
+                channel.trust();
+                Ok((channel, hello))
+            }
+            _ => Err(ChannelError::NotAPeer),
+        }
+    }
+
+    fn objection(&self, hello: &Hello) -> Option<String> {
+        if hello.node != self.name {
+            return Some(format!(
+                "the node at {} is {:?}, not {:?}: correct peering.peers here, or node.name there",
+                self.address, hello.node, self.name
+            ));
+        }
+        if !hello.speaks_our_protocol() {
+            return Some(format!(
+                "it runs version {}, too far from this one: upgrade one step at a time",
+                hello.version
+            ));
+        }
+        None
+    }
+
+    async fn follow(&self, mut channel: Channel, liveness: &mut Liveness) -> End {
+        loop {
+            match timeout(SILENCE, channel.receive()).await {
+                Ok(Ok(Message::State(status))) => {
+                    self.heard(&status);
+                    self.emit(liveness.told(*status)).await;
+                }
+                Ok(Ok(Message::Goodbye(Goodbye { reason }))) => return End::Goodbye(reason),
+                Ok(Ok(Message::Hello(_) | Message::Unknown)) => {}
+                // Of another version, perhaps; that it lives and when it dies is seen all the same.
+                Ok(Err(ChannelError::NotUnderstood(error))) => {
+                    self.down(format!("its state is not understood: {error}"))
+                }
+                Ok(Err(error)) => return End::Lost(error),
+                // The link is kept: as long as it stands it tells a death at once.
+                Err(_) => self.down("it has said nothing for some seconds: it hangs, or the network does".to_owned()),
+            }
+        }
+    }
+
+    async fn emit(&self, events: impl IntoIterator<Item = PeerEvent>) {
+        for event in events {
+            // Without a receiver the keeper is ending.
+            let _ = self.events.send(event).await;
+        }
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut PeerStatus)) {
+        self.peers.send_modify(|peers| {
+            if let Some(peer) = peers.get_mut(self.index) {
+                change(peer);
+            }
+        });
+    }
+
+    fn heard(&self, status: &NodeStatus) {
+        self.publish(|peer| {
+            if !peer.connected {
+                info!(peer = self.name, "the peer is heard again");
+            }
+            peer.connected = true;
+            peer.link_error.clear();
+            peer.config_matches = status.config_hash == self.identity.config_hash;
+            peer.status = status.clone();
+        });
+    }
+
+    /// Logs a reason once.
+    fn down(&self, reason: String) {
+        let mut news = false;
+        self.peers.send_if_modified(|peers| {
+            let Some(peer) = peers.get_mut(self.index) else { return false };
+            news = peer.link_error != reason;
+            lost(peer, &reason);
+            news
+        });
+        if news {
+            warn!(peer = self.name, "the peer link is down: {reason}");
+        }
+    }
+}
+
+fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
+    peer.connected = true;
+    peer.link_error.clear();
+    peer.config_matches = hello.config_hash == identity.config_hash;
+    peer.status.version.clone_from(&hello.version);
+    peer.status.config_hash.clone_from(&hello.config_hash);
+}
+
+pub(super) fn lost(peer: &mut PeerStatus, reason: &str) {
+    peer.connected = false;
+    reason.clone_into(&mut peer.link_error);
+    peer.status.can_take_over = false;
+    peer.status.cannot_take_over_because = format!("the link to it is down: {reason}");
+}
