@@ -43,12 +43,17 @@ pub enum Fault {
 }
 
 /// A fault that was done: what must be kept or let go until it is undone.
-#[derive(Default)]
 pub struct Struck {
-    /// When.
-    pub at: Option<Instant>,
+    at: Instant,
     _connections: Vec<TcpStream>,
-    hold: Option<Hold>,
+    _hold: Option<Hold>,
+}
+
+impl Struck {
+    /// When it happened, without the time it took to prepare.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
 }
 
 impl Fault {
@@ -83,20 +88,20 @@ impl Fault {
         }
     }
 
-    /// Does it to a node of the pair. What takes time to prepare is done before [`Struck::at`].
+    /// Does it to a node of the pair. What takes time to prepare is done before.
     pub fn strike(self, pair: &Pair, node: usize) -> Result<Struck> {
         let victim = &pair.nodes[node];
         let processes = victim.expect_processes()?;
-        let mut struck = Struck::default();
+        let (mut connections, mut hold) = (Vec::new(), None);
         match self {
-            Self::BalancerKilledHolding(connections) => {
-                struck._connections = client::hold(&pair.client.namespace, target(), connections)?;
-                wait_for_connections(pair, node, connections)?;
+            Self::BalancerKilledHolding(count) => {
+                connections = client::hold(&pair.client.namespace, target(), count)?;
+                wait_for_connections(pair, node, count)?;
             }
-            Self::KeeperKilledChildLives => struck.hold = Some(Hold::at_exit(processes.balancer)?),
+            Self::KeeperKilledChildLives => hold = Some(Hold::at_exit(processes.balancer)?),
             _ => {}
         }
-        struck.at = Some(Instant::now());
+        let at = Instant::now();
         match self {
             Self::AllKilled => victim.signal_all(Signal::SIGKILL)?,
             Self::BalancerKilled | Self::BalancerKilledHolding(_) => send(processes.balancer, Signal::SIGKILL)?,
@@ -108,7 +113,7 @@ impl Fault {
             Self::Frozen => victim.signal_all(Signal::SIGSTOP)?,
             Self::Partitioned => victim.host.port.silence()?,
         }
-        Ok(struck)
+        Ok(Struck { at, _connections: connections, _hold: hold })
     }
 
     /// Makes the node whole again; what died of it is started.

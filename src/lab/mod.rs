@@ -10,6 +10,7 @@
 //! Everything is made through netlink and system calls, and everything goes away with the value that made it.
 
 pub mod client;
+pub mod directory;
 pub mod error;
 pub mod fault;
 pub mod isolation;

@@ -1,13 +1,14 @@
 //! A node of the pair: the real binary in a namespace of its own, its processes, and what can be done to them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -29,8 +30,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Messages {
     /// To a file beside its configuration.
     File,
-    /// Into a pipe that nobody reads.
-    UnreadPipe,
+    /// Into a pipe that is full and that nobody reads.
+    FullPipe,
 }
 
 /// A node, running or not.
@@ -43,6 +44,8 @@ pub struct Node {
     directory: PathBuf,
     messages: Messages,
     guard: Option<Child>,
+    /// The end of the pipe that nobody reads from.
+    unread: Option<PipeReader>,
 }
 
 /// Its three processes.
@@ -64,8 +67,15 @@ impl Node {
         messages: Messages,
         configuration: &str,
     ) -> Result<Self> {
-        let node =
-            Self { name: name.into(), host, binary: binary.into(), directory: directory.into(), messages, guard: None };
+        let node = Self {
+            name: name.into(),
+            host,
+            binary: binary.into(),
+            directory: directory.into(),
+            messages,
+            guard: None,
+            unread: None,
+        };
         std::fs::write(node.configuration_file(), configuration)
             .context(|| format!("cannot write {}", node.configuration_file().display()))?;
         Ok(node)
@@ -83,13 +93,22 @@ impl Node {
                 .open(self.messages_file())
                 .map(Stdio::from)
                 .context(|| format!("cannot open {}", self.messages_file().display()))?,
-            Messages::UnreadPipe => Stdio::piped(),
+            Messages::FullPipe => {
+                let (reader, writer) = full_pipe().context(|| "cannot make a full pipe".into())?;
+                self.unread = Some(reader);
+                Stdio::from(writer)
+            }
         };
         let mut command = Command::new(&self.binary);
         command.arg("run").arg("-c").arg(self.configuration_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         self.guard = Some(self.host.namespace.spawn(command)?);
         Ok(())
+    }
+
+    /// Is there any process of it?
+    pub fn runs(&self) -> bool {
+        self.host.namespace.processes().is_ok_and(|processes| !processes.is_empty())
     }
 
     /// All three, once they are there.
@@ -175,6 +194,15 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+fn full_pipe() -> std::io::Result<(PipeReader, PipeWriter)> {
+    let (reader, mut writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok((reader, writer))
 }
 
 /// What a keeper answers on its control socket.

@@ -223,13 +223,17 @@ impl Pair {
                 Ok(active) => return Ok(active),
                 Err(why) => why,
             };
-            if begin.elapsed() > timeout {
-                let messages = self.nodes.iter().map(|node| format!("--- {}\n{}", node.name, tail(&node.messages())));
-                let messages: String = messages.collect();
-                return Err(Error::new("the pair does not become ready", format!("{why}\n{messages}")));
+            let dead = self.nodes.iter().any(|node| !node.runs());
+            if dead || begin.elapsed() > timeout {
+                return Err(Error::new("the pair does not become ready", format!("{why}\n{}", self.messages())));
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// The last messages of both nodes.
+    pub fn messages(&self) -> String {
+        self.nodes.iter().map(|node| format!("--- {}\n{}", node.name, tail(&node.messages()))).collect()
     }
 
     fn not_ready_because(&self) -> std::result::Result<usize, String> {

@@ -98,7 +98,7 @@ impl<'a> Show<'a> {
         println!(">>> {} on {}", fault.name(), NODES[active]);
         match fault.strike(self.pair, active) {
             Ok(struck) => {
-                self.struck = struck.at;
+                self.struck = Some(struck.at());
                 self.harm.push((fault, active, struck));
             }
             Err(error) => println!(">>> {error}"),

@@ -42,7 +42,7 @@ pub fn run(pair: &mut Pair, interval: Duration) -> Result<bool> {
     for trial in FAULTS {
         print!("{:<28}", trial.fault.name());
         let _ = std::io::stdout().flush();
-        let report = trial.run(pair)?;
+        let report = trial.run_and_undo(pair)?;
         let within = report.outage.duration <= TOLERANCE * trial.fault.limit(interval);
         println!("{}", line(&report, interval, within));
         all_within &= within;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
-use super::fault::Fault;
+use super::fault::{Fault, Struck};
 use super::outage::Outage;
 use super::pair::Pair;
 
@@ -52,16 +52,19 @@ impl Trial {
         Self { fault, observe: Duration::from_millis(1500), forget_at: &[] }
     }
 
-    /// Waits until the pair is ready, does the fault, waits until clients are well and the fault was observed long
-    /// enough, undoes it, and waits until the pair is ready again.
-    pub fn run(&self, pair: &mut Pair) -> Result<Report> {
+    /// Waits until the pair is ready, does the fault, and waits until clients are well and it was observed long enough.
+    pub fn run(&self, pair: &Pair) -> Result<(Report, Struck)> {
         let victim = pair.wait_ready(READY_TIMEOUT)?;
         let struck = self.fault.strike(pair, victim)?;
-        let at = struck.at.unwrap_or_else(Instant::now);
-        self.forget(pair, at)?;
-        let outcome = self.watch(pair, victim, at);
-        self.fault.undo(pair, victim, struck)?;
-        let report = outcome?;
+        self.forget(pair, struck.at())?;
+        let report = self.watch(pair, victim, struck.at())?;
+        Ok((report, struck))
+    }
+
+    /// The same, and then makes the pair whole again.
+    pub fn run_and_undo(&self, pair: &mut Pair) -> Result<Report> {
+        let (report, struck) = self.run(pair)?;
+        self.fault.undo(pair, report.victim, struck)?;
         pair.wait_ready(READY_TIMEOUT)?;
         Ok(report)
     }

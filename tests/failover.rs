@@ -1,0 +1,311 @@
+//! The pair as its clients see it when a node fails: real processes in network namespaces, faults that are really done.
+//!
+//! Limits are five times as wide as promised, since machines are noisy; what must never happen is asserted exactly.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use relevo::lab::client::{EVERY, Prober};
+use relevo::lab::directory::Directory;
+use relevo::lab::fault::Fault;
+use relevo::lab::network::mac;
+use relevo::lab::node::{Messages, is_active};
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Options, Pair, VIRTUAL_ROUTER_ID, target};
+use relevo::lab::trial::{READY_TIMEOUT, Report, Trial};
+use relevo::lab::wire::{Frame, Said, Wire};
+use relevo::lab::{neighbour, network::Switch};
+
+const TOLERANCE: u32 = 5;
+const INTERVAL: Duration = Duration::from_millis(100);
+const OBSERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
+const OTHER_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
+
+/// Within this, exactly one node holds the address again.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// After a fault: before and after the new active node has announced itself.
+const FORGET_AT: &[Duration] = &[ms(5), ms(500)];
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+struct Lab {
+    pair: Pair,
+    _directory: Directory,
+    /// One pair at a time, or the clock would measure the neighbours.
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// `None` where namespaces cannot be made, which CI does not accept.
+fn lab(change: impl FnOnce(&mut Options)) -> Option<Lab> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = Switch::new() {
+        assert!(std::env::var_os("CI").is_none(), "{error}");
+        eprintln!("not tried: {error} (it needs root)");
+        return None;
+    }
+    let directory = Directory::new().unwrap();
+    let mut options = Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path());
+    options.interval = INTERVAL;
+    change(&mut options);
+    let pair = Pair::start(&options).unwrap();
+    Some(Lab { pair, _directory: directory, _alone: alone })
+}
+
+fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
+        sleep(ms(5));
+    }
+}
+
+/// What holds for every fault that the other node can do something about.
+fn assert_served(report: &Report, interval: Duration, messages: &str) {
+    let name = report.fault.name();
+    let limit = TOLERANCE * report.fault.limit(interval);
+    let owners = &report.owners;
+    assert!(report.outage.duration <= limit, "{name}: {:?} > {limit:?}\n{owners}\n{messages}", report.outage);
+    assert!(report.without_owner <= limit, "{name}: nobody held it for {:?}\n{owners}", report.without_owner);
+    let settled = report.settled.unwrap_or_else(|| panic!("{name}: not exactly one node holds the address\n{owners}"));
+    assert!(settled <= SETTLED, "{name}: exactly one node held the address only after {settled:?}\n{owners}");
+}
+
+/// The same fault three times, to whichever node is active, in a pair where nobody preempts.
+fn survives(fault: Fault) {
+    survives_at(fault, INTERVAL);
+}
+
+fn survives_at(fault: Fault, interval: Duration) {
+    let Some(mut lab) = lab(|options| {
+        options.interval = interval;
+        options.preempt = false;
+    }) else {
+        return;
+    };
+    let trial = Trial { observe: SETTLED + ms(200), ..Trial::of(fault) };
+    for _ in 0..3 {
+        let report = trial.run_and_undo(&mut lab.pair).unwrap();
+        assert_served(&report, interval, &lab.pair.messages());
+    }
+}
+
+#[test]
+fn all_processes_of_the_active_node_are_killed() {
+    survives(Fault::AllKilled);
+}
+
+#[test]
+fn the_balancer_is_killed() {
+    survives(Fault::BalancerKilled);
+}
+
+#[test]
+fn the_balancer_is_killed_while_it_holds_8000_connections() {
+    survives(Fault::BalancerKilledHolding(8000));
+}
+
+#[test]
+fn the_keeper_is_killed() {
+    survives(Fault::KeeperKilled);
+}
+
+#[test]
+fn the_keeper_is_killed_and_a_child_of_it_lives_on() {
+    survives(Fault::KeeperKilledChildLives);
+}
+
+#[test]
+fn the_guard_is_killed() {
+    survives(Fault::GuardKilled);
+}
+
+#[test]
+fn the_active_node_is_stopped_by_sigterm() {
+    survives(Fault::Terminated);
+}
+
+#[test]
+fn the_active_node_loses_its_carrier() {
+    survives(Fault::CarrierLost);
+}
+
+#[test]
+fn the_active_node_loses_its_carrier_at_10_ms() {
+    survives_at(Fault::CarrierLost, ms(10));
+}
+
+#[test]
+fn the_balancer_alone_is_stopped_by_sigstop() {
+    survives(Fault::BalancerStopped);
+}
+
+#[test]
+fn a_returning_node_of_higher_priority_takes_over_again() {
+    let Some(mut lab) = lab(|_| {}) else { return };
+    assert_eq!(lab.pair.wait_ready(READY_TIMEOUT).unwrap(), 0);
+    let report = Trial::of(Fault::AllKilled).run_and_undo(&mut lab.pair).unwrap();
+    assert_eq!((report.victim, lab.pair.active()), (0, Some(0)));
+}
+
+#[test]
+fn a_client_that_forgets_who_has_the_address_is_not_stranded() {
+    let Some(mut lab) = lab(|options| options.preempt = false) else { return };
+    for fault in [Fault::AllKilled, Fault::CarrierLost, Fault::Frozen] {
+        let trial = Trial { fault, observe: SETTLED + ms(200), forget_at: FORGET_AT };
+        let report = trial.run_and_undo(&mut lab.pair).unwrap();
+        assert!(
+            report.outage.duration <= Duration::from_secs(2),
+            "{}: {:?}\n{}",
+            fault.name(),
+            report.outage,
+            report.owners
+        );
+    }
+}
+
+#[test]
+fn a_client_with_a_stale_entry_for_the_dead_node_is_not_stranded() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    let other = pair.switch.host("other-client", OTHER_CLIENT).unwrap();
+    let victim = pair.wait_ready(READY_TIMEOUT).unwrap();
+    // It talked to the floating IP once, and has not heard of it since.
+    neighbour::believe(&other.namespace, FLOATING, mac(NODE_ADDRESSES[victim])).unwrap();
+    let (_, struck) = Trial::of(Fault::AllKilled).run(pair).unwrap();
+    let prober = Prober::start(&other.namespace, target(), EVERY).unwrap();
+    wait_until("the other client is served", Duration::from_secs(2), || prober.is_well(ms(100)));
+    assert!(struck.at().elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_node_that_was_frozen_wakes_as_backup_and_says_nothing() {
+    let Some(mut lab) = lab(|options| options.preempt = false) else { return };
+    let wire = Wire::tap(&lab.pair.switch, OBSERVER).unwrap();
+    let trial = Trial { observe: Duration::from_secs(10), ..Trial::of(Fault::Frozen) };
+    let (report, struck) = trial.run(&lab.pair).unwrap();
+    let victim = report.victim;
+    assert_served(&report, INTERVAL, &lab.pair.messages());
+    assert!(!lab.pair.watch.history().holds(victim), "it keeps its address for ever\n{}", report.owners);
+
+    let woken = Instant::now();
+    Fault::Frozen.undo(&mut lab.pair, victim, struck).unwrap();
+    let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    assert_eq!(active, 1 - victim);
+    sleep((woken + SETTLED).saturating_duration_since(Instant::now()));
+
+    let claims = claims_of(&wire.frames(woken), victim);
+    assert!(claims.is_empty(), "it claims the address: {claims:?}");
+    let history = lab.pair.watch.history();
+    assert_eq!(history.longest_with_two_owners(woken, Instant::now()), Duration::ZERO, "{}", history.describe(woken));
+    assert_eq!(history.longest_without_owner(woken, Instant::now()), Duration::ZERO, "{}", history.describe(woken));
+    let outage = lab.pair.prober.outage(woken);
+    assert_eq!(outage.failed, 0, "{outage:?}");
+}
+
+#[test]
+fn a_silent_partition_heals_within_two_intervals_and_is_announced() {
+    let Some(mut lab) = lab(|options| options.preempt = false) else { return };
+    let wire = Wire::tap(&lab.pair.switch, OBSERVER).unwrap();
+    let trial = Trial { observe: Duration::from_secs(3), ..Trial::of(Fault::Partitioned) };
+    let (report, struck) = trial.run(&lab.pair).unwrap();
+    let limit = TOLERANCE * Fault::Partitioned.limit(INTERVAL);
+    assert!(report.outage.duration <= limit, "{:?}\n{}", report.outage, report.owners);
+    assert_eq!(lab.pair.watch.history().owners_at(Instant::now()), 2, "{}", report.owners);
+
+    let healed = Instant::now();
+    Fault::Partitioned.undo(&mut lab.pair, report.victim, struck).unwrap();
+    let history = || lab.pair.watch.history();
+    let is_settled = || history().settled_after(healed, Instant::now()).is_some();
+    wait_until("one node holds the address", TOLERANCE * 2 * INTERVAL, is_settled);
+    let owner = usize::from(history().holds(1));
+    let announced = || {
+        let frames = wire.frames(healed);
+        let announces = |frame: &Frame| frame.said == Said::Announcement { address: FLOATING };
+        frames.iter().any(|frame| frame.from == mac(NODE_ADDRESSES[owner]) && announces(frame))
+    };
+    wait_until("the owner announces itself", Duration::from_secs(1), announced);
+    assert_eq!(lab.pair.wait_ready(READY_TIMEOUT).unwrap(), owner);
+    assert_eq!(history().owners_at(Instant::now()), 1);
+}
+
+#[test]
+fn a_peer_link_that_is_cut_without_a_death_moves_nothing() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    let active = pair.wait_ready(READY_TIMEOUT).unwrap();
+    let begin = Instant::now();
+    for node in [active, 1 - active, active] {
+        let mut command = Command::new("ss");
+        command.args(["-K", "-t", "-n", "-H", "state", "established", "( sport = :8650 or dport = :8650 )"]);
+        command.stdout(Stdio::piped());
+        let output = pair.nodes[node].host.namespace.spawn(command).unwrap().wait_with_output().unwrap();
+        let killed = String::from_utf8_lossy(&output.stdout).lines().count();
+        assert!(killed > 0, "ss -K found no peer link on {}", NODES[node]);
+        assert_eq!(pair.wait_ready(READY_TIMEOUT).unwrap(), active, "the address moved");
+        sleep(4 * INTERVAL);
+    }
+    let history = pair.watch.history();
+    assert_eq!(history.longest_without_owner(begin, Instant::now()), Duration::ZERO, "{}", history.describe(begin));
+    assert_eq!(history.longest_with_two_owners(begin, Instant::now()), Duration::ZERO, "{}", history.describe(begin));
+    assert!(history.holds(active));
+    let outage = pair.prober.outage(begin);
+    assert_eq!(outage.failed, 0, "{outage:?}");
+}
+
+#[test]
+fn messages_that_nobody_reads_delay_no_advert_and_no_takeover() {
+    let Some(lab) = lab(|options| {
+        options.messages = Messages::FullPipe;
+        options.log_level = "trace".into();
+    }) else {
+        return;
+    };
+    let pair = &lab.pair;
+    let wire = Wire::tap(&pair.switch, OBSERVER).unwrap();
+    let active = pair.wait_ready(READY_TIMEOUT).unwrap();
+    let begin = Instant::now();
+    sleep(20 * INTERVAL);
+    let adverts: Vec<Instant> = wire.frames(begin).iter().filter(|f| is_advert_of(f, active)).map(|f| f.at).collect();
+    assert!(adverts.len() >= 15, "only {} adverts in 20 intervals", adverts.len());
+    let gap = adverts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(gap <= 2 * INTERVAL, "{gap:?} between two adverts");
+    let (report, _struck) = Trial { observe: SETTLED + ms(200), ..Trial::of(Fault::AllKilled) }.run(pair).unwrap();
+    assert_served(&report, INTERVAL, "");
+}
+
+#[test]
+fn after_both_nodes_were_killed_one_alone_serves_again() {
+    let Some(mut lab) = lab(|options| options.preempt = false) else { return };
+    lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    for node in &mut lab.pair.nodes {
+        node.end().unwrap();
+    }
+    wait_until("the leases end", SETTLED, || lab.pair.watch.history().owners_at(Instant::now()) == 0);
+    lab.pair.nodes[1].start().unwrap();
+    let prober = &lab.pair.prober;
+    wait_until("a node alone serves", Duration::from_secs(10), || prober.is_well(ms(200)));
+    let status = lab.pair.nodes[1].status().unwrap();
+    assert!(is_active(&status.node));
+    assert!(status.peers.iter().all(|peer| !peer.connected && !peer.status.can_take_over));
+}
+
+fn is_advert_of(frame: &Frame, node: usize) -> bool {
+    let source = NODE_ADDRESSES[node];
+    matches!(frame.said, Said::Advert { source: from, virtual_router_id: VIRTUAL_ROUTER_ID, .. } if from == source)
+}
+
+/// Adverts of an active router, and announcements.
+fn claims_of(frames: &[Frame], node: usize) -> Vec<Said> {
+    let is_claim = |frame: &&Frame| match frame.said {
+        Said::Advert { priority, .. } => priority > 0 && is_advert_of(frame, node),
+        Said::Announcement { address } => address == FLOATING && frame.from == mac(NODE_ADDRESSES[node]),
+    };
+    frames.iter().filter(is_claim).map(|frame| frame.said).collect()
+}
