@@ -36,7 +36,7 @@ pub(super) struct Confinement {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such user.
-    #[error("process.user: there is no user {0:?}; {}", how_to_make(.0))]
+    #[error("process.user: there is no user {name:?}; {how}", name = .0, how = how_to_make(.0))]
     NoUser(String),
     /// No such group.
     #[error("process.group: there is no group {0:?}; make it: groupadd --system {0}")]
