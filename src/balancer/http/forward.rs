@@ -70,8 +70,9 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let timeouts = backend.timeouts;
     let at_server = attempts.under_way;
     if !is_upgrade {
-        return Ok(response
-            .map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server)));
+        return Ok(
+            response.map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server))
+        );
     }
     if !wants_upgrade {
         return Err(Refusal::BadGateway);

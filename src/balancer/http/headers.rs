@@ -1,9 +1,7 @@
 //! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
 
 use bytes::{BufMut, BytesMut};
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Uri, Version};
@@ -246,8 +244,12 @@ mod tests {
 
     #[test]
     fn trailers_and_an_upgrade_to_websocket_stay() {
-        let headers =
-            [("host", "a"), ("te", "deflate, trailers"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        let headers = [
+            ("host", "a"),
+            ("te", "deflate, trailers"),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
         let mut request = request("/", &headers);
         assert!(make_request_end_to_end(&mut request));
         assert_eq!(request.headers[TE], "trailers");
