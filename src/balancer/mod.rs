@@ -154,3 +154,6 @@ fn limit_descriptors(max_connections: usize) -> io::Result<RawFd> {
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     Ok(RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX))
 }
+
+#[cfg(test)]
+mod tests;

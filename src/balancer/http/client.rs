@@ -49,6 +49,8 @@ pub struct Client {
     sent: Cell<u64>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
+    /// Part of the response is handed over and not yet sent.
+    pub has_unsent: Cell<bool>,
     /// Wakes this task when its server's connection has something to do.
     pub upstream_waker: UpstreamWaker,
     /// The server has agreed to another protocol.
@@ -73,6 +75,7 @@ impl Client {
             is_recording: Cell::new(false),
             sent: Cell::new(0),
             is_answered: Cell::new(false),
+            has_unsent: Cell::new(false),
             upstream_waker: UpstreamWaker::new(),
             tunnel: RefCell::default(),
             session,
@@ -149,6 +152,7 @@ impl Client {
     }
 
     fn all_is_sent(&self) {
+        self.has_unsent.set(false);
         if self.is_answered.replace(false) {
             self.request_ends();
             self.phase.set(Phase::Idle);
@@ -158,19 +162,19 @@ impl Client {
 }
 
 /// The client's socket as hyper sees it.
-pub struct ClientSocket {
+pub(super) struct ClientSocket {
     io: TokioIo<TcpStream>,
     client: Rc<Client>,
 }
 
 impl ClientSocket {
     /// The socket of this client.
-    pub fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
         Self { io: TokioIo::new(stream), client }
     }
 
     /// Gives it back.
-    pub fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> TcpStream {
         self.io.into_inner()
     }
 }

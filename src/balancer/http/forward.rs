@@ -24,7 +24,10 @@ use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
 
 /// A server's answer to a client's request, or a page of ours.
-pub async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub(super) async fn answer(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     let response = forward(&client, request).await.unwrap_or_else(|refusal| {
         client.record.borrow_mut().end(refusal.termination());
         client.is_answered.set(true);
