@@ -70,11 +70,11 @@ fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
 fn assert_served(report: &Report, interval: Duration, messages: &str) {
     let name = report.fault.name();
     let limit = TOLERANCE * report.fault.limit(interval);
-    let owners = &report.owners;
-    assert!(report.outage.duration <= limit, "{name}: {:?} > {limit:?}\n{owners}\n{messages}", report.outage);
-    assert!(report.without_owner <= limit, "{name}: nobody held it for {:?}\n{owners}", report.without_owner);
-    let settled = report.settled.unwrap_or_else(|| panic!("{name}: not exactly one node holds the address\n{owners}"));
-    assert!(settled <= SETTLED, "{name}: exactly one node held the address only after {settled:?}\n{owners}");
+    let story = &report.story;
+    assert!(report.outage.duration <= limit, "{name}: {:?} > {limit:?}\n{story}\n{messages}", report.outage);
+    assert!(report.without_owner <= limit, "{name}: nobody held it for {:?}\n{story}", report.without_owner);
+    let settled = report.settled.unwrap_or_else(|| panic!("{name}: not exactly one node holds the address\n{story}"));
+    assert!(settled <= SETTLED, "{name}: exactly one node held the address only after {settled:?}\n{story}");
 }
 
 /// The same fault three times, to whichever node is active, in a pair where nobody preempts.
@@ -165,7 +165,7 @@ fn a_client_that_forgets_who_has_the_address_is_not_stranded() {
             "{}: {:?}\n{}",
             fault.name(),
             report.outage,
-            report.owners
+            report.story
         );
     }
 }
@@ -192,7 +192,7 @@ fn a_node_that_was_frozen_wakes_as_backup_and_says_nothing() {
     let (report, struck) = trial.run(&lab.pair).unwrap();
     let victim = report.victim;
     assert_served(&report, INTERVAL, &lab.pair.messages());
-    assert!(!lab.pair.watch.history().holds(victim), "it keeps its address for ever\n{}", report.owners);
+    assert!(!lab.pair.watch.history().holds(victim), "it keeps its address for ever\n{}", report.story);
 
     let woken = Instant::now();
     Fault::Frozen.undo(&mut lab.pair, victim, struck).unwrap();
@@ -216,8 +216,8 @@ fn a_silent_partition_heals_within_two_intervals_and_is_announced() {
     let trial = Trial { observe: Duration::from_secs(3), ..Trial::of(Fault::Partitioned) };
     let (report, struck) = trial.run(&lab.pair).unwrap();
     let limit = TOLERANCE * Fault::Partitioned.limit(INTERVAL);
-    assert!(report.outage.duration <= limit, "{:?}\n{}", report.outage, report.owners);
-    assert_eq!(lab.pair.watch.history().owners_at(Instant::now()), 2, "{}", report.owners);
+    assert!(report.outage.duration <= limit, "{:?}\n{}", report.outage, report.story);
+    assert_eq!(lab.pair.watch.history().owners_at(Instant::now()), 2, "{}", report.story);
 
     let healed = Instant::now();
     Fault::Partitioned.undo(&mut lab.pair, report.victim, struck).unwrap();

@@ -97,6 +97,23 @@ pub fn outage(attempts: &[Attempt], since: Instant) -> Outage {
     Outage { duration, failed, slow, attempts: attempts.len() }
 }
 
+/// The attempts that were not good, for people; the first few.
+pub fn describe(attempts: &[Attempt], since: Instant) -> String {
+    let line = |attempt: &Attempt| {
+        let start = if attempt.start < since { -ms(since - attempt.start) } else { ms(attempt.start - since) };
+        let outcome = match &attempt.outcome {
+            Ok(answer) => format!("answered by {} through {}", answer.server, answer.node),
+            Err(failure) => failure.to_string(),
+        };
+        format!("  {start:>8.1} ms  an attempt begins: {outcome} after {:.1} ms\n", ms(attempt.took))
+    };
+    attempts.iter().filter(|attempt| !attempt.is_good()).take(20).map(line).collect()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

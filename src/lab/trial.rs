@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 use super::fault::{Fault, Struck};
-use super::outage::Outage;
+use super::outage::{Outage, describe, outage};
 use super::pair::Pair;
 
 /// Longest wait for a pair to become ready.
@@ -42,8 +42,8 @@ pub struct Report {
     pub with_two_owners: Duration,
     /// From the fault until exactly one node held it for the rest of the time.
     pub settled: Option<Duration>,
-    /// What became of the floating IP, for people.
-    pub owners: String,
+    /// What became of the floating IP and the attempts that were not good, for people.
+    pub story: String,
 }
 
 impl Trial {
@@ -92,14 +92,15 @@ impl Trial {
             std::thread::sleep(Duration::from_millis(5));
         }
         let history = pair.watch.history();
+        let attempts = pair.prober.attempts(at);
         Ok(Report {
             fault: self.fault,
             victim,
-            outage: pair.prober.outage(at),
+            outage: outage(&attempts, at),
             without_owner: history.longest_without_owner(at, until),
             with_two_owners: history.longest_with_two_owners(at, until),
             settled: history.settled_after(at, until),
-            owners: history.describe(at),
+            story: history.describe(at) + &describe(&attempts, at),
         })
     }
 }

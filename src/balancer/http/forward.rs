@@ -81,7 +81,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     if !wants_upgrade {
         return Err(Refusal::BadGateway);
     }
-    let (stream, first) = upstream.into_tunnel();
+    let (stream, first) = upstream.into_tunnel().ok_or(Refusal::BadGateway)?;
     client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));
     Ok(response.map(|_| ResponseBody::Empty))
 }
