@@ -274,9 +274,10 @@ impl Election {
 
     /// Link and eligibility are independent: either alone keeps this router out.
     fn conditions_changed(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let (Some(link), Some(eligible)) = (&self.link, &self.eligible) else { return };
-        let fault = link.as_ref().err().or(eligible.as_ref().err()).cloned();
-        match (fault, &self.role) {
+        if self.link.is_none() || self.eligible.is_none() {
+            return;
+        }
+        match (self.obstacle().map(str::to_owned), &self.role) {
             (Some(reason), Role::Init | Role::Backup(_) | Role::Active(_)) => {
                 self.let_go(actions);
                 self.change(Role::Fault { retry_at: None }, reason, actions);

@@ -244,7 +244,7 @@ impl Instance {
         match action {
             Action::SendAdvert { priority } => self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
-            Action::Lease { seconds, not_after: _ } => {
+            Action::Lease { seconds } => {
                 let tenure = self.tenure;
                 self.command(|router, interface_index| Command::Lease { router, interface_index, seconds, tenure });
             }
