@@ -83,7 +83,7 @@ fn chunks_pass_as_they_come() {
     assert!(head.to_lowercase().contains("transfer-encoding: chunked"), "{head}");
     assert_eq!(connection.receive_bytes(10).unwrap(), b"5\r\nfirst\r\n");
     go_on.send(()).unwrap();
-    assert_eq!(connection.receive_bytes(16).unwrap(), b"6\r\nsecond\r\n0\r\n\r");
+    assert_eq!(connection.receive_bytes(16).unwrap(), b"6\r\nsecond\r\n0\r\n\r\n");
 }
 
 /// An answer without a length, which ends with its connection, arrives whole; HEAD and 204 have no body and no wait.

@@ -33,7 +33,8 @@ fn weights_are_shares() {
     let _place = own_loopback();
     let servers = ["a", "b", "c"].map(Server::named);
     let (web, text) = configuration("", "", &servers.each_ref().map(|server| server.address));
-    let text = text.replace("name = \"a\"", "name = \"a\"\nweight = 3").replace("name = \"c\"", "name = \"c\"\nweight = 0");
+    let text =
+        text.replace("name = \"a\"", "name = \"a\"\nweight = 3").replace("name = \"c\"", "name = \"c\"\nweight = 0");
     let _node = Relevo::start(&text);
     let mut connection = connect(web);
     let answers: String = (0..40).map(|_| server_of(&connection.get("/").unwrap()).to_owned()).collect();

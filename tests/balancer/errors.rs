@@ -24,14 +24,9 @@ fn a_request_without_a_clear_host_is_400() {
     let server = Server::named("a");
     let (web, text) = configuration("", "", &[server.address]);
     let node = Relevo::start(&text);
-    for headers in [
-        "",
-        "Host: a\r\nHost: a\r\n",
-        "Host: a\r\nHost: b\r\n",
-        "Host: a b\r\n",
-        "Host: a/b\r\n",
-        "Host: a, b\r\n",
-    ] {
+    for headers in
+        ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: a, b\r\n"]
+    {
         assert_page(&exchange(web, format!("GET / HTTP/1.1\r\n{headers}\r\n")), 400);
     }
     assert_page(&exchange(web, "GET http://one/ HTTP/1.1\r\nHost: two\r\n\r\n"), 400);

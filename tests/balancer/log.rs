@@ -98,7 +98,8 @@ fn a_request_is_logged_in_haproxys_format() {
     assert_eq!(line.termination, "----");
     assert_eq!(line.connections[4], "0", "{line:?}");
     assert_eq!(line.queues, [0, 0]);
-    let date = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S.%f", &line.date).and_then(|date| date.to_datetime()).unwrap();
+    let date =
+        jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S.%f", &line.date).and_then(|date| date.to_datetime()).unwrap();
     let age = date.duration_since(before.datetime()).as_secs_f64();
     assert!((-2.0..60.0).contains(&age), "{} is not the time of the request", line.date);
 }
@@ -121,7 +122,10 @@ fn the_termination_state_tells_who_ended_it() {
     });
     let (web, text) = configuration("", "timeouts.server = \"200ms\"", &[server.address]);
     let (down, other) = configuration("", "retries = 2", &[Server::nowhere()]);
-    let other = other.replace("frontends.web", "frontends.down").replace("\"app\"", "\"gone\"").replace("backends.app", "backends.gone");
+    let other = other
+        .replace("frontends.web", "frontends.down")
+        .replace("\"app\"", "\"gone\"")
+        .replace("backends.app", "backends.gone");
     let node = Relevo::start(&format!("{text}{other}"));
 
     assert_eq!(get(web, "/closed").status(), 502);

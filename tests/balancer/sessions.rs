@@ -40,7 +40,9 @@ fn the_applications_own_cookie_keeps_a_session() {
     let servers = [application("a"), application("b")];
     let cookie = "cookie = { name = \"PHPSESSID\", mode = \"prefix\" }";
     let (web, text) = configuration("", cookie, &servers.each_ref().map(|server| server.address));
-    let text = text.replace("name = \"a\"", "name = \"a\"\ncookie = \"A\"").replace("name = \"b\"", "name = \"b\"\ncookie = \"B\"");
+    let text = text
+        .replace("name = \"a\"", "name = \"a\"\ncookie = \"A\"")
+        .replace("name = \"b\"", "name = \"b\"\ncookie = \"B\"");
     let node = Relevo::start(&text);
 
     let mut seen = Vec::new();

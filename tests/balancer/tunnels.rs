@@ -37,7 +37,8 @@ fn a_websocket_is_a_tunnel() {
     });
     // Longer than these the tunnel is idle: only its own timeout counts.
     let timeouts = "timeouts.server = \"100ms\"\ntimeouts.tunnel = \"1m\"";
-    let (web, text) = configuration("timeouts.client = \"100ms\"\ntimeouts.http_keep_alive = \"100ms\"", timeouts, &[server.address]);
+    let (web, text) =
+        configuration("timeouts.client = \"100ms\"\ntimeouts.http_keep_alive = \"100ms\"", timeouts, &[server.address]);
     let _node = Relevo::start(&text);
     let mut connection = connect(web);
     connection.send(UPGRADE).unwrap();

@@ -18,7 +18,6 @@ pub(crate) fn curl_from(namespace: &Namespace, arguments: &[&str]) -> String {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("curl");
-    // No progress but errors; a status of 400 or more is a failure unless the test asks for it.
     command.args(["--no-progress-meter", "--max-time", "60"]).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

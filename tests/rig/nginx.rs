@@ -89,7 +89,8 @@ http {{
         command.arg("-p").arg(&self.directory).arg("-c").arg(self.directory.join("nginx.conf"));
         command.arg("-e").arg(self.directory.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(self.host.namespace.spawn(command).expect("nginx has to be installed: tests/run does that"));
+        self.process =
+            Some(self.host.namespace.spawn(command).expect("nginx has to be installed: tests/run does that"));
         let is_there = || self.host.namespace.run(|| TcpStream::connect(self.address()).is_ok()).unwrap();
         wait_until("nginx listens", is_there, || {
             std::fs::read_to_string(self.directory.join("error.log")).unwrap_or_default()

@@ -41,10 +41,15 @@ impl Relevo {
 
     /// Runs this configuration, whatever becomes of it.
     pub(crate) fn launch(configuration: &str) -> Self {
+        Self::launch_by(Command::new(BINARY), configuration)
+    }
+
+    /// The same by a command that starts the program in a certain way.
+    pub(crate) fn launch_by(mut command: Command, configuration: &str) -> Self {
         let directory = Directory::new().unwrap();
+        open_to_all(directory.path());
         let file = configure(directory.path(), configuration);
         let messages = File::create(directory.path().join("messages")).unwrap();
-        let mut command = Command::new(BINARY);
         command.arg("run").arg("-c").arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages);
         Self { guard: command.spawn().unwrap(), directory }
@@ -120,7 +125,6 @@ pub(crate) fn run_refused(configuration: &str) -> Refused {
 }
 
 /// A node that did not start.
-#[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) code: Option<i32>,
     pub(crate) messages: String,

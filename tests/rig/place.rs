@@ -6,24 +6,36 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
-use relevo::lab::namespace::Namespace;
+use relevo::lab::namespace::{Namespace, Process};
 use relevo::lab::network::Switch;
 
 /// A loopback that the test shares with nobody, if there is one; it goes away with the value.
 pub(crate) struct Place {
-    _namespace: Option<Namespace>,
+    namespace: Option<Namespace>,
+}
+
+impl Place {
+    /// Asserts that nothing of a node runs here any more, as far as that can be told from others' nodes.
+    #[track_caller]
+    pub(crate) fn assert_no_relevo(&self) {
+        let processes = self.namespace.iter().flat_map(|namespace| namespace.processes().unwrap());
+        let is_relevo =
+            |process: &Process| process.arguments.first().is_some_and(|program| program.ends_with("relevo"));
+        let left: Vec<_> = processes.filter(is_relevo).collect();
+        assert!(left.is_empty(), "still running: {left:?}");
+    }
 }
 
 /// Moves the test (its thread, and what that starts) into a network of its own. Without the right to, it stays.
 pub(crate) fn own_loopback() -> Place {
     let namespace = Namespace::new("test").ok().filter(|namespace| namespace.move_in().is_ok());
-    Place { _namespace: namespace }
+    Place { namespace }
 }
 
 /// The same where the test cannot do without; `None` where it cannot be had, which CI does not accept.
 pub(crate) fn own_network() -> Option<Place> {
     let namespace = Namespace::new("test").and_then(|namespace| namespace.move_in().map(|()| namespace));
-    namespace.map_err(|error| cannot(&error)).ok().map(|namespace| Place { _namespace: Some(namespace) })
+    namespace.map_err(|error| cannot(&error)).ok().map(|namespace| Place { namespace: Some(namespace) })
 }
 
 /// A switch for a lab; `None` where none can be made, which CI does not accept.
