@@ -246,8 +246,11 @@ impl Netlink {
         Ok(())
     }
 
+    /// By whomever: with the first address of a subnet the kernel removes those that were added after it, so our own
+    /// removal for one router may cost another its address. A router that has let go does not mind.
     fn tell_removed(&self, removed: Removed) {
-        if removed.by_port == self.addresses.port {
+        let is_back = |address| address == removed.address;
+        if self.watcher.table().entries(removed.interface_index, removed.address.address).any(is_back) {
             return;
         }
         for subscription in &self.subscriptions {
