@@ -351,6 +351,7 @@ fn an_address_that_keeps_being_lost_is_given_up() {
     for _ in 0..10 {
         slowly.follow(4_000);
         assert_eq!(slowly.give(Event::AddressLost(ADDRESS)).1, State::Active);
+        slowly.give(Event::AddressesTaken);
     }
 
     let mut several = Bench::active();
