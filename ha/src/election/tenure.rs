@@ -1,6 +1,7 @@
 //! What an active router keeps while it is active: when it last adverted, how long its addresses are leased, when to
 //! announce, which addresses somebody took away.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::announcements::Announcements;
@@ -19,8 +20,8 @@ pub(super) struct Tenure {
     pub(super) since: Time,
     advert_sent: Time,
     lease_requested: Time,
-    /// The earliest request that the kernel has not answered.
-    unanswered: Option<Time>,
+    /// Requests that the kernel has not answered. It answers in order, so what it has taken is never older than we think.
+    unanswered: VecDeque<Time>,
     /// Counted from when it was asked for, so that the kernel's lease is never shorter than we think.
     leased_until: Time,
     /// `None` until the kernel has taken the addresses: there is nothing to announce before.
@@ -36,7 +37,7 @@ impl Tenure {
             since: now,
             advert_sent: now,
             lease_requested: now,
-            unanswered: Some(now),
+            unanswered: VecDeque::from([now]),
             leased_until: now + lease(interval),
             announcements: None,
             losses: Vec::new(),
@@ -73,7 +74,7 @@ impl Tenure {
 
     pub(super) fn lease_requested(&mut self, now: Time) {
         self.lease_requested = now;
-        self.unanswered.get_or_insert(now);
+        self.unanswered.push_back(now);
     }
 
     pub(super) fn lease_action(&self) -> Action {
@@ -82,7 +83,7 @@ impl Tenure {
 
     /// The kernel has taken the addresses. If that is news to the segment, it is told.
     pub(super) fn addresses_taken(&mut self, now: Time, rival_lease: Duration) {
-        if let Some(requested) = self.unanswered.take() {
+        if let Some(requested) = self.unanswered.pop_front() {
             self.leased_until = requested + lease(self.interval);
         }
         self.announcements.get_or_insert_with(|| Announcements::begin(now, rival_lease));

@@ -351,6 +351,7 @@ fn an_address_that_keeps_being_lost_is_given_up() {
     for _ in 0..10 {
         slowly.follow(4_000);
         assert_eq!(slowly.give(Event::AddressLost(ADDRESS)).1, State::Active);
+        slowly.give(Event::AddressesTaken);
     }
 
     let mut several = Bench::active();
@@ -368,6 +369,20 @@ fn a_kernel_that_does_not_answer_ends_it_with_the_lease() {
         assert_eq!(bench.at(now, Event::Timer).1, State::Active);
     }
     assert_eq!(bench.at(1325, Event::Timer), (vec![LET_GO, Action::RemoveAddresses], State::Fault));
+}
+
+/// It was frozen, though not for long enough to be replaced, between a request and its answer.
+#[test]
+fn each_answer_counts_for_its_request() {
+    let mut bench = Bench::backup();
+    bench.at(325, Event::Timer);
+    assert_eq!(bench.at(600, Event::Timer), (vec![ADVERT, LEASE], State::Active));
+    bench.give(Event::AddressesTaken);
+    bench.give(Event::AddressesTaken);
+    for now in (700..1600).step_by(100) {
+        assert_eq!(bench.at(now, Event::Timer).1, State::Active, "leased until 1600 ms");
+    }
+    assert_eq!(bench.at(1600, Event::Timer).1, State::Fault);
 }
 
 /// It takes part again after five seconds, and takes over if there is nobody else; but it disturbs no other for a while.
