@@ -85,6 +85,11 @@ impl Namespace {
         .context(|| format!("cannot enter the namespace {}", self.name))
     }
 
+    /// Moves the calling thread inside for good: the sockets, threads and processes it makes from now on belong here.
+    pub fn move_in(&self) -> Result<()> {
+        enter(&self.descriptor).context(|| format!("cannot enter the namespace {}", self.name))
+    }
+
     /// Runs `work` on a thread of its own inside, which comes before what else this machine does.
     pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
         let descriptor = Arc::clone(&self.descriptor);
