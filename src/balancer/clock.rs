@@ -86,9 +86,13 @@ impl Clock {
     pub fn tick(&self) {
         let now = self.millis();
         loop {
-            let Some(entry) = self.queue.borrow_mut().first_entry().filter(|entry| *entry.key() <= now / TICK_MS).map(
-                |entry| entry.remove_entry(),
-            ) else {
+            let Some(entry) = self
+                .queue
+                .borrow_mut()
+                .first_entry()
+                .filter(|entry| *entry.key() <= now / TICK_MS)
+                .map(|entry| entry.remove_entry())
+            else {
                 return;
             };
             let (key, deadlines) = entry;

@@ -164,4 +164,3 @@ async fn connect(shared: &Shared, backend: BackendIndex, server: usize) -> io::R
     stream.set_nodelay(true)?;
     Ok(Connected { stream, way })
 }
-

@@ -16,21 +16,21 @@ use crate::process::messages::{BEAT_INTERVAL, Beat, FromBalancer, ToBalancer};
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the control thread works with.
-pub struct Control {
+pub(super) struct Control {
     /// To the keeper.
-    pub sender: Sender,
+    pub(super) sender: Sender,
     /// From the keeper.
-    pub receiver: Receiver,
+    pub(super) receiver: Receiver,
     /// What all workers share.
-    pub shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// When the process started.
-    pub started: Instant,
+    pub(super) started: Instant,
     /// The workers that accept.
-    pub ready: mpsc::UnboundedReceiver<usize>,
+    pub(super) ready: mpsc::UnboundedReceiver<usize>,
     /// Tells the workers to stop.
-    pub stop: watch::Sender<Option<Duration>>,
+    pub(super) stop: watch::Sender<Option<Duration>>,
     /// Their threads.
-    pub workers: Vec<thread::JoinHandle<()>>,
+    pub(super) workers: Vec<thread::JoinHandle<()>>,
 }
 
 impl Control {
@@ -38,7 +38,7 @@ impl Control {
     ///
     /// # Errors
     /// When a worker ends by itself, or the keeper sends what is no message.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub(super) async fn run(mut self) -> io::Result<()> {
         let mut beats = tokio::time::interval(BEAT_INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = self.workers.len();

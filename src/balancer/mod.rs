@@ -42,8 +42,8 @@ use crate::balancer::worker::Plan;
 use crate::config::model::AccessLog;
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
-use crate::process::messages::{Start, ToBalancer};
 use crate::process::log;
+use crate::process::messages::{Start, ToBalancer};
 
 /// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
 const OTHER_DESCRIPTORS: usize = 2048;
@@ -154,3 +154,6 @@ fn limit_descriptors(max_connections: usize) -> io::Result<RawFd> {
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     Ok(RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX))
 }
+
+#[cfg(test)]
+mod tests;

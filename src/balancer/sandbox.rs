@@ -12,8 +12,7 @@ use crate::process::messages::Identity;
 
 /// A step that failed: the process must not go on with more rights than it should have.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum Error {
+pub(super) enum Error {
     #[error("cannot lock itself into {}: {error}; is the folder there, and may the keeper chroot?", .folder.display())]
     Chroot { folder: std::path::PathBuf, error: Errno },
     #[error("cannot become user {uid} and group {gid}: {error}")]
@@ -30,7 +29,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When a step fails that the process must not go on without; the steps before it stay done.
-pub fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) -> Result<(), Error> {
+pub(super) fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) -> Result<(), Error> {
     if let Some(folder) = root {
         let failed = |error| Error::Chroot { folder: folder.to_owned(), error };
         chroot(folder).map_err(failed)?;

@@ -87,10 +87,7 @@ pub struct Plan {
 /// # Errors
 /// When the system gives no epoll descriptor.
 pub fn runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread()
-        .enable_all()
-        .on_thread_unpark(clock::next_round)
-        .build_local(LocalOptions::default())
+    Builder::new_current_thread().enable_all().on_thread_unpark(clock::next_round).build_local(LocalOptions::default())
 }
 
 /// Starts a worker's thread.

@@ -47,10 +47,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
         let session = &body.client.session;
         let result = Pin::new(&mut body.incoming).poll_frame(context);
@@ -96,6 +93,7 @@ pub enum ResponseBody {
 pub struct ServerBody {
     incoming: Incoming,
     is_finished: bool,
+    failure: Option<io::Error>,
     upstream: Option<Box<Upstream>>,
     client: Rc<Client>,
     timeout: Duration,
@@ -114,7 +112,9 @@ impl ResponseBody {
         at_server: UnderWay,
     ) -> Self {
         let (client, upstream) = (client.clone(), Some(upstream));
-        let body = ServerBody { incoming, is_finished: false, upstream, client, timeout, at_backend, at_server };
+        client.has_unsent.set(true);
+        let (is_finished, failure) = (false, None);
+        let body = ServerBody { incoming, is_finished, failure, upstream, client, timeout, at_backend, at_server };
         // Without a body it is dropped at once, which ends the request.
         if body.incoming.is_end_stream() { Self::Empty } else { Self::Server(body) }
     }
@@ -151,11 +151,40 @@ impl Body for ResponseBody {
 
 impl ServerBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.failure.is_none() {
+            match self.poll_server(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.client.has_unsent.set(true);
+                    self.client.session.server_came();
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", io::Error::other(error)),
+                Poll::Ready(None) => {
+                    self.is_finished = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if self.client.session.server_is_late() => {
+                    self.fail(*b"sD", io::ErrorKind::TimedOut.into());
+                }
+                Poll::Pending => {
+                    self.client.session.still_await_server(self.timeout);
+                    return Poll::Pending;
+                }
+            }
+        }
+        // An error makes hyper close at once; what has come before it is sent first. hyper asks again when it has.
+        if self.client.has_unsent.get() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.failure.take().map(Err))
+    }
+
+    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let Self { incoming, upstream, client, .. } = self;
         client.upstream_waker.set_task(context.waker());
         // Between `incoming` and its connection all happens in these few lines: the one needs no waker of the other.
         let mut quiet = Context::from_waker(Waker::noop());
-        let frame = client.upstream_waker.poll(|context| {
+        client.upstream_waker.poll(|context| {
             // Mostly all of it came with the head.
             let frame = Pin::new(&mut *incoming).poll_frame(&mut quiet);
             if frame.is_ready() {
@@ -165,31 +194,13 @@ impl ServerBody {
                 let _ = upstream.poll(context);
             }
             Pin::new(&mut *incoming).poll_frame(&mut quiet)
-        });
+        })
+    }
 
-        let session = &client.session;
-        match frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                session.server_came();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                client.record.borrow_mut().end(*b"SD");
-                Poll::Ready(Some(Err(io::Error::other(error))))
-            }
-            Poll::Ready(None) => {
-                self.is_finished = true;
-                Poll::Ready(None)
-            }
-            Poll::Pending if session.server_is_late() => {
-                client.record.borrow_mut().end(*b"sD");
-                Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
-            }
-            Poll::Pending => {
-                session.still_await_server(self.timeout);
-                Poll::Pending
-            }
-        }
+    fn fail(&mut self, end: [u8; 2], error: io::Error) {
+        self.client.record.borrow_mut().end(end);
+        self.client.session.server_came();
+        self.failure = Some(error);
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
@@ -49,6 +50,8 @@ pub struct Client {
     sent: Cell<u64>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
+    /// Part of the response is handed over and not yet sent.
+    pub has_unsent: Cell<bool>,
     /// Wakes this task when its server's connection has something to do.
     pub upstream_waker: UpstreamWaker,
     /// The server has agreed to another protocol.
@@ -73,6 +76,7 @@ impl Client {
             is_recording: Cell::new(false),
             sent: Cell::new(0),
             is_answered: Cell::new(false),
+            has_unsent: Cell::new(false),
             upstream_waker: UpstreamWaker::new(),
             tunnel: RefCell::default(),
             session,
@@ -96,7 +100,7 @@ impl Client {
         *record = Record { head: Some(now), request_line, ..Record::new(begun) };
         if self.session.worker.access_log.is_on() {
             record.request_line.clear();
-            let _ = write!(record.request_line, "{} {} {:?}", request.method, request.uri, request.version);
+            write_request_line(&mut record.request_line, request);
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
@@ -149,6 +153,7 @@ impl Client {
     }
 
     fn all_is_sent(&self) {
+        self.has_unsent.set(false);
         if self.is_answered.replace(false) {
             self.request_ends();
             self.phase.set(Phase::Idle);
@@ -157,20 +162,32 @@ impl Client {
     }
 }
 
+/// As it came; formatting would cost as much as the rest of the line.
+fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
+    line.extend_from_slice(request.method.as_str().as_bytes());
+    line.push(b' ');
+    match request.uri.path_and_query() {
+        Some(path) if request.uri.authority().is_none() => line.extend_from_slice(path.as_str().as_bytes()),
+        _ => drop(write!(line, "{}", request.uri)),
+    }
+    let version: &[u8] = if request.version == Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" };
+    line.extend_from_slice(version);
+}
+
 /// The client's socket as hyper sees it.
-pub struct ClientSocket {
+pub(super) struct ClientSocket {
     io: TokioIo<TcpStream>,
     client: Rc<Client>,
 }
 
 impl ClientSocket {
     /// The socket of this client.
-    pub fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
         Self { io: TokioIo::new(stream), client }
     }
 
     /// Gives it back.
-    pub fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> TcpStream {
         self.io.into_inner()
     }
 }

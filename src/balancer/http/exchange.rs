@@ -13,7 +13,7 @@ use crate::balancer::http::client::Client;
 use crate::balancer::pool::Upstream;
 
 /// Why there is no response.
-pub enum Failure {
+pub(super) enum Failure {
     /// The connection was closed before anything of the request was sent.
     NotSent(Box<Request<RequestBody>>),
     /// It was closed or broke after that, or what came is no HTTP.
@@ -28,7 +28,7 @@ pub enum Failure {
 ///
 /// # Errors
 /// When there is no response: the connection is then closed.
-pub async fn exchange(
+pub(super) async fn exchange(
     client: &Client,
     mut upstream: Box<Upstream>,
     request: Request<RequestBody>,

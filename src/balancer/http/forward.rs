@@ -24,7 +24,10 @@ use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
 
 /// A server's answer to a client's request, or a page of ours.
-pub async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub(super) async fn answer(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     let response = forward(&client, request).await.unwrap_or_else(|refusal| {
         client.record.borrow_mut().end(refusal.termination());
         client.is_answered.set(true);
@@ -52,6 +55,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
@@ -70,8 +74,9 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let timeouts = backend.timeouts;
     let at_server = attempts.under_way;
     if !is_upgrade {
-        return Ok(response
-            .map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server)));
+        return Ok(
+            response.map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server))
+        );
     }
     if !wants_upgrade {
         return Err(Refusal::BadGateway);

@@ -1,9 +1,7 @@
 //! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
 
 use bytes::{BufMut, BytesMut};
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Uri, Version};
@@ -18,7 +16,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 ///
 /// # Errors
 /// When the host is missing, repeated, malformed, or not the one of an absolute target (RFC 9112 §3.2).
-pub fn check_target(request: &mut Parts) -> Result<(), Refusal> {
+pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
     if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -51,7 +49,7 @@ fn may_be_in_host(byte: u8) -> bool {
 }
 
 /// Removes what is meant for us alone from a request. Is it to become another protocol, should the server agree?
-pub fn make_request_end_to_end(request: &mut Parts) -> bool {
+pub(super) fn make_request_end_to_end(request: &mut Parts) -> bool {
     let found = Found::in_headers(&request.headers);
     let mut upgrade = None;
     if found.upgrade && found.connection && request.version == Version::HTTP_11 {
@@ -73,7 +71,7 @@ pub fn make_request_end_to_end(request: &mut Parts) -> bool {
 }
 
 /// Removes what is meant for us alone from a response.
-pub fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool) {
+pub(super) fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool) {
     let found = Found::in_headers(headers);
     let upgrade = if is_upgrade { headers.get(UPGRADE).cloned() } else { None };
     remove_hop_by_hop(headers, &found);
@@ -87,7 +85,7 @@ pub fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool) {
 }
 
 /// Adds the client's address to the list of those the request came through.
-pub fn add_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+pub(super) fn add_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
     let before = headers.get(X_FORWARDED_FOR).map(|_| {
         let mut list = BytesMut::new();
         for value in headers.get_all(X_FORWARDED_FOR) {
@@ -173,7 +171,9 @@ mod tests {
 
     use super::*;
 
-    fn request(target: &str, headers: &[(&str, &str)]) -> Parts {
+    type Headers<'text> = &'text [(&'text str, &'text str)];
+
+    fn request(target: &str, headers: Headers) -> Parts {
         let mut builder = Request::builder().uri(target);
         for (name, value) in headers {
             builder = builder.header(*name, *value);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_host_must_be_clear() {
-        let bad: [(&str, &[(&str, &str)]); 5] = [
+        let bad: [(&str, Headers); 5] = [
             ("/", &[]),
             ("/", &[("host", "a"), ("host", "a")]),
             ("/", &[("host", "a, b")]),
@@ -197,7 +197,7 @@ mod tests {
         for (target, headers) in bad {
             assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
         }
-        let good: [(&str, &[(&str, &str)], &str); 4] = [
+        let good: [(&str, Headers, &str); 4] = [
             ("/x?y", &[("host", "a.example:8080")], "/x?y"),
             ("/", &[("host", "[2001:db8::1]:80")], "/"),
             ("http://A/x?y", &[("host", "a")], "/x?y"),
@@ -246,8 +246,12 @@ mod tests {
 
     #[test]
     fn trailers_and_an_upgrade_to_websocket_stay() {
-        let headers =
-            [("host", "a"), ("te", "deflate, trailers"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        let headers = [
+            ("host", "a"),
+            ("te", "deflate, trailers"),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
         let mut request = request("/", &headers);
         assert!(make_request_end_to_end(&mut request));
         assert_eq!(request.headers[TE], "trailers");

@@ -15,7 +15,7 @@ macro_rules! page {
 
 /// Why a request is not answered by a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// RFC 9110 §7.2: the host is missing, repeated, malformed, or not the one of the target.
     BadHost,
     /// CONNECT is for forward proxies.
@@ -34,7 +34,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Its page.
-    pub fn response(self) -> Response<ResponseBody> {
+    pub(super) fn response(self) -> Response<ResponseBody> {
         let status = self.status();
         let mut response = Response::new(ResponseBody::Page(Some(Bytes::from_static(self.page().as_bytes()))));
         *response.status_mut() = status;
@@ -49,7 +49,7 @@ impl Refusal {
     }
 
     /// Who ended it and when, for the log.
-    pub fn termination(self) -> [u8; 2] {
+    pub(super) fn termination(self) -> [u8; 2] {
         *match self {
             Self::BadHost | Self::Connect | Self::NoRoute => b"PR",
             Self::ClientTimeout => b"cD",
@@ -86,7 +86,7 @@ impl Refusal {
 }
 
 /// The answer to a head that never became complete, as it is written to a socket that hyper has left.
-pub const HEAD_TIMEOUT: &[u8] = concat!(
+pub(super) const HEAD_TIMEOUT: &[u8] = concat!(
     "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/html\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n",
     "<html><body><h1>408 Request Timeout</h1>\nThe request took too long to arrive.\n</body></html>\n"
 )

@@ -120,7 +120,10 @@ fn a_request_that_is_not_clear_about_its_host_is_refused() {
         let mut client = balancer.connect().await;
         client.send("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n").await;
         assert_eq!(status(&client.rest().await), "405");
-        assert_eq!(balancer.worker.shared.backends[0].servers[0].requests.load(std::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(
+            balancer.worker.shared.backends[0].servers[0].requests.load(std::sync::atomic::Ordering::Relaxed),
+            0
+        );
     });
 }
 
@@ -134,7 +137,8 @@ fn routes_lead_to_backends_and_nowhere_is_404() {
         other.servers[0].address = ServerAddress::Socket(pages);
         config.backends.push(other);
         config.frontends[0].default_backend = None;
-        let route = Route { host: vec![], path_prefix: vec![], path_suffix: vec![], path: vec![], backend: BackendIndex(0) };
+        let route =
+            Route { host: vec![], path_prefix: vec![], path_suffix: vec![], path: vec![], backend: BackendIndex(0) };
         config.frontends[0].routes = vec![
             Route { path_suffix: vec![".html".to_owned()], backend: BackendIndex(1), ..route.clone() },
             Route { host: vec!["site.example".to_owned()], path_prefix: vec!["/app".to_owned()], ..route },
@@ -170,7 +174,7 @@ fn counters_go_up_and_come_down() {
         let server = server(async |_, mut connection| {
             while !connection.head().await.is_empty() {
                 connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await;
-                connection.head().await; // the rest of the response only when asked
+                connection.body(4).await; // the rest of the response only when all was asked
                 connection.send("k").await;
             }
         })
@@ -187,15 +191,14 @@ fn counters_go_up_and_come_down() {
                 .map(|count| count.load(Relaxed))
         };
         assert_eq!(counts(), [1, 1, 1, 1, 1]);
-        client.send("\r\n\r\n").await;
+        client.send("body").await;
         client.body(2).await;
-        client.get("/").await;
-        assert_eq!(counts()[2..], [0, 0, 2]);
+        assert_eq!(counts()[2..], [0, 0, 1]);
         drop(client);
         while counts()[..2] != [0, 0] {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(shared.requests.load(Relaxed), 2);
+        assert_eq!(shared.requests.load(Relaxed), 1);
     });
 }
 
@@ -224,5 +227,29 @@ fn a_websocket_passes_and_its_bytes_go_both_ways() {
         assert_eq!(client.body(4).await, "PING");
         client.finish_sending().await;
         assert_eq!(client.rest().await, "");
+    });
+}
+
+#[test]
+fn traffic_comes_from_a_virtual_address_only_while_it_is_ours() {
+    on_worker(async || {
+        let server = server(async |_, mut connection| {
+            while !connection.head().await.is_empty() {
+                let peer = connection.stream.get_ref().peer_addr().unwrap().ip();
+                connection.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{peer}")).await;
+            }
+        })
+        .await;
+        let source = std::net::IpAddr::from([127, 0, 0, 2]);
+        let mut config = config(&[server]);
+        config.backends[0].servers[0].source = Some(source);
+        config.backends[0].servers[0].source_is_virtual = true;
+        let balancer = Balancer::start(config).await;
+        let mut client = balancer.connect().await;
+        assert_eq!(client.get("/").await.1, "127.0.0.1");
+        balancer.worker.shared.held.store(std::sync::Arc::new(vec![source]));
+        assert_eq!(client.get("/").await.1, "127.0.0.2");
+        balancer.worker.shared.held.store(std::sync::Arc::default());
+        assert_eq!(client.get("/").await.1, "127.0.0.1");
     });
 }
