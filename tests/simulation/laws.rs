@@ -39,6 +39,10 @@ struct Watch {
     /// Since when it has been active without the address, or the contrary.
     unlike_kernel_since: Option<u64>,
     idle_since: Option<u64>,
+    /// Since when it has been active although its kernel answers nothing.
+    unanswered_since: Option<u64>,
+    /// While no packet is lost.
+    changes: Vec<u64>,
     announcements: Vec<u64>,
     /// Announcements that must be made.
     owed: Vec<Owed>,
@@ -103,12 +107,19 @@ impl Laws {
         let after = Before::of(election);
         let watch = &mut self.watches[node];
 
-        let fenced = before.state == State::Active
+        let overdue = before.state == State::Active
             && (clock >= watch.advert_sent + 3 * host.interval()
                 || clock >= watch.lease_asked + lease_seconds(host.interval()) * SECOND);
-        if fenced {
+        let fenced = before.state == State::Active && actions.contains(&Action::DrainReceived);
+        if fenced && clock < watch.advert_sent + 2 * host.interval() {
+            return Err("a fence although it was there".into());
+        }
+        if overdue || fenced {
             fence(actions)?;
             watch.interval = watch.interval.max(host.interval());
+            if !ends_the_role(event) {
+                must_listen(&after, clock + watch.active_down(host), event)?;
+            }
         }
         watch.actions(host, now, clock, before, &after, actions)?;
         if self.settled && before.state != after.state && !self.somebody_yields {
@@ -155,8 +166,10 @@ impl Laws {
             self.somebody_takes_over(node, now, nodes, network)?;
             let watch = &mut self.watches[node];
             watch.kernel_agrees(node, now, &nodes[node])?;
+            watch.hands_over_without_answer(node, now, &nodes[node])?;
             watch.takes_part(node, now, &nodes[node])?;
             watch.announces(node, now, &nodes[node])?;
+            watch.does_not_flap(node, now, network)?;
             for other in 0..node {
                 self.one_gives_way(node, other, now, nodes, network)?;
             }
@@ -308,6 +321,7 @@ impl Watch {
                         return Err("a change that leaves something behind".into());
                     }
                     state = transition.to;
+                    self.changes.push(now);
                     if state == State::Active {
                         self.owe_nothing();
                         self.announcements.clear();
@@ -339,13 +353,12 @@ impl Watch {
         if late != actions.contains(&Action::DrainReceived) {
             return Err("a backup that was absent listens before it acts, and no other does".into());
         }
-        if matches!(event, Event::LinkDown { .. } | Event::Ineligible { .. } | Event::Stop) {
+        if ends_the_role(event) {
             return Ok(());
         }
         if late {
             self.was_late = true;
-            let expected = clock + 3 * self.interval + host.skew(self.interval);
-            return must_be(after, State::Backup, expected, event);
+            return must_listen(after, clock + self.active_down(host), event);
         }
         match event {
             Event::Advert(received) if received.source == host.address => {}
@@ -399,6 +412,9 @@ impl Watch {
         event: &Event,
         actions: &[Action],
     ) -> Result<(), Violation> {
+        if after.state == State::Fault && !ends_the_role(event) {
+            must_be(after, State::Fault, clock + PAUSE, event)?;
+        }
         match event {
             Event::Advert(received) if received.source != host.address => {
                 if (received.priority, received.source) > (host.priority(), host.address) {
@@ -417,6 +433,11 @@ impl Watch {
                 self.owe(now, 500 * MILLISECOND + SLACK, 3, self.interval);
             }
             Event::AddressesTaken if self.announcements.is_empty() => return Err("nobody is told".into()),
+            Event::Stop | Event::Ineligible { .. } | Event::AddressRefused { .. } => {
+                if !actions.starts_with(&[Action::SendAdvert { priority: 0 }, Action::RemoveAddresses]) {
+                    return Err("it does not hand over".into());
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -451,6 +472,24 @@ impl Watch {
         Ok(())
     }
 
+    fn hands_over_without_answer(&mut self, node: usize, now: u64, host: &Node) -> Result<(), Violation> {
+        if !host.stalled || !host.awake_in(State::Active) {
+            self.unanswered_since = None;
+            return Ok(());
+        }
+        let since = *self.unanswered_since.get_or_insert(now);
+        if now > since + lease_seconds(host.interval()) * SECOND + host.interval() + SLACK {
+            return Err(format!("node {node} stays active although its kernel answers nothing since {since}"));
+        }
+        Ok(())
+    }
+
+    fn does_not_flap(&mut self, node: usize, now: u64, network: &Network) -> Result<(), Violation> {
+        self.changes.retain(|change| network.clean() && change + SECOND > now);
+        let changes = self.changes.len();
+        if changes > 8 { Err(format!("node {node} changed {changes} times in a second")) } else { Ok(()) }
+    }
+
     /// A router that could take part does.
     fn takes_part(&mut self, node: usize, now: u64, host: &Node) -> Result<(), Violation> {
         let idle = host.awake_in(State::Init) || host.awake_in(State::Fault);
@@ -480,6 +519,18 @@ impl Watch {
         let recent = self.announcements.iter().rev().take_while(|at| **at + SECOND > now).count();
         if recent > 8 { Err(format!("node {node} announced itself {recent} times in a second")) } else { Ok(()) }
     }
+}
+
+fn ends_the_role(event: &Event) -> bool {
+    matches!(event, Event::LinkDown { .. } | Event::Ineligible { .. } | Event::Stop)
+}
+
+/// A backup that knows nothing.
+fn must_listen(after: &Before, deadline: u64, event: &Event) -> Result<(), Violation> {
+    if after.active_router.is_some() {
+        return Err("it believes what it heard before its absence".into());
+    }
+    must_be(after, State::Backup, deadline, event)
 }
 
 fn must_be(after: &Before, state: State, deadline: u64, event: &Event) -> Result<(), Violation> {

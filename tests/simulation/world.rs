@@ -220,6 +220,7 @@ impl World {
         host.process = Some(Process {
             election: Election::new(host.plan.settings.clone(), host.clock(self.now)),
             frozen: false,
+            freezes_in_lease: false,
             inbox: VecDeque::new(),
             writes: VecDeque::new(),
             timer_generation: 0,
@@ -270,8 +271,11 @@ impl World {
                 host.kernel.held = false;
             }
             Kind::Freeze => {
+                // The worst moment is between asking for a lease and the kernel's hearing of it.
+                let in_lease = self.random.chance(40);
                 if let Some(process) = &mut self.nodes[node].process {
-                    process.frozen = true;
+                    process.frozen = !in_lease;
+                    process.freezes_in_lease = in_lease;
                 }
             }
             Kind::LinkDown => {
@@ -366,7 +370,10 @@ impl World {
     /// What was due while it was frozen happens in an order that nobody knows.
     fn wake(&mut self, node: usize) -> Result<(), Violation> {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        process.frozen = false;
+        process.freezes_in_lease = false;
+        if !std::mem::take(&mut process.frozen) {
+            return Ok(());
+        }
         let writes = process.writes.len();
         let incarnation = self.nodes[node].incarnation;
         self.laws.woke(node);
@@ -427,6 +434,7 @@ impl World {
             Action::SendAdvert { priority } => self.send(node, priority),
             Action::Lease { .. } | Action::RemoveAddresses => {
                 let Some(process) = &mut self.nodes[node].process else { return };
+                process.frozen |= process.freezes_in_lease && matches!(action, Action::Lease { .. });
                 process.writes.push_back(action);
                 let incarnation = self.nodes[node].incarnation;
                 let delay = self.random.within(30..1_500);

@@ -43,9 +43,11 @@ impl Tenure {
         }
     }
 
-    /// Somebody may have replaced us, or the kernel may have dropped the addresses, since we last did anything.
+    /// While we did nothing, not even send an advert that was due, somebody may have replaced us, or the kernel may have
+    /// dropped the addresses.
     pub(super) fn lapsed(&self, now: Time) -> bool {
-        now >= self.replaceable_at() || now >= self.lease_requested + lease(self.interval)
+        let absent = now >= self.advert_sent + 2 * self.interval;
+        now >= self.replaceable_at() || (absent && now >= self.leased_until)
     }
 
     /// No backup, whatever its priority, takes over sooner than this: its skew time is greater than nothing.
@@ -86,7 +88,7 @@ impl Tenure {
         self.announcements.get_or_insert_with(|| Announcements::begin(now, rival_lease));
     }
 
-    /// Requests were made in time, but no answer to them came.
+    /// The kernel may have dropped the addresses although we were there: no request was answered in time.
     pub(super) fn lease_unanswered(&self, now: Time) -> bool {
         now >= self.leased_until
     }
