@@ -302,9 +302,10 @@ fn after_both_nodes_were_killed_one_alone_serves_again() {
     }
     wait_until("the leases end", SETTLED, || lab.pair.watch.history().owners_at(Instant::now()) == 0);
     lab.pair.nodes[1].start().unwrap();
-    let prober = &lab.pair.prober;
-    wait_until("a node alone serves", Duration::from_secs(10), || prober.is_well(ms(200)));
-    let status = lab.pair.nodes[1].status().unwrap();
+    let (prober, begin) = (&lab.pair.prober, Instant::now());
+    let is_well = || begin.elapsed() > ms(300) && prober.is_well(ms(200));
+    wait_until("a node alone serves", Duration::from_secs(10), is_well);
+    let status = lab.pair.nodes[1].status().unwrap_or_else(|error| panic!("{error}\n{}", lab.pair.messages()));
     assert!(is_active(&status.node));
     assert!(status.peers.iter().all(|peer| !peer.connected && !peer.status.can_take_over));
 }
