@@ -108,8 +108,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "a router that gives way keeps the addresses",
         file: ELECTION,
-        from: "                actions.push(Action::RemoveAddresses);\n                let reason",
-        to: "                let reason",
+        from: "[Action::RemoveAddresses, Action::SendAdvert { priority: own_priority }]",
+        to: "[Action::SendAdvert { priority: own_priority }]",
     },
     Mutation {
         what: "lower priority obeyed",
@@ -180,8 +180,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "not announced after the rival's lease has ended",
         file: ANNOUNCEMENTS,
-        from: "            later: now + rival_lease + AFTER_LEASE,\n        }",
-        to: "            later: now + SLOW,\n        }",
+        from: "now + rival_lease + delay",
+        to: "now + SLOW + delay",
     },
     Mutation {
         what: "each rival's advert is an announcement",
