@@ -21,7 +21,6 @@ use relevo::lab::{neighbour, network::Switch};
 
 const TOLERANCE: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(100);
-const OBSERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 const OTHER_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 101);
 
 /// Within this, exactly one node holds the address again.
@@ -187,7 +186,7 @@ fn a_client_with_a_stale_entry_for_the_dead_node_is_not_stranded() {
 #[test]
 fn a_node_that_was_frozen_wakes_as_backup_and_says_nothing() {
     let Some(mut lab) = lab(|options| options.preempt = false) else { return };
-    let wire = Wire::tap(&lab.pair.switch, OBSERVER).unwrap();
+    let wire = Wire::tap(&lab.pair.switch).unwrap();
     let trial = Trial { observe: Duration::from_secs(10), ..Trial::of(Fault::Frozen) };
     let (report, struck) = trial.run(&lab.pair).unwrap();
     let victim = report.victim;
@@ -212,7 +211,7 @@ fn a_node_that_was_frozen_wakes_as_backup_and_says_nothing() {
 #[test]
 fn a_silent_partition_heals_within_two_intervals_and_is_announced() {
     let Some(mut lab) = lab(|options| options.preempt = false) else { return };
-    let wire = Wire::tap(&lab.pair.switch, OBSERVER).unwrap();
+    let wire = Wire::tap(&lab.pair.switch).unwrap();
     let trial = Trial { observe: Duration::from_secs(3), ..Trial::of(Fault::Partitioned) };
     let (report, struck) = trial.run(&lab.pair).unwrap();
     let limit = TOLERANCE * Fault::Partitioned.limit(INTERVAL);
@@ -268,7 +267,7 @@ fn messages_that_nobody_reads_delay_no_advert_and_no_takeover() {
         return;
     };
     let pair = &lab.pair;
-    let wire = Wire::tap(&pair.switch, OBSERVER).unwrap();
+    let wire = Wire::tap(&pair.switch).unwrap();
     let active = pair.wait_ready(READY_TIMEOUT).unwrap();
     let begin = Instant::now();
     sleep(20 * INTERVAL);

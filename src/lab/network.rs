@@ -53,6 +53,16 @@ impl Switch {
         Ok(Self { namespace: Arc::new(namespace), ports: AtomicU32::new(0) })
     }
 
+    /// Where the bridge is.
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The number of the bridge's own interface, there.
+    pub(super) fn bridge(&self) -> Result<u32> {
+        self.namespace.run(|| netlink::index(BRIDGE))?
+    }
+
     /// Makes a namespace and lays a cable to it: [`INTERFACE`], up, with `address` and a MAC address made from that.
     pub fn host(&self, name: &str, address: Ipv4Addr) -> Result<Host> {
         let namespace = Namespace::new(name)?;

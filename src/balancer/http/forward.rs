@@ -55,6 +55,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
