@@ -177,7 +177,8 @@ fn without_privilege_it_says_what_it_would_take() {
 
     let server = Server::named("a");
     let web = free_port();
-    let text = with_server(web, server.address);
+    // So few that the limit of open files is no matter.
+    let text = format!("[process]\nmax_connections = 100\n{}", with_server(web, server.address));
     let node = Relevo::launch_by(as_nobody(), &text);
     node.wait_for_servers(1);
     assert_eq!(get(web, "/").status(), 200);
