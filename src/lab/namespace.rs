@@ -47,7 +47,8 @@ impl Namespace {
                 .map_err(io::Error::from)
                 .and_then(|()| File::open("/proc/thread-self/ns/net"));
             first_among_ordinary_threads();
-            let alive = descriptor.is_ok() && made.send(descriptor).is_ok();
+            let is_made = descriptor.is_ok();
+            let alive = made.send(descriptor).is_ok() && is_made;
             while alive && let Ok((mut command, reply)) = births.recv() {
                 let _ = reply.send(command.spawn());
             }

@@ -34,8 +34,10 @@ pub struct Report {
     pub fault: Fault,
     /// The node it was done to.
     pub victim: usize,
-    /// As clients saw it.
+    /// As clients saw it, until all had gone well for a while.
     pub outage: Outage,
+    /// What went wrong after that: on a machine that has other things to do, a few slow attempts.
+    pub after: Outage,
     /// Longest time that nobody held the floating IP.
     pub without_owner: Duration,
     /// Longest time that both held it.
@@ -85,6 +87,7 @@ impl Trial {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        let over = Instant::now();
         std::thread::sleep((at + self.observe).saturating_duration_since(Instant::now()));
         let until = Instant::now();
         // An attempt from the middle of the outage may still hang.
@@ -93,10 +96,12 @@ impl Trial {
         }
         let history = pair.watch.history();
         let attempts = pair.prober.attempts(at);
+        let (during, after) = attempts.split_at(attempts.partition_point(|attempt| attempt.start < over));
         Ok(Report {
             fault: self.fault,
             victim,
-            outage: outage(&attempts, at),
+            outage: outage(during, at),
+            after: outage(after, at),
             without_owner: history.longest_without_owner(at, until),
             with_two_owners: history.longest_with_two_owners(at, until),
             settled: history.settled_after(at, until),
