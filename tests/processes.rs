@@ -282,9 +282,7 @@ fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
     let Some(mut node) = Node::new() else { return };
     let file = node.configure(&Change::default());
     let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"])
-        .arg(file);
+    command.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"]).arg(file);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
     node.guard = Some(node.host.namespace.spawn(command).unwrap());
     node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
