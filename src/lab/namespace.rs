@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::error::{Context, Result};
 use super::netlink;
-use super::priority::{before_ordinary_threads, first_among_ordinary_threads};
+use super::priority::before_ordinary_threads;
 
 /// A network namespace.
 pub struct Namespace {
@@ -46,9 +46,7 @@ impl Namespace {
             let descriptor = unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(io::Error::from)
                 .and_then(|()| File::open("/proc/thread-self/ns/net"));
-            first_among_ordinary_threads();
-            let is_made = descriptor.is_ok();
-            let alive = made.send(descriptor).is_ok() && is_made;
+            let alive = descriptor.is_ok() && made.send(descriptor).is_ok();
             while alive && let Ok((mut command, reply)) = births.recv() {
                 let _ = reply.send(command.spawn());
             }

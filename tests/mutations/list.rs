@@ -108,8 +108,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "a router that gives way keeps the addresses",
         file: ELECTION,
-        from: "[Action::RemoveAddresses, Action::SendAdvert { priority: own_priority }]",
-        to: "[Action::SendAdvert { priority: own_priority }]",
+        from: "                actions.push(Action::RemoveAddresses);\n                let reason",
+        to: "                let reason",
     },
     Mutation {
         what: "lower priority obeyed",
