@@ -21,6 +21,8 @@ pub const ADDRESS_PROTOCOL: u8 = 112;
 
 /// The kernel answers as soon as it has done what was asked; an answer that is not there by then was lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// A list that is made while addresses come and go may miss one.
+const ROUNDS: usize = 3;
 
 /// What the kernel did not do.
 #[derive(Debug, Error)]
@@ -73,11 +75,17 @@ impl Releaser {
     pub async fn release_all(&self) -> Result<Vec<(String, VirtualAddress)>, Error> {
         let mut released = Vec::new();
         let mut failure = None;
-        for (index, address) in self.0.marked().await? {
-            match self.0.remove(index, address).await {
-                Ok(true) => released.push((interface_name(index), address)),
-                Ok(false) => (),
-                Err(error) => failure = Some(error),
+        for _ in 0..ROUNDS {
+            let marked = self.0.marked().await?;
+            if marked.is_empty() {
+                return Ok(released);
+            }
+            for (index, address) in marked {
+                match self.0.remove(index, address).await {
+                    Ok(true) => released.push((interface_name(index), address)),
+                    Ok(false) => (),
+                    Err(error) => failure = Some(error),
+                }
             }
         }
         failure.map_or(Ok(released), Err)
@@ -196,5 +204,46 @@ pub(crate) async fn answer<T>(request: impl Future<Output = Result<T, rtnetlink:
         Ok(Err(rtnetlink::Error::NetlinkError(message))) => Err(message.to_io()),
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::clock;
+    use crate::election::Time;
+
+    const LOOPBACK_INDEX: u32 = 1;
+    const ADDRESS: VirtualAddress = VirtualAddress { address: Ipv4Addr::new(192, 0, 2, 20), prefix_length: 24 };
+
+    #[test]
+    fn an_address_is_taken_in_time_or_not_at_all() {
+        // A test has a thread of its own, and so may have a network of its own.
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            return eprintln!("did not run: it takes root, to make a network namespace: {error}");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let addresses = Addresses::open().unwrap();
+            let in_time = InTime::default();
+            let lease = || addresses.lease(LOOPBACK_INDEX, ADDRESS, 1, &in_time);
+            let soon = || Time(clock::now().0 + 60_000_000);
+
+            assert!(matches!(lease().await, Err(Error::TooLate(ADDRESS))), "its router is not active");
+            assert_eq!(addresses.marked().await.unwrap(), []);
+
+            in_time.set(Some(soon()));
+            lease().await.unwrap();
+            lease().await.unwrap();
+            assert_eq!(addresses.marked().await.unwrap(), [(LOOPBACK_INDEX, ADDRESS)]);
+
+            in_time.set(Some(clock::now()));
+            assert!(matches!(lease().await, Err(Error::TooLate(ADDRESS))));
+
+            assert!(addresses.remove(LOOPBACK_INDEX, ADDRESS).await.unwrap());
+            assert!(!addresses.remove(LOOPBACK_INDEX, ADDRESS).await.unwrap());
+        });
     }
 }

@@ -71,10 +71,12 @@ impl Driver {
     /// # Errors
     /// No election is possible here; nothing runs.
     pub async fn start(routers: Vec<VirtualRouter>) -> Result<Driver, StartError> {
-        advert_socket::permitted().map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => StartError::NoPrivilege,
-            _ => StartError::RawSocket(error),
-        })?;
+        if !routers.is_empty() {
+            advert_socket::permitted().map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => StartError::NoPrivilege,
+                _ => StartError::RawSocket(error),
+            })?;
+        }
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (status_sender, status) = watch::channel(vec![RouterStatus::default(); routers.len()]);
         let (mut inboxes, mut subscriptions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());

@@ -16,7 +16,7 @@
 //! | Backup | any, an interval after the timer    | drain; timer: active-down interval (once)           | Backup | ours    |
 //! | Active | timer                               | what is due of: advert, lease, announcement         | Active | 6.4.3   |
 //! | Active | advert, priority 0                  | advert at once; announce again                      | Active | 6.4.3   |
-//! | Active | advert, greater (source breaks tie) | remove addresses; learn its interval; timer         | Backup | 6.4.3   |
+//! | Active | advert, greater (source breaks tie) | remove addresses, a last advert; its interval; timer | Backup | 6.4.3  |
 //! | Active | advert, otherwise                   | advert at once; announce again                      | Active | 6.4.3   |
 //! | Active | any, after we may have been replaced | remove addresses, drain; timer (the **fence**)     | Backup | ours    |
 //! | Active | an address lost                     | lease and announce again                            | Active | ours    |
@@ -251,7 +251,9 @@ impl Election {
             Role::Backup(_) => {}
             // §6.4.3
             Role::Active(_) if (received.priority, Some(received.source)) > (own_priority, own_address) => {
-                actions.push(Action::RemoveAddresses);
+                // The last advert goes beyond the RFC. The other may never have heard of us, and the segment believes us: now
+                // it hears, and announces itself.
+                actions.extend([Action::RemoveAddresses, Action::SendAdvert { priority: own_priority }]);
                 let reason = format!("{} adverts with priority {}", received.source, received.priority);
                 let backup = self.obey(received, now);
                 self.change(backup, reason, actions);
@@ -274,9 +276,10 @@ impl Election {
 
     /// Link and eligibility are independent: either alone keeps this router out.
     fn conditions_changed(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let (Some(link), Some(eligible)) = (&self.link, &self.eligible) else { return };
-        let fault = link.as_ref().err().or(eligible.as_ref().err()).cloned();
-        match (fault, &self.role) {
+        if self.link.is_none() || self.eligible.is_none() {
+            return;
+        }
+        match (self.obstacle().map(str::to_owned), &self.role) {
             (Some(reason), Role::Init | Role::Backup(_) | Role::Active(_)) => {
                 self.let_go(actions);
                 self.change(Role::Fault { retry_at: None }, reason, actions);

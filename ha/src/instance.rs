@@ -1,9 +1,6 @@
 //! One virtual router on this node: its election, the sockets that election acts through, and what is told of both.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 use tracing::{info, warn};
@@ -11,23 +8,19 @@ use tracing::{info, warn};
 use crate::advert_socket::{AdvertSockets, LONGEST_PACKET};
 use crate::announce::Announcer;
 use crate::clock::{self, InTime};
-use crate::election::{Action, Election, Event, Received, Settings, Time, Transition};
+use crate::election::{Action, Election, Event, Settings, Time, Transition};
 use crate::link::{Interface, InterfaceState};
 use crate::netlink::{Command, Input};
-use crate::packet::{self, Advert, GROUP};
+use crate::packet::{Advert, GROUP};
+use crate::reception::Reception;
 use crate::router::{RouterStatus, State, VirtualRouter};
 
 /// Adverts handled at one go: a flood of them must not keep the timer waiting.
 const BATCH: usize = 32;
 /// A receive queue holds no more than some hundred packets; a flood might refill it while it is drained.
 const DRAINED_AT_MOST: usize = 4096;
-/// Between two log lines about packets that are no valid adverts.
-const REJECTION_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Why there is nothing yet.
 const STARTING: &str = "starting";
-/// Senders whose differences are remembered.
-const SENDERS: usize = 16;
-
 /// See the first line.
 pub(crate) struct Instance {
     router: VirtualRouter,
@@ -41,30 +34,16 @@ pub(crate) struct Instance {
     commands: UnboundedSender<Command>,
     status: watch::Sender<Vec<RouterStatus>>,
     shown: RouterStatus,
-    log: Log,
+    reception: Reception,
+    /// The error numbers that were logged, until it works again.
+    send_error: Option<i32>,
+    announce_error: Option<i32>,
 }
 
 struct Sockets {
     interface: Interface,
     adverts: AdvertSockets,
     announcer: Announcer,
-}
-
-/// What was logged, so that it is not logged again.
-#[derive(Default)]
-struct Log {
-    send_error: Option<i32>,
-    announce_error: Option<i32>,
-    rejection_at: Option<Time>,
-    rejections_unlogged: u64,
-    differences: BTreeMap<Ipv4Addr, Option<Difference>>,
-}
-
-/// How a router's advert differs from our configuration; it is obeyed even so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Difference {
-    advertisement_interval: Duration,
-    addresses: Vec<Ipv4Addr>,
 }
 
 impl Instance {
@@ -104,7 +83,9 @@ impl Instance {
             commands,
             status,
             shown,
-            log: Log::default(),
+            reception: Reception::default(),
+            send_error: None,
+            announce_error: None,
         };
         instance.handle(Event::Ineligible { reason: STARTING.to_owned() });
         instance.publish();
@@ -222,7 +203,7 @@ impl Instance {
         match action {
             Action::SendAdvert { priority } => self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
-            Action::Lease { seconds, not_after: _ } => {
+            Action::Lease { seconds } => {
                 self.command(|router, interface_index| Command::Lease { router, interface_index, seconds });
             }
             Action::RemoveAddresses => {
@@ -253,7 +234,7 @@ impl Instance {
         }
         self.shown.adverts_sent += 1;
         let code = result.as_ref().err().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
-        if code == std::mem::replace(&mut self.log.send_error, code) {
+        if code == std::mem::replace(&mut self.send_error, code) {
             return;
         }
         let VirtualRouter { name, interface, .. } = &self.router;
@@ -271,7 +252,7 @@ impl Instance {
             result = result.and(announcer.announce(address.address, hardware_address));
         }
         let code = result.as_ref().err().map(|error| error.raw_os_error().unwrap_or_default());
-        if code == std::mem::replace(&mut self.log.announce_error, code) {
+        if code == std::mem::replace(&mut self.announce_error, code) {
             return;
         }
         let VirtualRouter { name, interface, .. } = &self.router;
@@ -298,78 +279,10 @@ impl Instance {
     }
 
     fn packet(&mut self, packet: &[u8]) {
-        if virtual_router_id(packet).is_some_and(|id| id != self.router.virtual_router_id.get()) {
-            return;
+        let judged = self.reception.judge(packet, &self.router, self.shown.own_address, clock::now());
+        if let Some(advert) = judged {
+            self.handle(Event::Advert(advert));
         }
-        let incoming = match packet::parse(packet) {
-            Ok(incoming) => incoming,
-            Err(invalid) => return self.reject(source(packet), &invalid),
-        };
-        if let Some(objection) = self.objection(incoming.source, incoming.destination) {
-            return self.reject(Some(incoming.source), &objection);
-        }
-        self.shown.adverts_received += 1;
-        self.compare(incoming.source, &incoming.advert);
-        self.handle(Event::Advert(Received {
-            source: incoming.source,
-            priority: incoming.advert.priority,
-            advertisement_interval: incoming.advert.advertisement_interval,
-        }));
-    }
-
-    /// Why an advert that is valid is not for us.
-    fn objection(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Option<&'static str> {
-        if self.shown.own_address == Some(source) {
-            return Some("it comes from our own address; is that address given twice?");
-        }
-        let peers = &self.router.unicast_peers;
-        if peers.is_empty() {
-            return (destination != GROUP)
-                .then_some("it was sent to this node alone, but no unicast_peers are configured");
-        }
-        (!peers.contains(&source)).then_some("its sender is none of the unicast_peers")
-    }
-
-    fn reject(&mut self, source: Option<Ipv4Addr>, reason: &dyn std::fmt::Display) {
-        self.shown.adverts_rejected += 1;
-        let now = clock::now();
-        let is_soon = |at: Time| now.0.saturating_sub(at.0) < REJECTION_LOG_INTERVAL.as_micros() as u64;
-        if self.log.rejection_at.is_some_and(is_soon) {
-            self.log.rejections_unlogged += 1;
-            return;
-        }
-        self.log.rejection_at = Some(now);
-        let unlogged = std::mem::take(&mut self.log.rejections_unlogged);
-        let VirtualRouter { name, interface, .. } = &self.router;
-        let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
-        warn!(router = name, interface, source, %reason, unlogged, "ignored a packet that is no advert for this virtual router");
-    }
-
-    /// Logs once what a sender is configured with that we are not.
-    fn compare(&mut self, source: Ipv4Addr, advert: &Advert) {
-        let mut ours: Vec<_> = self.router.addresses.iter().map(|address| address.address).collect();
-        let mut theirs = advert.addresses.clone();
-        ours.sort_unstable();
-        theirs.sort_unstable();
-        let difference = (ours != theirs || self.router.advertisement_interval != advert.advertisement_interval)
-            .then_some(Difference { advertisement_interval: advert.advertisement_interval, addresses: theirs });
-        let known = &mut self.log.differences;
-        if known.get(&source).map_or(difference.is_none(), |known| *known == difference)
-            || (known.len() >= SENDERS && !known.contains_key(&source))
-        {
-            return;
-        }
-        let VirtualRouter { name, interface, advertisement_interval, .. } = &self.router;
-        match &difference {
-            Some(theirs) => warn!(
-                router = name, interface, %source,
-                its_interval = ?theirs.advertisement_interval, our_interval = ?advertisement_interval,
-                its_addresses = ?theirs.addresses, our_addresses = ?ours,
-                "another router of this virtual router is configured differently; its adverts are obeyed even so"
-            ),
-            None => info!(router = name, interface, %source, "the other router is configured as this one again"),
-        }
-        known.insert(source, difference);
     }
 
     fn changed(&mut self, transition: Transition) {
@@ -390,6 +303,8 @@ impl Instance {
         {
             self.shown.reason = obstacle.to_owned();
         }
+        self.shown.adverts_received = self.reception.accepted;
+        self.shown.adverts_rejected = self.reception.rejected;
         self.shown.active_router = self.election.active_router();
         self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.shown.priority };
         self.status.send_if_modified(|routers| match routers.get_mut(self.place) {
@@ -410,17 +325,6 @@ impl Sockets {
             announcer: Announcer::open(interface.index)?,
         })
     }
-}
-
-/// Of a packet that may not be valid: which virtual router it means.
-fn virtual_router_id(packet: &[u8]) -> Option<u8> {
-    let ip_header = usize::from(packet.first()? & 0x0f) * 4;
-    packet.get(ip_header + 1).copied()
-}
-
-/// Of a packet that may not be valid: who sent it.
-fn source(packet: &[u8]) -> Option<Ipv4Addr> {
-    packet.get(12..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// Now, by the calendar.

@@ -14,6 +14,7 @@ mod netlink;
 pub mod packet;
 mod packet_socket;
 mod readiness;
+mod reception;
 pub mod router;
 mod thread_priority;
 

@@ -102,6 +102,26 @@ fn a_backup_follows_the_active_router_and_takes_over_at_once_when_it_stops() {
 }
 
 #[test]
+fn a_router_that_wakes_after_it_was_replaced_lets_go() {
+    with_pair(async |pair| {
+        let (mut one, mut two) = start_both(pair, |router| VirtualRouter { preempt: false, ..router }).await;
+        let hung = pair.one.run(async { std::thread::sleep(Duration::from_millis(600)) });
+        let replaced = two.until(State::Active);
+        let (_hung, replaced) = tokio::join!(hung, replaced);
+        assert!(replaced.reason.contains("192.0.2.1"), "{}", replaced.reason);
+
+        let awake = one.until(State::Backup).await;
+        assert!(awake.reason.contains("woke up"), "{}", awake.reason);
+        pair.one.until_address(VIRTUAL, false).await;
+        until(&mut one.status, "a backup of the second", |router| router.active_router == Some(TWO)).await;
+        assert_eq!(
+            (awake.adverts_sent, two.status.borrow()[0].state),
+            (one.status.borrow()[0].adverts_sent, State::Active)
+        );
+    });
+}
+
+#[test]
 fn a_router_known_to_be_gone_is_not_waited_for() {
     with_pair(async |pair| {
         let slow = |router| VirtualRouter { advertisement_interval: Duration::from_secs(5), ..router };

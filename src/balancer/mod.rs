@@ -1,3 +1,159 @@
 //! The unprivileged process that carries traffic.
+//!
+//! [`run`] is its whole life: it hears from the keeper what to do, locks itself in, starts its workers (`worker.rs`), and
+//! keeps in touch with the keeper (`control.rs`). A worker accepts clients (`listener.rs`) and serves them (`http`, `tcp.rs`).
 
+pub mod access_log;
+pub mod balance;
+pub mod clock;
+pub mod connect;
+mod control;
+pub mod health;
+pub mod http;
+pub mod listener;
+pub mod persistence;
+pub mod pool;
+pub mod relay;
+pub mod resolve;
+pub mod routing;
+mod sandbox;
+pub mod session;
 pub mod state;
+pub mod tcp;
+pub mod worker;
+
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::getppid;
+use tokio::sync::{mpsc, watch};
+
+use crate::balancer::access_log::Writer;
+use crate::balancer::control::Control;
+use crate::balancer::state::Shared;
+use crate::balancer::worker::Plan;
+use crate::config::model::AccessLog;
+use crate::process::descriptor::to_high_descriptor;
+use crate::process::descriptors::{halves, renumber};
+use crate::process::log;
+use crate::process::messages::{Start, ToBalancer};
+
+/// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
+const OTHER_DESCRIPTORS: usize = 2048;
+/// How long the last lines of the access log may take.
+const LOG_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The process `relevo balancer`: its standard input is its end of a socketpair with the keeper.
+pub fn run() -> ExitCode {
+    let started = Instant::now();
+    let runtime = match worker::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("it cannot start: {error}")),
+    };
+    match runtime.block_on(serve(started)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn failed(reason: &str) -> ExitCode {
+    eprintln!("relevo balancer: {reason}");
+    ExitCode::FAILURE
+}
+
+async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
+    let parent = getppid();
+    let (sender, mut receiver) = halves(keeper_socket()?);
+    let Some((ToBalancer::Start(start), descriptors)) = receiver.receive().await? else {
+        return Err("this command is for the keeper alone; use `relevo run`".into());
+    };
+    let start = *start;
+    let listeners = listeners(&start, descriptors)?;
+    let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+    let highest = limit_descriptors(start.config.max_connections)?;
+    let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
+    sandbox::enter(start.chroot.as_deref(), start.user, parent)?;
+
+    // Only now may there be threads: what was given up is given up by all of them.
+    let guard = log::init(start.log_level, "balancer");
+    let writer = match start.config.access_log {
+        AccessLog::HttpLog => Some(Writer::start(io::stderr())?),
+        AccessLog::Off => None,
+    };
+    let shared = Shared::new(start.config);
+    tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
+    tokio::task::spawn_local(health::watch(shared.clone()));
+
+    let (ready_sender, ready) = mpsc::unbounded_channel();
+    let (stop, stop_receiver) = watch::channel(None);
+    let mut workers = Vec::new();
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        workers.push(worker::start(Plan {
+            index,
+            listeners,
+            shared: shared.clone(),
+            log: writer.as_ref().map(Writer::batches),
+            zone: zone.clone(),
+            started,
+            ready: ready_sender.clone(),
+            stop: stop_receiver.clone(),
+        })?);
+    }
+    drop((ready_sender, stop_receiver));
+
+    let result = Control { sender, receiver, shared, started, ready, stop, workers }.run().await;
+    if let Some(writer) = writer {
+        writer.finish(LOG_PATIENCE);
+    }
+    drop(guard);
+    Ok(result?)
+}
+
+/// Standard input, which nothing else may read.
+fn keeper_socket() -> io::Result<tokio::net::UnixStream> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    socket.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(socket)
+}
+
+/// By worker: its listening sockets, each with the index of its frontend.
+fn listeners(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Vec<Vec<(usize, TcpListener)>>, String> {
+    if descriptors.len() != start.listeners.len() {
+        return Err(format!("{} listening sockets were announced, {} came", start.listeners.len(), descriptors.len()));
+    }
+    let mut workers: Vec<_> = (0..start.config.threads).map(|_| Vec::new()).collect();
+    for (place, descriptor) in start.listeners.iter().zip(descriptors) {
+        let worker = workers.get_mut(place.worker).ok_or_else(|| format!("there is no worker {}", place.worker))?;
+        worker.push((place.frontend, TcpListener::from(descriptor)));
+    }
+    Ok(workers)
+}
+
+/// Sets the limit of open files to what so many connections need, and gives the highest number there then is.
+///
+/// Not more than needed: when the process dies, its kernel goes through the whole table.
+fn limit_descriptors(max_connections: usize) -> io::Result<RawFd> {
+    // A client's, its server's, and one that waits in the pool.
+    let needed = (3 * max_connections + OTHER_DESCRIPTORS) as u64;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = needed.min(hard);
+    if limit < needed {
+        eprintln!(
+            "relevo balancer: at most {limit} files may be open, {needed} are needed for {max_connections} connections; \
+             raise the limit (LimitNOFILE in systemd) or lower process.max_connections"
+        );
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
+    Ok(RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX))
+}
+
+#[cfg(test)]
+mod tests;

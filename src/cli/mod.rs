@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Keeper(arguments) => run::keeper(&arguments),
-        Command::Balancer => finish(Ok(ExitCode::FAILURE)),
+        Command::Balancer => crate::balancer::run(),
     }
 }
 

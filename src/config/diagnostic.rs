@@ -66,7 +66,8 @@ impl Diagnostics {
     fn on_one_line(&self, span: &Range<usize>) -> Range<usize> {
         let marked = self.text.get(span.clone()).unwrap_or_default();
         let length = marked.find('\n').unwrap_or(marked.len());
-        span.start..span.start + marked[..length].trim_end().len()
+        let start = span.start.min(self.text.len());
+        start..start + marked[..length].trim_end().len()
     }
 }
 

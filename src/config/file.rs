@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,30 +22,54 @@ use super::value::{
 };
 
 /// Tables by name, each with the place of its name.
-pub(super) type Named<T> = BTreeMap<Spanned<String>, T>;
+pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
+
+/// A table: serde by itself would take a list of the values, too.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TableVisitor(PhantomData))
+    }
+}
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = Table<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+    }
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    pub(super) node: Node,
-    pub(super) process: Process,
-    pub(super) log: Log,
-    pub(super) timeouts: Timeouts,
+    pub(super) node: Table<Node>,
+    pub(super) process: Table<Process>,
+    pub(super) log: Table<Log>,
+    pub(super) timeouts: Table<Timeouts>,
     pub(super) frontends: Named<Frontend>,
     pub(super) backends: Named<Backend>,
     pub(super) vrrp: Named<VirtualRouter>,
-    pub(super) peering: Option<Spanned<Peering>>,
+    pub(super) peering: Option<Spanned<Table<Peering>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Node {
     pub(super) name: Option<Spanned<Text<Name>>>,
     pub(super) control_socket: Option<Spanned<Text<PathBuf>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Process {
     pub(super) user: Option<Text<Account>>,
     pub(super) group: Option<Text<Account>>,
@@ -54,7 +79,7 @@ pub(super) struct Process {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) format: Option<Text<AccessLog>>,
     pub(super) target: Option<Text<LogTarget>>,
@@ -63,7 +88,7 @@ pub(super) struct Log {
 
 /// The defaults of all frontends and backends.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Timeouts {
     pub(super) connect: Option<Text<Duration>>,
     pub(super) client: Option<Text<Duration>>,
@@ -75,14 +100,14 @@ pub(super) struct Timeouts {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Frontend {
     pub(super) bind: Option<Spanned<OneOrMany<BindEntry>>>,
     pub(super) mode: Option<Text<Mode>>,
     pub(super) default_backend: Option<Spanned<String>>,
     pub(super) forwarded_for: Option<Spanned<bool>>,
-    pub(super) timeouts: ClientTimeouts,
-    pub(super) routes: Vec<Spanned<Route>>,
+    pub(super) timeouts: Table<ClientTimeouts>,
+    pub(super) routes: Vec<Spanned<Table<Route>>>,
 }
 
 /// A bind: an address, or a table that has one.
@@ -119,14 +144,14 @@ impl<'de> Visitor<'de> for BindVisitor {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 struct BindTable {
     address: Option<Text<BindAddress>>,
 }
 
 /// `[frontends.NAME.timeouts]`
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct ClientTimeouts {
     pub(super) client: Option<Text<Duration>>,
     pub(super) http_request: Option<Spanned<Text<Duration>>>,
@@ -134,7 +159,7 @@ pub(super) struct ClientTimeouts {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Route {
     pub(super) host: Option<Spanned<OneOrMany<Text<RouteHost>>>>,
     pub(super) path_prefix: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
@@ -144,26 +169,26 @@ pub(super) struct Route {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Backend {
     pub(super) balance: Option<Text<Balance>>,
-    pub(super) cookie: Option<Spanned<Cookie>>,
-    pub(super) health: Health,
+    pub(super) cookie: Option<Spanned<Table<Cookie>>>,
+    pub(super) health: Table<Health>,
     pub(super) retries: Option<Number<0, 100>>,
     pub(super) redispatch: Option<bool>,
-    pub(super) timeouts: ServerTimeouts,
-    pub(super) servers: Vec<Spanned<Server>>,
+    pub(super) timeouts: Table<ServerTimeouts>,
+    pub(super) servers: Vec<Spanned<Table<Server>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Cookie {
     pub(super) name: Option<Text<Token>>,
     pub(super) mode: Option<Text<CookieMode>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
     pub(super) method: Option<Text<Token>>,
     pub(super) path: Option<Text<UrlPath>>,
@@ -180,7 +205,7 @@ pub(super) type Expect = OneOrMany<Text<StatusRange>>;
 
 /// `[backends.NAME.timeouts]`
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct ServerTimeouts {
     pub(super) connect: Option<Text<Duration>>,
     pub(super) server: Option<Text<Duration>>,
@@ -189,7 +214,7 @@ pub(super) struct ServerTimeouts {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Server {
     pub(super) name: Option<Spanned<Text<Name>>>,
     pub(super) address: Option<Text<ServerAddress>>,
@@ -200,7 +225,7 @@ pub(super) struct Server {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct VirtualRouter {
     pub(super) interface: Option<Text<Interface>>,
     pub(super) virtual_router_id: Option<Spanned<Number<1, 255>>>,
@@ -212,7 +237,7 @@ pub(super) struct VirtualRouter {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Peering {
     pub(super) listen: Option<Spanned<Text<SocketAddr>>>,
     pub(super) key_file: Option<Text<PathBuf>>,

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::O_NONBLOCK;
 
 /// Bytes of a key.
 pub const KEY_LENGTH: usize = 32;
@@ -42,6 +42,11 @@ pub enum KeyError {
 }
 
 impl Key {
+    /// Of these bytes.
+    pub fn new(bytes: [u8; KEY_LENGTH]) -> Key {
+        Key(bytes)
+    }
+
     /// Reads a key file.
     ///
     /// # Errors
@@ -53,7 +58,7 @@ impl Key {
         };
         // Not to hang where the path is a pipe.
         let mut options = OpenOptions::new();
-        let file = options.read(true).custom_flags(O_NONBLOCK | O_CLOEXEC).open(path).map_err(unreadable)?;
+        let file = options.read(true).custom_flags(O_NONBLOCK).open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(KeyError::NotAFile { path: path.to_owned() });
@@ -78,7 +83,7 @@ impl Key {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
 
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW | O_CLOEXEC);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
             _ => KeyError::Unwritable { path: path.to_owned(), source },
@@ -113,5 +118,59 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Empty, and a test's own.
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("relevo-key-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("a temporary directory");
+        directory
+    }
+
+    #[test]
+    fn a_key_that_was_made_can_be_read_and_is_not_shown() {
+        let directory = directory("made");
+        let path = directory.join("pair.key");
+        Key::make(&path).expect("a new file");
+        let key = Key::read(&path).expect("the file just made");
+        let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{hex}\n"));
+        assert_eq!(format!("{key:?}"), "Key(…)");
+        fs::remove_dir_all(directory).expect("our own directory");
+    }
+
+    #[test]
+    fn what_is_no_secret_or_no_key_is_refused() {
+        let directory = directory("refused");
+        let path = directory.join("pair.key");
+        let refusal = |mode: u32, text: &str| {
+            fs::write(&path, text).expect("our own file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("our own file");
+            Key::read(&path).expect_err("a refusal").to_string()
+        };
+        let whole = "5a".repeat(KEY_LENGTH);
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            let expected = format!("(mode {mode:04o}); `chmod 600 {}`", path.display());
+            assert!(refusal(mode, &whole).ends_with(&expected));
+        }
+        for text in ["", "5a", &whole[1..], &format!("{whole}5a"), &whole.replace('a', "g"), &"5a".repeat(1000)] {
+            assert!(refusal(0o600, text).contains("does not hold a key"), "{text}");
+        }
+        let refused = |path: &Path| Key::read(path).expect_err("a refusal").to_string();
+        assert!(refused(&directory).ends_with("is not a regular file"));
+        assert!(refused(&directory.join("absent")).contains("make one with `relevo key"));
+        let pipe = directory.join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe of our own");
+        assert!(refused(&pipe).ends_with("is not a regular file"));
+        fs::remove_dir_all(directory).expect("our own directory");
     }
 }

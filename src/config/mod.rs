@@ -7,6 +7,7 @@ pub mod key;
 pub mod model;
 mod nearest;
 mod read;
+mod syntax;
 mod validate;
 mod value;
 
@@ -80,8 +81,125 @@ impl Machine {
 /// # Errors
 /// Everything that is wrong in it.
 pub fn parse_for(text: &str, file_name: &str, machine: &Machine) -> Result<Config, Diagnostics> {
-    validate::validate(read::read(text), machine).map_err(|mut list| {
+    let (toml, mut problems) = syntax::well_formed(text);
+    let reading = read::read(&toml);
+    let config = if problems.is_empty() {
+        validate::validate(reading, machine)
+    } else {
+        // What seems to be missing may be in what is broken: so only what is there is judged.
+        problems.extend(reading.problems);
+        Err(problems)
+    };
+    config.map_err(|mut list| {
         list.sort_by_key(|diagnostic| diagnostic.span.start);
         Diagnostics { file_name: file_name.to_owned(), text: text.to_owned(), list }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../docs/example.toml");
+
+    fn machine() -> Machine {
+        Machine { host_name: "lb1".to_owned(), cores: 4 }
+    }
+
+    fn hash(text: &str) -> String {
+        parse_for(text, "test", &machine()).unwrap_or_else(|errors| panic!("{errors}")).hash
+    }
+
+    #[test]
+    fn the_digest_of_the_example_is_what_it_always_was() {
+        assert_eq!(hash(EXAMPLE), "641689ee824d731bfa84187b975790132ecae7c7645470e4e224d386aee39231");
+    }
+
+    #[test]
+    fn what_belongs_to_the_node_is_not_in_the_digest() {
+        let second = EXAMPLE
+            .replace("name = \"lb1\"", "name = \"lb2\"")
+            .replace("threads = 2", "threads = 8")
+            .replace("\"httplog\"", "\"off\"")
+            .replace("priority = 254", "priority = 253")
+            .replace("\"eth1\"", "\"eth2\"")
+            .replace("addresses =", "unicast_peers = [\"192.168.1.11\"]\naddresses =")
+            .replace("listen = \"192.168.1.11:8650\"", "listen = \"192.168.1.12:8650\"")
+            .replace("{ lb2 = \"192.168.1.12:8650\" }", "{ lb1 = \"192.168.1.11:8650\" }");
+        assert_eq!(hash(&second), hash(EXAMPLE));
+    }
+
+    #[test]
+    fn defaults_and_the_order_of_tables_make_no_difference() {
+        let smallest = "[frontends.b]\nbind = '*:80'\ndefault_backend = 'a'\n\
+                        [backends.a]\nservers = [{ name = 'x', address = 'a:1' }]\n";
+        let explicit = "[backends.a]\nretries = 3\nhealth = { interval = '2000ms', timeout = '2s' }\n\
+                        servers = [{ name = 'x', address = 'a:1', weight = 1, check = true, cookie = 'x' }]\n\
+                        [timeouts]\nclient = '50s'\ntunnel = '60m'\n\
+                        [frontends.b]\nbind = ['0.0.0.0:80']\nmode = 'http'\ndefault_backend = 'a'\n";
+        assert_eq!(hash(smallest), hash(explicit));
+    }
+
+    #[test]
+    fn everything_else_is() {
+        for (written, other) in [
+            ("*:80", "*:81"),
+            ("forwarded_for = true", "forwarded_for = false"),
+            ("\".gif\", \".png\"", "\".png\", \".gif\""),
+            ("client = \"50s\"", "client = \"51s\""),
+            ("mode = \"prefix\"", "mode = \"insert\""),
+            ("rise = 2", "rise = 1"),
+            ("weight = 60", "weight = 61"),
+            ("check = false", "check = true"),
+            ("source = \"192.168.1.20\"", ""),
+            ("virtual_router_id = 51", "virtual_router_id = 52"),
+            ("192.168.1.20/24", "192.168.1.20/25"),
+            ("\"100ms\"", "\"200ms\""),
+        ] {
+            let changed = EXAMPLE.replace(written, other);
+            assert_ne!(changed, EXAMPLE, "{written} is not in the example");
+            assert_ne!(hash(&changed), hash(EXAMPLE), "{other}");
+        }
+    }
+
+    #[test]
+    fn defaults_come_from_the_machine() {
+        let config = parse_for(
+            "[frontends]\n[vrrp.a]\ninterface='i'\nvirtual_router_id=1\naddresses='192.0.2.1/24'",
+            "",
+            &machine(),
+        );
+        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!((config.node.name.as_str(), config.balancer.threads), ("lb1", 4));
+    }
+
+    proptest! {
+        /// Whatever is done to a file, there is a configuration, or errors that can be printed.
+        #[test]
+        fn no_text_is_too_broken_to_be_explained(
+            cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, "[\\[\\]{}=\"'a-c,.#\n\r\t é5-]{0,3}"), 0..6),
+        ) {
+            let mut characters: Vec<char> = EXAMPLE.chars().collect();
+            for (place, length, insertion) in cuts {
+                let start = place.index(characters.len());
+                let end = (start + length).min(characters.len());
+                characters.splice(start..end, insertion.chars());
+                prop_assume!(!characters.is_empty());
+            }
+            let text: String = characters.into_iter().collect();
+            if let Err(errors) = parse_for(&text, "test", &machine()) {
+                prop_assert!(errors.iter().len() > 0);
+                prop_assert!(errors.render(true).contains("test"));
+            }
+        }
+
+        #[test]
+        fn nor_is_any_noise(text in "\\PC{0,60}|[\\[\\]{}=\"'a-c,.#\n\r\t 5-]{0,60}") {
+            if let Err(errors) = parse_for(&text, "test", &machine()) {
+                prop_assert!(errors.to_string().contains("test"));
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! filled in. What a person writes is in `file.rs`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -295,4 +296,14 @@ pub enum ServerAddress {
         /// TCP port.
         port: u16,
     },
+}
+
+/// As it was written.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }

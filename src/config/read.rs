@@ -1,4 +1,4 @@
-//! From text to what is written, with every syntax error, unknown key and unacceptable value on the way.
+//! From TOML to what is written, with every unknown key and unacceptable value on the way.
 //!
 //! serde stops at the first error. So the value it stopped at is taken out of the tree, and the rest is read again,
 //! until nothing is left to complain about.
@@ -21,20 +21,15 @@ pub(super) struct Reading<'a> {
     /// Paths of what had to be taken out: they are there, though not in `file`.
     pub(super) refused: Vec<String>,
     pub(super) problems: Vec<Diagnostic>,
-    /// Parts of the text were not understood, so what seems to be missing may be there.
-    pub(super) has_syntax_errors: bool,
 }
 
+/// `text` is TOML.
 pub(super) fn read(text: &str) -> Reading<'_> {
-    let (tree, syntax_errors) = DeTable::parse_recoverable(text);
+    let (tree, _) = DeTable::parse_recoverable(text);
     let tree = Tree(tree);
-    let mut problems: Vec<Diagnostic> = syntax_errors.iter().map(|error| syntax_problem(text, error)).collect();
-    let has_syntax_errors = !problems.is_empty();
-    let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-    let broken_lines: Vec<usize> = problems.iter().map(|problem| line(problem.span.start)).collect();
-
     let mut readable = tree.clone();
     let mut refused = Vec::new();
+    let mut problems: Vec<Diagnostic> = Vec::new();
     let file = loop {
         let error = match File::deserialize(ValueDeserializer::from(readable.value())) {
             Ok(file) => break file,
@@ -42,16 +37,18 @@ pub(super) fn read(text: &str) -> Reading<'_> {
         };
         let span = error.span().unwrap_or_default();
         let steps = readable.steps_to(&span).unwrap_or_default();
-        let path = tree.path_of(&span);
-        if !broken_lines.contains(&line(span.start)) {
-            problems.push(value_problem(&error, span, path.clone(), &steps));
+        let mut problem = value_problem(&error, span.clone(), tree.path_of(&span), &steps);
+        // A list of tables has the place of its first table: that one went before, but it was the list that was meant.
+        if problems.pop_if(|last| last.span == span && last.message == problem.message).is_some() {
+            problem.path = path(&steps);
         }
-        refused.push(path);
+        refused.push(problem.path.clone());
+        problems.push(problem);
         if !readable.remove(&steps) {
             break File::default();
         }
     };
-    Reading { file, tree, refused, problems, has_syntax_errors }
+    Reading { file, tree, refused, problems }
 }
 
 /// The text as tables and values with their places.
@@ -77,19 +74,7 @@ impl<'a> Tree<'a> {
 
     /// The path of the key or value at this place.
     pub(super) fn path_of(&self, span: &Range<usize>) -> String {
-        let mut path = String::new();
-        for step in self.steps_to(span).unwrap_or_default() {
-            match step {
-                Step::Index(index) => path.push_str(&format!("[{index}]")),
-                Step::Key(key) => {
-                    let dot = if path.is_empty() { "" } else { "." };
-                    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-                    let key = if key.bytes().all(is_bare) { key } else { format!("{key:?}") };
-                    path.push_str(&format!("{dot}{key}"));
-                }
-            }
-        }
-        path
+        path(&self.steps_to(span).unwrap_or_default())
     }
 
     fn value(&self) -> Spanned<DeValue<'a>> {
@@ -104,6 +89,23 @@ impl<'a> Tree<'a> {
     fn remove(&mut self, steps: &[Step]) -> bool {
         remove_from_table(self.0.get_mut(), steps)
     }
+}
+
+/// As people write it: `backends.app.servers[1].weight`.
+fn path(steps: &[Step]) -> String {
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+            Step::Key(key) => {
+                let dot = if path.is_empty() { "" } else { "." };
+                let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+                let is_bare = !key.is_empty() && key.bytes().all(is_bare);
+                path.push_str(&if is_bare { format!("{dot}{key}") } else { format!("{dot}{key:?}") });
+            }
+        }
+    }
+    path
 }
 
 fn remove_from_table(table: &mut DeTable<'_>, steps: &[Step]) -> bool {
@@ -148,18 +150,6 @@ fn steps_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     inside.or_else(|| (value.span() == *span).then(Vec::new))
 }
 
-fn syntax_problem(text: &str, error: &toml::de::Error) -> Diagnostic {
-    let (message, found) = error.message().split_once(", ").unwrap_or((error.message(), ""));
-    Diagnostic {
-        path: String::new(),
-        message: message.to_owned(),
-        found: found.to_owned(),
-        hint: None,
-        span: error.span().unwrap_or(text.len()..text.len()),
-        other: None,
-    }
-}
-
 /// Turns serde's sentence into ours.
 fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, steps: &[Step]) -> Diagnostic {
     let (sentence, hint) =
@@ -178,7 +168,7 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
         let found = match found {
             "map" => "a table",
             "sequence" => "a list",
-            other => other,
+            other => other.trim_end_matches(" as i128"),
         };
         let accepted = match accepted {
             "a map" => "a table",
@@ -194,7 +184,7 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
         }
         let known: Vec<&str> = sentence.split('`').skip(3).step_by(2).collect();
         let found = nearest(key, known.iter().copied()).map(|known| format!("did you mean `{known}`?"));
-        let accepted = (!known.is_empty()).then(|| format!("known here are {}", known.join(", ")));
+        let accepted = (!known.is_empty()).then(|| format!("accepted here: {}", known.join(", ")));
         return problem("unknown key".to_owned(), found.unwrap_or_default(), accepted);
     }
     problem(sentence.to_owned(), String::new(), hint.map(str::to_owned))

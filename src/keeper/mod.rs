@@ -108,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             let settings = peering::Settings {
                 node: config.node.name.clone(),
                 peers: peering.peers.clone(),
-                key: peering::Key::new(*key.as_bytes()),
+                key,
                 config_hash: config.hash.clone(),
                 source: peering.listen.ip(),
                 first_descriptor: first_high + GUARD_DESCRIPTORS,
@@ -184,7 +184,12 @@ impl Keeper {
                 change = self.balancer.next() => match change {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
-                    Change::Lost(reason) => self.decide_eligibility(&format!("its balancer is lost: {reason}")),
+                    Change::Lost(reason) => {
+                        self.decide_eligibility(&format!("its balancer is lost: {reason}"));
+                        if self.is_eligible {
+                            tracing::warn!("no peer could take over: the addresses stay here");
+                        }
+                    }
                     Change::Servers => {}
                 },
                 event = next_event(&mut self.peering) => {

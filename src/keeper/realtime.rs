@@ -46,13 +46,15 @@ fn schedule() -> Result<(), Errno> {
 /// Whether one applies is found by trying under a limit that this process exceeds already.
 fn lock_memory() -> Result<(), Errno> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-    let tight = if hard == libc::RLIM_INFINITY { hard } else { 0 };
-    setrlimit(Resource::RLIMIT_MEMLOCK, tight, hard)?;
+    let is_limited = hard != libc::RLIM_INFINITY;
+    setrlimit(Resource::RLIMIT_MEMLOCK, if is_limited { 0 } else { hard }, hard)?;
     // Without "on fault" the address space that the allocator keeps in reserve would become memory.
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     let locked = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault);
-    // A limit is of no use to a process that is exempt from it, but what it starts inherits it.
-    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    if is_limited {
+        // Of no use to a process that is exempt from it, but what it starts inherits it.
+        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    }
     locked?;
     load_program()
 }

@@ -21,6 +21,7 @@ pub mod network;
 pub mod node;
 pub mod outage;
 pub mod pair;
+mod priority;
 pub mod show;
 pub mod terminal;
 #[cfg(test)]

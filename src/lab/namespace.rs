@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use super::error::{Context, Result};
 use super::netlink;
+use super::priority::{before_ordinary_threads, first_among_ordinary_threads};
 
 /// A network namespace.
 pub struct Namespace {
@@ -45,6 +46,7 @@ impl Namespace {
             let descriptor = unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(io::Error::from)
                 .and_then(|()| File::open("/proc/thread-self/ns/net"));
+            first_among_ordinary_threads();
             let alive = descriptor.is_ok() && made.send(descriptor).is_ok();
             while alive && let Ok((mut command, reply)) = births.recv() {
                 let _ = reply.send(command.spawn());
@@ -84,7 +86,7 @@ impl Namespace {
         .context(|| format!("cannot enter the namespace {}", self.name))
     }
 
-    /// Runs `work` on a thread of its own inside.
+    /// Runs `work` on a thread of its own inside, which comes before what else this machine does.
     pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
         let descriptor = Arc::clone(&self.descriptor);
         let (entered, wait) = mpsc::channel();
@@ -93,6 +95,7 @@ impl Namespace {
             let inside = outcome.is_ok();
             // A thread that could not enter must not touch the network it was started from.
             if entered.send(outcome).is_ok() && inside {
+                before_ordinary_threads();
                 work();
             }
         })

@@ -76,6 +76,8 @@ pub struct Outage {
     pub slow: usize,
     /// All of them.
     pub attempts: usize,
+    /// What the slowest of them took.
+    pub longest: Duration,
 }
 
 /// Looks at the attempts that were not over at `since` already; in the order of their starts.
@@ -94,7 +96,25 @@ pub fn outage(attempts: &[Attempt], since: Instant) -> Outage {
         }
         _ => Duration::ZERO,
     };
-    Outage { duration, failed, slow, attempts: attempts.len() }
+    let longest = attempts.iter().map(|attempt| attempt.took).max().unwrap_or_default();
+    Outage { duration, failed, slow, attempts: attempts.len(), longest }
+}
+
+/// The attempts that were not good, for people; the first few.
+pub fn describe(attempts: &[Attempt], since: Instant) -> String {
+    let line = |attempt: &Attempt| {
+        let start = if attempt.start < since { -ms(since - attempt.start) } else { ms(attempt.start - since) };
+        let outcome = match &attempt.outcome {
+            Ok(answer) => format!("answered by {} through {}", answer.server, answer.node),
+            Err(failure) => failure.to_string(),
+        };
+        format!("  {start:>8.1} ms  an attempt begins: {outcome} after {:.1} ms\n", ms(attempt.took))
+    };
+    attempts.iter().filter(|attempt| !attempt.is_good()).take(20).map(line).collect()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
@@ -119,21 +139,24 @@ mod tests {
     #[test]
     fn without_a_bad_attempt_there_is_none() {
         let begin = Instant::now();
-        assert_eq!(outage(&attempts(begin, &[1, 50, 1]), begin), Outage { attempts: 3, ..Outage::default() });
+        assert_eq!(
+            outage(&attempts(begin, &[1, 50, 1]), begin),
+            Outage { attempts: 3, longest: ms(50), ..Outage::default() }
+        );
     }
 
     #[test]
     fn a_single_bad_attempt_is_an_outage_until_the_next() {
         let begin = Instant::now();
         let seen = outage(&attempts(begin, &[1, 0, 1, 1]), begin);
-        assert_eq!(seen, Outage { duration: ms(2), failed: 1, slow: 0, attempts: 4 });
+        assert_eq!(seen, Outage { duration: ms(2), failed: 1, slow: 0, attempts: 4, longest: ms(1) });
     }
 
     #[test]
     fn good_attempts_in_between_do_not_shorten_it() {
         let begin = Instant::now();
         let seen = outage(&attempts(begin, &[1, 0, 1, 1, 51, 1]), begin);
-        assert_eq!(seen, Outage { duration: ms(8), failed: 1, slow: 1, attempts: 6 });
+        assert_eq!(seen, Outage { duration: ms(8), failed: 1, slow: 1, attempts: 6, longest: ms(51) });
     }
 
     #[test]

@@ -55,11 +55,12 @@ fn line(report: &Report, interval: Duration, within: bool) -> String {
     let ms = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
     let outage = &report.outage;
     format!(
-        "{:>12}{:>12}  {}{} of {} requests failed",
+        "{:>12}{:>12}  {}of {} requests {} failed, {} took over 50 ms",
         ms(outage.duration),
         ms(report.fault.limit(interval)),
         if within { "" } else { "TOO LONG, " },
+        outage.attempts,
         outage.failed,
-        outage.attempts
+        outage.slow
     )
 }

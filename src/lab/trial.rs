@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 use super::fault::{Fault, Struck};
-use super::outage::Outage;
+use super::outage::{Outage, describe, outage};
 use super::pair::Pair;
 
 /// Longest wait for a pair to become ready.
@@ -34,16 +34,18 @@ pub struct Report {
     pub fault: Fault,
     /// The node it was done to.
     pub victim: usize,
-    /// As clients saw it.
+    /// As clients saw it, until all had gone well for a while.
     pub outage: Outage,
+    /// What went wrong after that: on a machine that has other things to do, a few slow attempts.
+    pub after: Outage,
     /// Longest time that nobody held the floating IP.
     pub without_owner: Duration,
     /// Longest time that both held it.
     pub with_two_owners: Duration,
     /// From the fault until exactly one node held it for the rest of the time.
     pub settled: Option<Duration>,
-    /// What became of the floating IP, for people.
-    pub owners: String,
+    /// What became of the floating IP and the attempts that were not good, for people.
+    pub story: String,
 }
 
 impl Trial {
@@ -85,6 +87,7 @@ impl Trial {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        let over = Instant::now();
         std::thread::sleep((at + self.observe).saturating_duration_since(Instant::now()));
         let until = Instant::now();
         // An attempt from the middle of the outage may still hang.
@@ -92,14 +95,17 @@ impl Trial {
             std::thread::sleep(Duration::from_millis(5));
         }
         let history = pair.watch.history();
+        let attempts = pair.prober.attempts(at);
+        let (during, after) = attempts.split_at(attempts.partition_point(|attempt| attempt.start < over));
         Ok(Report {
             fault: self.fault,
             victim,
-            outage: pair.prober.outage(at),
+            outage: outage(during, at),
+            after: outage(after, at),
             without_owner: history.longest_without_owner(at, until),
             with_two_owners: history.longest_with_two_owners(at, until),
             settled: history.settled_after(at, until),
-            owners: history.describe(at),
+            story: history.describe(at) + &describe(&attempts, at),
         })
     }
 }

@@ -27,6 +27,22 @@ pub fn halves(stream: UnixStream) -> (Sender, Receiver) {
     (Sender { stream: stream.clone() }, Receiver { stream, bytes: Vec::new(), descriptors: VecDeque::new() })
 }
 
+/// Puts the socket of both halves on another descriptor (design rule 1: a high number is closed first).
+///
+/// # Errors
+/// When the socket cannot be watched there.
+pub fn renumber(
+    sender: Sender,
+    mut receiver: Receiver,
+    renumber: impl FnOnce(OwnedFd) -> OwnedFd,
+) -> io::Result<(Sender, Receiver)> {
+    drop(sender);
+    let stream = Arc::into_inner(receiver.stream).ok_or(io::ErrorKind::ResourceBusy)?;
+    let moved = renumber(stream.into_std()?.into());
+    receiver.stream = Arc::new(UnixStream::from_std(moved.into())?);
+    Ok((Sender { stream: receiver.stream.clone() }, receiver))
+}
+
 /// Sends messages.
 pub struct Sender {
     stream: Arc<UnixStream>,

@@ -88,12 +88,11 @@ pub enum Action {
         /// 0: we let go.
         priority: u8,
     },
-    /// Add every address, or refresh its lease; answered by [`Event::AddressesTaken`] or [`Event::AddressRefused`].
+    /// Add every address, or refresh its lease, unless by then it is later than
+    /// [`Election::replaceable_at`](super::Election::replaceable_at); answered by [`Event::AddressesTaken`] or [`Event::AddressRefused`].
     Lease {
         /// `valid_lft`, in whole seconds.
         seconds: u32,
-        /// Not to be carried out later than this: by then we may have been replaced.
-        not_after: Time,
     },
     /// Remove every address.
     RemoveAddresses,

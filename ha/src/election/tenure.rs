@@ -75,7 +75,7 @@ impl Tenure {
     }
 
     pub(super) fn lease_action(&self) -> Action {
-        Action::Lease { seconds: lease_seconds(self.interval), not_after: self.replaceable_at() }
+        Action::Lease { seconds: lease_seconds(self.interval) }
     }
 
     /// The kernel has taken the addresses. If that is news to the segment, it is told.

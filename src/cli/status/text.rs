@@ -172,6 +172,19 @@ impl Text {
         for peer in &pair.peers {
             self.could_take_over(&peer.name, &peer.status);
         }
+        for peer in pair.peers.iter().filter(|peer| peer.connected) {
+            let too = |own: &&RouterStatus| {
+                active(&peer.status).any(|router| router.virtual_router_id == own.virtual_router_id)
+            };
+            for router in active(&pair.node).filter(too) {
+                let both = self.paint("are both active", Colour::Bad);
+                let (own, name) = (&pair.node.node, &peer.name);
+                self.line(format!(
+                    "takeover: {own} and {name} {both} on {}: no advert passes between them",
+                    router.name
+                ));
+            }
+        }
         for peer in &pair.peers {
             let (own, name) = (&pair.node.node, &peer.name);
             let verdict = match (peer.connected, peer.config_matches) {
@@ -231,6 +244,10 @@ impl Cell {
     fn width(&self) -> usize {
         self.text.chars().count()
     }
+}
+
+fn active(node: &NodeStatus) -> impl Iterator<Item = &RouterStatus> {
+    node.vrrp.iter().filter(|router| router.state == State::Active)
 }
 
 fn servers_of(node: &NodeStatus) -> impl Iterator<Item = (&str, &ServerStatus)> {
@@ -380,6 +397,17 @@ configuration: the same on lb1 and lb2
         assert!(text.contains("lb1 could not take over now: virtual router main: eth1 has no carrier\n"), "{text}");
         assert!(text.contains("takeover: lb2 could take over now\n"), "{text}");
         assert!(text.contains("configuration: differs between lb1 and lb2"), "{text}");
+    }
+
+    #[test]
+    fn two_active_nodes() {
+        let mut pair = pair();
+        pair.peers[0].status.vrrp[0].state = State::Active;
+        let text = text(&pair);
+        assert!(
+            text.contains("takeover: lb1 and lb2 are both active on main: no advert passes between them\n"),
+            "{text}"
+        );
     }
 
     #[test]

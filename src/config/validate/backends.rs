@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{Checker, into_file_order, plain};
-use crate::config::file::{self, Named};
+use super::{Checker, into_file_order, plain, timeout};
+use crate::config::file::{self, Named, Table};
 use crate::config::model::{
     Backend, Balance, CookieMode, CookiePersistence, HealthCheck, Probe, Server, ServerAddress, ServerTimeouts,
 };
@@ -36,16 +36,18 @@ impl Checker<'_> {
         virtual_addresses: &[IpAddr],
     ) -> Option<Backend> {
         let cookie = written.cookie.map(|cookie| self.cookie(cookie));
-        let health = self.health(written.health);
+        let health = self.health(written.health.0);
         if written.servers.is_empty() {
-            self.missing(&name.span(), "servers", "at least one `[[backends.NAME.servers]]`");
+            let accepted = format!("at least one `[[{}.servers]]`", self.tree.path_of(&name.span()));
+            self.missing(&name.span(), "servers", &accepted);
         }
         let servers = self.servers(written.servers, virtual_addresses);
+        let own = written.timeouts.0;
         let timeouts = ServerTimeouts {
-            connect: plain(written.timeouts.connect.or(defaults.connect.clone())).unwrap_or(Duration::from_secs(5)),
-            server: plain(written.timeouts.server.or(defaults.server.clone())).unwrap_or(Duration::from_secs(50)),
-            queue: plain(written.timeouts.queue.or(defaults.queue.clone())).unwrap_or(Duration::from_secs(5)),
-            tunnel: plain(written.timeouts.tunnel.or(defaults.tunnel.clone())).unwrap_or(Duration::from_secs(3600)),
+            connect: timeout(own.connect.as_ref(), &defaults.connect, 5),
+            server: timeout(own.server.as_ref(), &defaults.server, 50),
+            queue: timeout(own.queue.as_ref(), &defaults.queue, 5),
+            tunnel: timeout(own.tunnel.as_ref(), &defaults.tunnel, 3600),
         };
         Some(Backend {
             name: name.into_inner(),
@@ -62,9 +64,9 @@ impl Checker<'_> {
         })
     }
 
-    fn cookie(&mut self, written: Spanned<file::Cookie>) -> Option<CookiePersistence> {
+    fn cookie(&mut self, written: Spanned<Table<file::Cookie>>) -> Option<CookiePersistence> {
         let place = written.span();
-        let written = written.into_inner();
+        let Table(written) = written.into_inner();
         let name = self.required(written.name, &place, "name", Token::ACCEPTED);
         let mode = self.required(written.mode, &place, "mode", CookieMode::ACCEPTED);
         Some(CookiePersistence { name: name?.0.0, mode: mode?.0 })
@@ -103,24 +105,29 @@ impl Checker<'_> {
         ranges
     }
 
-    fn servers(&mut self, written: Vec<Spanned<file::Server>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {
+    fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {
         let mut names: Vec<(String, Range<usize>)> = Vec::new();
         let mut cookies: Vec<(String, Range<usize>)> = Vec::new();
         let mut servers = Vec::new();
         for server in written {
             let place = server.span();
-            let server = server.into_inner();
+            let Table(server) = server.into_inner();
             let name = self.required(server.name, &place, "name", "a name, unique in its backend");
             let address = self.required(server.address, &place, "address", ServerAddress::ACCEPTED);
             let Some(name) = name else { continue };
             let name_span = name.span();
             let name = name.into_inner().0.0;
-            self.unique(&mut names, &name, &name_span, "every server of a backend has its own name");
+            let own_name = self.unique(&mut names, &name, &name_span, "every server of a backend has its own name");
 
+            let cookie_message = match server.cookie {
+                Some(_) => "every server of a backend has its own cookie",
+                None => "a server without `cookie` uses its name, but every server has its own",
+            };
+            let is_another = own_name || server.cookie.is_some();
             let cookie_span = server.cookie.as_ref().map_or(name_span, Spanned::span);
             let cookie = server.cookie.map_or_else(|| name.clone(), |cookie| cookie.into_inner().0.0);
-            if names.len() > cookies.len() {
-                self.unique(&mut cookies, &cookie, &cookie_span, "every server of a backend has its own cookie");
+            if is_another {
+                self.unique(&mut cookies, &cookie, &cookie_span, cookie_message);
             }
             let Some(address) = plain(address) else { continue };
             let source = server.source.and_then(|source| {
@@ -145,13 +152,20 @@ impl Checker<'_> {
         servers
     }
 
-    fn unique(&mut self, seen: &mut Vec<(String, Range<usize>)>, value: &str, span: &Range<usize>, message: &str) {
-        match seen.iter().find(|(other, _)| other == value) {
-            Some((_, first)) => {
-                let first = first.clone();
-                self.conflict(span.clone(), message, "is taken", first, "first here");
-            }
+    /// Whether nobody has it yet.
+    fn unique(
+        &mut self,
+        seen: &mut Vec<(String, Range<usize>)>,
+        value: &str,
+        span: &Range<usize>,
+        message: &str,
+    ) -> bool {
+        let first = seen.iter().find(|(other, _)| other == value).map(|(_, first)| first.clone());
+        let is_new = first.is_none();
+        match first {
+            Some(first) => self.conflict(span.clone(), message, "is taken", first, "first here"),
             None => seen.push((value.to_owned(), span.clone())),
         }
+        is_new
     }
 }

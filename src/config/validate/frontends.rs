@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{Checker, in_file_order, into_file_order, plain};
-use crate::config::file::{self, Named};
+use super::{Checker, in_file_order, into_file_order, plain, timeout};
+use crate::config::file::{self, Named, Table};
 use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, Route};
 use crate::config::nearest::nearest;
 use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
@@ -43,16 +42,12 @@ impl Checker<'_> {
         }
         let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
         let routes = written.routes.into_iter().filter_map(|route| self.route(route)).collect();
+        let own = written.timeouts.0;
+        let (http_request, http_keep_alive) = (own.http_request.as_ref(), own.http_keep_alive.as_ref());
         let timeouts = ClientTimeouts {
-            client: plain(written.timeouts.client.or(defaults.client.clone())).unwrap_or(Duration::from_secs(50)),
-            http_request: plain(
-                written.timeouts.http_request.map(Spanned::into_inner).or(defaults.http_request.clone()),
-            )
-            .unwrap_or(Duration::from_secs(10)),
-            http_keep_alive: plain(
-                written.timeouts.http_keep_alive.map(Spanned::into_inner).or(defaults.http_keep_alive.clone()),
-            )
-            .unwrap_or(Duration::from_secs(10)),
+            client: timeout(own.client.as_ref(), &defaults.client, 50),
+            http_request: timeout(http_request.map(Spanned::get_ref), &defaults.http_request, 10),
+            http_keep_alive: timeout(http_keep_alive.map(Spanned::get_ref), &defaults.http_keep_alive, 10),
         };
         Some(Frontend {
             name: name.into_inner(),
@@ -68,14 +63,14 @@ impl Checker<'_> {
     fn http_keys_in_tcp(&mut self, written: &file::Frontend) {
         let places = [
             written.forwarded_for.as_ref().map(Spanned::span),
-            written.timeouts.http_request.as_ref().map(Spanned::span),
-            written.timeouts.http_keep_alive.as_ref().map(Spanned::span),
+            written.timeouts.0.http_request.as_ref().map(Spanned::span),
+            written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
             written.routes.first().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
-            let problem =
-                self.problem(place, "only a frontend of mode \"http\" can do this", "this one has mode \"tcp\"");
-            problem.hint = Some("remove it, or set `mode = \"http\"`".to_owned());
+            let message = "only a frontend of mode \"http\" can do this";
+            let hint = "remove it, or set `mode = \"http\"`";
+            self.problem_with_hint(place, message, "this one has mode \"tcp\"", hint);
         }
     }
 
@@ -98,11 +93,9 @@ impl Checker<'_> {
                 continue;
             };
             match bound.iter().find(|(other, _)| overlap(*other, address)) {
-                Some((other, first)) => {
-                    let label = if *other == address { "first here" } else { "this one listens on every address" };
-                    let label = if address.ip().is_unspecified() && *other != address { "first here" } else { label };
+                Some((_, first)) => {
                     let first = first.clone();
-                    self.conflict(span, "two frontends cannot listen on the same port", "is in use", first, label);
+                    self.conflict(span, "a port is listened on once", "is in use", first, "by this one");
                 }
                 None => bound.push((address, span)),
             }
@@ -111,17 +104,15 @@ impl Checker<'_> {
         Some(binds)
     }
 
-    fn route(&mut self, written: Spanned<file::Route>) -> Option<Route> {
+    fn route(&mut self, written: Spanned<Table<file::Route>>) -> Option<Route> {
         let place = written.span();
-        let file::Route { host, path_prefix, path_suffix, path, backend } = written.into_inner();
+        let Table(file::Route { host, path_prefix, path_suffix, path, backend }) = written.into_inner();
         let keys = ["host", "path_prefix", "path_suffix", "path"];
         let is_written = host.is_some() || path_prefix.is_some() || path_suffix.is_some() || path.is_some();
         if !is_written && !keys.iter().any(|key| self.is_refused(&place, key)) {
-            let problem = self.problem(place.clone(), "a route has at least one condition", "this one has none");
-            problem.hint = Some(
-                "add `host`, `path`, `path_prefix` or `path_suffix`; what no route matches goes to `default_backend`"
-                    .to_owned(),
-            );
+            let hint =
+                "add `host`, `path`, `path_prefix` or `path_suffix`; what no route matches goes to `default_backend`";
+            self.problem_with_hint(place.clone(), "a route has at least one condition", "this one has none", hint);
         }
         let backend = self.required(backend, &place, "backend", "the name of a backend");
         Some(Route {
@@ -149,23 +140,27 @@ impl Checker<'_> {
         let index = names.iter().position(|name| name.get_ref() == reference.get_ref());
         if index.is_none() {
             let name = reference.get_ref();
-            let meant = nearest(name, names.iter().map(|name| name.get_ref().as_str()));
-            let hint = meant.map_or_else(
-                || format!("add a table `[backends.{name}]`"),
-                |meant| format!("did you mean \"{meant}\"?"),
+            let hint = match nearest(name, names.iter().map(|name| name.get_ref().as_str())) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => format!("add a table `[backends.{}]`", name.escape_debug()),
+            };
+            self.problem_with_hint(
+                reference.span(),
+                "expected the name of a backend",
+                "there is no such backend",
+                hint,
             );
-            self.problem(reference.span(), "expected the name of a backend", "there is no such backend").hint =
-                Some(hint);
         }
         index.map(BackendIndex)
     }
 
     /// What a backend has that the mode of a frontend cannot do.
     pub(super) fn conflicts_of_backends(&mut self, frontends: &Named<file::Frontend>, backends: &Named<file::Backend>) {
-        for (_, frontend) in in_file_order(frontends) {
+        for (_, Table(frontend)) in in_file_order(frontends) {
             let is_tcp = frontend.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Tcp);
             let Some(reference) = frontend.default_backend.as_ref().filter(|_| is_tcp) else { continue };
-            let Some((_, backend)) = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref()) else {
+            let Some((_, Table(backend))) = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref())
+            else {
                 continue;
             };
             if let Some(cookie) = &backend.cookie {

@@ -4,14 +4,16 @@ mod backends;
 mod frontends;
 mod vrrp;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 
 use super::diagnostic::Diagnostic;
-use super::file::{self, Named};
+use super::file::{self, Named, Table};
 use super::model::{AccessLog, Balancer, Config, LogLevel, Node, Peering, Process};
 use super::read::{Reading, Tree};
 use super::value::{FromText, Text, is_name};
@@ -19,10 +21,7 @@ use super::{Machine, hash};
 
 /// A configuration, or what is wrong with it.
 pub(super) fn validate(reading: Reading<'_>, machine: &Machine) -> Result<Config, Vec<Diagnostic>> {
-    let Reading { file, tree, refused, problems, has_syntax_errors } = reading;
-    if has_syntax_errors {
-        return Err(problems);
-    }
+    let Reading { file, tree, refused, problems } = reading;
     let mut checker = Checker { tree, refused, problems };
     let config = checker.config(file, machine);
     match config {
@@ -39,27 +38,29 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn config(&mut self, file: file::File, machine: &Machine) -> Option<Config> {
-        if self.tree.names("frontends").is_empty() && self.tree.names("vrrp").is_empty() {
-            let problem = self.problem(0..0, "there is nothing to run", "");
-            problem.hint = Some("a file has at least one frontend or one virtual router".to_owned());
+        let file::File { node, process, log, timeouts, frontends, backends, vrrp, peering } = file;
+        let (Table(node), Table(process), Table(log), Table(timeouts)) = (node, process, log, timeouts);
+        if self.problems.is_empty() && frontends.is_empty() && vrrp.is_empty() {
+            let hint = "a configuration has at least one frontend or one virtual router";
+            self.problem_with_hint(0..0, "there is nothing to run", "", hint);
         }
-        let virtual_routers = self.virtual_routers(file.vrrp);
+        let virtual_routers = self.virtual_routers(vrrp);
         let virtual_addresses: Vec<IpAddr> = virtual_routers
             .iter()
             .flat_map(|router| router.addresses.iter().map(|virtual_address| virtual_address.address.into()))
             .collect();
-        self.conflicts_of_backends(&file.frontends, &file.backends);
-        let frontends = self.frontends(file.frontends, &file.timeouts);
-        let backends = self.backends(file.backends, &file.timeouts, &virtual_addresses);
+        self.conflicts_of_backends(&frontends, &backends);
+        let frontends = self.frontends(frontends, &timeouts);
+        let backends = self.backends(backends, &timeouts, &virtual_addresses);
 
-        let name = file.node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
-        let peering = file.peering.and_then(|peering| self.peering(peering, &name));
-        let control_socket = file.node.control_socket.and_then(|path| self.socket_path(path));
+        let name = node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
+        let peering = peering.and_then(|peering| self.peering(peering, &name));
+        let control_socket = node.control_socket.and_then(|path| self.socket_path(path));
         let balancer = Balancer {
             node: name.clone(),
-            threads: file.process.threads.map_or(machine.cores, |threads| threads.0 as usize),
-            max_connections: file.process.max_connections.map_or(20_000, |connections| connections.0 as usize),
-            access_log: plain(file.log.format).unwrap_or(AccessLog::HttpLog),
+            threads: process.threads.map_or(machine.cores, |threads| threads.0 as usize),
+            max_connections: process.max_connections.map_or(20_000, |connections| connections.0 as usize),
+            access_log: plain(log.format).unwrap_or(AccessLog::HttpLog),
             frontends,
             backends,
         };
@@ -67,12 +68,12 @@ impl Checker<'_> {
         Some(Config {
             node: Node { name, control_socket: control_socket.unwrap_or_else(|| super::DEFAULT_CONTROL_SOCKET.into()) },
             process: Process {
-                user: plain(file.process.user).map(|user| user.0),
-                group: plain(file.process.group).map(|group| group.0),
-                chroot: plain(file.process.chroot),
+                user: plain(process.user).map(|user| user.0),
+                group: plain(process.group).map(|group| group.0),
+                chroot: plain(process.chroot),
             },
             balancer,
-            log_level: plain(file.log.level).unwrap_or(LogLevel::Info),
+            log_level: plain(log.level).unwrap_or(LogLevel::Info),
             virtual_routers,
             peering,
             hash,
@@ -91,9 +92,9 @@ impl Checker<'_> {
         Some(path)
     }
 
-    fn peering(&mut self, written: Spanned<file::Peering>, node: &str) -> Option<Peering> {
+    fn peering(&mut self, written: Spanned<Table<file::Peering>>, node: &str) -> Option<Peering> {
         let place = written.span();
-        let written = written.into_inner();
+        let Table(written) = written.into_inner();
         let listen = self.required(written.listen, &place, "listen", SocketAddr::ACCEPTED);
         let listen_address = listen.as_ref().map(|listen| listen.get_ref().0);
         if written.peers.is_empty() {
@@ -103,8 +104,8 @@ impl Checker<'_> {
         for (name, address) in in_file_order(&written.peers) {
             self.name(name);
             if name.get_ref() == node {
-                let problem = self.problem(name.span(), "a peer is another node", "this node has this name");
-                problem.hint = Some("leave it out, or set another `node.name`".to_owned());
+                let hint = "leave it out, or give this node another name in `node.name`";
+                self.problem_with_hint(name.span(), "a peer is another node", "this node has this name", hint);
             }
             let span = address.span();
             let address = address.get_ref().0;
@@ -163,23 +164,28 @@ impl Checker<'_> {
         self.refused.iter().any(|refused| is_under(refused) == Some(true))
     }
 
-    fn conflict(
-        &mut self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        found: impl Into<String>,
-        other: Range<usize>,
-        label: &str,
-    ) {
-        self.problem(span, message, found).other = Some((other, label.to_owned()));
+    /// Two places contradict each other.
+    fn conflict(&mut self, span: Range<usize>, message: &str, found: &str, other: Range<usize>, label: &str) {
+        let path = self.tree.path_of(&span);
+        let other = Some((other, label.to_owned()));
+        self.problems.push(Diagnostic { path, message: message.into(), found: found.into(), hint: None, span, other });
     }
 
-    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, found: impl Into<String>) -> &mut Diagnostic {
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, found: impl Into<String>) {
         let path = self.tree.path_of(&span);
-        let (message, found) = (message.into(), found.into());
-        self.problems.push(Diagnostic { path, message, found, hint: None, span, other: None });
-        let last = self.problems.len() - 1;
-        &mut self.problems[last]
+        self.problems.push(Diagnostic {
+            path,
+            message: message.into(),
+            found: found.into(),
+            hint: None,
+            span,
+            other: None,
+        });
+    }
+
+    fn problem_with_hint(&mut self, span: Range<usize>, message: &str, found: &str, hint: impl Into<String>) {
+        let (path, hint) = (self.tree.path_of(&span), Some(hint.into()));
+        self.problems.push(Diagnostic { path, message: message.into(), found: found.into(), hint, span, other: None });
     }
 }
 
@@ -188,15 +194,20 @@ fn plain<T>(value: Option<Text<T>>) -> Option<T> {
     value.map(|text| text.0)
 }
 
+/// A table's own, the file's, or the default in seconds.
+fn timeout(own: Option<&Text<Duration>>, file: &Option<Text<Duration>>, default: u64) -> Duration {
+    own.or(file.as_ref()).map_or(Duration::from_secs(default), |written| written.0)
+}
+
 /// The map has them by name.
-fn in_file_order<T>(named: &Named<T>) -> Vec<(&Spanned<String>, &T)> {
+fn in_file_order<T>(named: &BTreeMap<Spanned<String>, T>) -> Vec<(&Spanned<String>, &T)> {
     let mut list: Vec<_> = named.iter().collect();
     list.sort_by_key(|(name, _)| name.span().start);
     list
 }
 
 fn into_file_order<T>(named: Named<T>) -> Vec<(Spanned<String>, T)> {
-    let mut list: Vec<_> = named.into_iter().collect();
+    let mut list: Vec<_> = named.into_iter().map(|(name, Table(table))| (name, table)).collect();
     list.sort_by_key(|(name, _)| name.span().start);
     list
 }

@@ -45,7 +45,7 @@ impl Checker<'_> {
                 Some((_, _, first)) => {
                     let first = first.clone();
                     let message = "every virtual router on an interface has its own VRID";
-                    self.conflict(id.span(), message, format!("is taken on {}", interface.0), first, "first here");
+                    self.conflict(id.span(), message, &format!("is taken on {}", interface.0), first, "first here");
                 }
                 None => taken.routers.push((interface.0.clone(), number, id.span())),
             }
@@ -111,11 +111,11 @@ impl Checker<'_> {
         let span = written.span();
         let interval = written.into_inner().0;
         let centisecond = Duration::from_millis(10);
-        let is_whole = interval.as_nanos() % centisecond.as_nanos() == 0;
+        let is_whole = interval.as_nanos().is_multiple_of(centisecond.as_nanos());
         if !is_whole || !(centisecond..=centisecond * 4095).contains(&interval) {
-            let problem =
-                self.problem(span, "expected \"10ms\" to \"40.95s\", in steps of 10ms", format!("found {interval:?}"));
-            problem.hint = Some("adverts carry it in centiseconds, in 12 bits".to_owned());
+            let found = format!("found {interval:?}");
+            let hint = "adverts carry it in centiseconds, in 12 bits";
+            self.problem_with_hint(span, "expected \"10ms\" to \"40.95s\", in steps of 10ms", &found, hint);
             return None;
         }
         Some(interval)

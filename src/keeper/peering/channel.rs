@@ -169,7 +169,7 @@ impl Channel {
 }
 
 fn builder(key: &Key) -> Result<Builder<'_>, ChannelError> {
-    Ok(Builder::new(PATTERN.parse()?).psk(0, key.bytes())?.prologue(PROLOGUE)?)
+    Ok(Builder::new(PATTERN.parse()?).psk(0, key.as_bytes())?.prologue(PROLOGUE)?)
 }
 
 async fn send_handshake(stream: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), ChannelError> {

@@ -26,31 +26,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use crate::config::key::Key;
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.
 const FAREWELL: Duration = Duration::from_millis(5);
-
-/// The secret that all nodes share.
-#[derive(Clone)]
-pub struct Key([u8; 32]);
-
-impl Key {
-    /// From a key file's bytes.
-    pub fn new(bytes: [u8; 32]) -> Key {
-        Key(bytes)
-    }
-
-    fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(secret)")
-    }
-}
 
 /// What the links need to know.
 #[derive(Debug, Clone)]

@@ -1,0 +1,212 @@
+//! Which packets an election hears of: valid adverts of its virtual router, from where they may come. The others are
+//! counted, and logged without a flood.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::election::{Received, Time};
+use crate::packet::{self, Advert, GROUP};
+use crate::router::VirtualRouter;
+
+/// Between two log lines about packets that are no valid adverts.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Senders whose differences are remembered.
+const SENDERS: usize = 16;
+
+/// Counters, and what was logged.
+#[derive(Debug, Default)]
+pub(crate) struct Reception {
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    logged_at: Option<Time>,
+    unlogged: u64,
+    differences: BTreeMap<Ipv4Addr, Option<Difference>>,
+}
+
+/// How a router's advert differs from our configuration; it is obeyed even so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Difference {
+    advertisement_interval: Duration,
+    addresses: Vec<Ipv4Addr>,
+}
+
+impl Reception {
+    /// What the election is to hear, if anything.
+    pub(crate) fn judge(
+        &mut self,
+        packet: &[u8],
+        router: &VirtualRouter,
+        own_address: Option<Ipv4Addr>,
+        now: Time,
+    ) -> Option<Received> {
+        // Another virtual router may speak another version: nothing of its packets is our concern.
+        if virtual_router_id(packet).is_some_and(|id| id != router.virtual_router_id.get()) {
+            return None;
+        }
+        let incoming = match packet::parse(packet) {
+            Ok(incoming) => incoming,
+            Err(invalid) => {
+                self.reject(router, source(packet), &invalid, now);
+                return None;
+            }
+        };
+        let (source, advert) = (incoming.source, incoming.advert);
+        if let Some(objection) = objection(router, own_address, source, incoming.destination) {
+            self.reject(router, Some(source), &objection, now);
+            return None;
+        }
+        self.accepted += 1;
+        self.compare(router, source, &advert);
+        let Advert { priority, advertisement_interval, .. } = advert;
+        Some(Received { source, priority, advertisement_interval })
+    }
+
+    fn reject(&mut self, router: &VirtualRouter, source: Option<Ipv4Addr>, reason: &dyn std::fmt::Display, now: Time) {
+        self.rejected += 1;
+        if self.logged_at.is_some_and(|logged_at| now < logged_at + LOG_INTERVAL) {
+            self.unlogged += 1;
+            return;
+        }
+        self.logged_at = Some(now);
+        let unlogged = std::mem::take(&mut self.unlogged);
+        let VirtualRouter { name, interface, .. } = router;
+        let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
+        warn!(router = name, interface, source, %reason, unlogged, "ignored a packet that is no advert for this virtual router");
+    }
+
+    /// Logs once what a sender is configured with that we are not.
+    fn compare(&mut self, router: &VirtualRouter, source: Ipv4Addr, advert: &Advert) {
+        let mut ours: Vec<_> = router.addresses.iter().map(|address| address.address).collect();
+        let mut theirs = advert.addresses.clone();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        let difference = (ours != theirs || router.advertisement_interval != advert.advertisement_interval)
+            .then_some(Difference { advertisement_interval: advert.advertisement_interval, addresses: theirs });
+        let known = self.differences.get(&source);
+        let is_news = known.map_or(difference.is_some(), |known| *known != difference);
+        if !is_news || (known.is_none() && self.differences.len() >= SENDERS) {
+            return;
+        }
+        let VirtualRouter { name, interface, advertisement_interval, .. } = router;
+        match &difference {
+            Some(theirs) => warn!(
+                router = name, interface, %source,
+                its_interval = ?theirs.advertisement_interval, our_interval = ?advertisement_interval,
+                its_addresses = ?theirs.addresses, our_addresses = ?ours,
+                "another router of this virtual router is configured differently; its adverts are obeyed even so"
+            ),
+            None => info!(router = name, interface, %source, "the other router is configured as this one again"),
+        }
+        self.differences.insert(source, difference);
+    }
+}
+
+/// Why an advert that is valid is not for us.
+fn objection(
+    router: &VirtualRouter,
+    own_address: Option<Ipv4Addr>,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+) -> Option<&'static str> {
+    if own_address == Some(source) {
+        return Some("it comes from our own address; is that address given twice?");
+    }
+    let peers = &router.unicast_peers;
+    if peers.is_empty() {
+        return (destination != GROUP).then_some("it was sent to this node alone, but no unicast_peers are configured");
+    }
+    (!peers.contains(&source)).then_some("its sender is none of the unicast_peers")
+}
+
+/// Of a packet that may not be valid: which virtual router it means.
+fn virtual_router_id(packet: &[u8]) -> Option<u8> {
+    let ip_header = usize::from(packet.first()? & 0x0f) * 4;
+    packet.get(ip_header + 1).copied()
+}
+
+/// Of a packet that may not be valid: who sent it.
+fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+    packet.get(12..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use super::*;
+    use crate::router::VirtualAddress;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    fn router(unicast_peers: &[Ipv4Addr]) -> VirtualRouter {
+        VirtualRouter {
+            name: "main".to_owned(),
+            interface: "eth1".to_owned(),
+            virtual_router_id: NonZeroU8::MIN,
+            priority: NonZeroU8::MIN,
+            addresses: vec![VirtualAddress { address: Ipv4Addr::new(192, 0, 2, 20), prefix_length: 24 }],
+            advertisement_interval: Duration::from_millis(100),
+            preempt: true,
+            unicast_peers: unicast_peers.to_vec(),
+        }
+    }
+
+    fn advert(virtual_router_id: NonZeroU8) -> Advert {
+        Advert {
+            virtual_router_id,
+            priority: 100,
+            advertisement_interval: Duration::from_millis(100),
+            addresses: vec![Ipv4Addr::new(192, 0, 2, 20)],
+        }
+    }
+
+    /// Accepted and rejected.
+    fn judged(router: &VirtualRouter, packet: &[u8]) -> (u64, u64) {
+        let mut reception = Reception::default();
+        let heard = reception.judge(packet, router, Some(OWN), Time(0));
+        assert_eq!(heard.is_some(), reception.accepted == 1);
+        (reception.accepted, reception.rejected)
+    }
+
+    #[test]
+    fn who_may_speak_to_whom() {
+        let stranger = Ipv4Addr::new(192, 0, 2, 9);
+        let from = |source, destination| advert(NonZeroU8::MIN).encode(source, destination);
+        for (peers, source, destination, expected) in [
+            (&[][..], PEER, GROUP, (1, 0)),
+            (&[], PEER, OWN, (0, 1)),
+            (&[], OWN, GROUP, (0, 1)),
+            (&[PEER], PEER, OWN, (1, 0)),
+            (&[PEER], PEER, GROUP, (1, 0)),
+            (&[PEER], stranger, OWN, (0, 1)),
+            (&[PEER], stranger, GROUP, (0, 1)),
+        ] {
+            assert_eq!(
+                judged(&router(peers), &from(source, destination)),
+                expected,
+                "{source} to {destination}, {peers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_virtual_router_is_neither_heard_nor_counted() {
+        let mut packet = advert(NonZeroU8::MAX).encode(PEER, GROUP);
+        assert_eq!(judged(&router(&[]), &packet), (0, 0));
+        // Of version 2.
+        packet[20] = 0x21;
+        assert_eq!(judged(&router(&[]), &packet), (0, 0));
+    }
+
+    #[test]
+    fn what_is_cut_off_anywhere_is_counted() {
+        let packet = advert(NonZeroU8::MIN).encode(PEER, GROUP);
+        for length in 0..packet.len() {
+            assert_eq!(judged(&router(&[]), &packet[..length]), (0, 1), "{length} bytes");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! From a backend to a connection: which server, from which address, and what happens when it cannot be had.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::balancer::session::{Late, Session, UnderWay};
+use crate::balancer::state::Shared;
+use crate::config::model::{BackendIndex, Server};
+use crate::status::ServerState;
+
+/// Longest pause before the server that just failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The attempts to reach a server of one backend for one request or TCP connection.
+pub struct Attempts<'session> {
+    session: &'session Session,
+    backend: BackendIndex,
+    server: usize,
+    /// Counts it at the server.
+    pub under_way: UnderWay,
+    tried: Vec<usize>,
+    /// Failed connections so far.
+    pub retries: u32,
+    /// It goes to another server than it should have.
+    pub redispatched: bool,
+}
+
+/// No connection, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// No server is up.
+    NoServer,
+    /// The last attempt was refused or failed otherwise.
+    Failed,
+    /// The last attempt took too long.
+    Timeout,
+}
+
+impl<'session> Attempts<'session> {
+    /// Takes the server that a session is kept at, where it may have it, or the backend's next one.
+    ///
+    /// # Errors
+    /// When no server is up.
+    pub fn begin(session: &'session Session, backend: BackendIndex, kept: Option<usize>) -> Result<Self, Unreachable> {
+        let worker = &session.worker;
+        let is_up = |server: &usize| {
+            let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
+            matches!(state, Some(ServerState::Up | ServerState::Drain))
+        };
+        let server = match kept.filter(is_up) {
+            Some(server) => Some(server),
+            None if kept.is_some() && !session.backend(backend).redispatch => None,
+            None => worker.chooser.borrow_mut().choose(backend, &[]),
+        };
+        let server = server.ok_or(Unreachable::NoServer)?;
+        let under_way = UnderWay::at_server(worker, backend, server);
+        let redispatched = kept.is_some_and(|kept| kept != server);
+        Ok(Self { session, backend, server, under_way, tried: Vec::new(), retries: 0, redispatched })
+    }
+
+    /// The server whose turn it is.
+    pub fn server(&self) -> usize {
+        self.server
+    }
+
+    /// A connection to a server, after as many attempts as the backend allows.
+    ///
+    /// # Errors
+    /// When none of them succeeded.
+    pub async fn connect(&mut self) -> Result<Connected, Unreachable> {
+        loop {
+            let shared = &self.session.worker.shared;
+            let timeout = self.session.backend(self.backend).timeouts.connect;
+            let attempt = connect(shared, self.backend, self.server);
+            let failure = match self.session.server_within(timeout, attempt).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => {
+                    tracing::debug!(server = %self.name(), %error, "a connection failed");
+                    Unreachable::Failed
+                }
+                Err(Late) => Unreachable::Timeout,
+            };
+            self.failed(failure).await?;
+        }
+    }
+
+    /// A connection has failed: whose turn is it now?
+    ///
+    /// # Errors
+    /// When no further attempt may be made.
+    pub async fn failed(&mut self, failure: Unreachable) -> Result<(), Unreachable> {
+        let backend = self.session.backend(self.backend);
+        if self.retries >= backend.retries {
+            return Err(failure);
+        }
+        self.retries += 1;
+        self.tried.push(self.server);
+        let worker = &self.session.worker;
+        let other =
+            if backend.redispatch { worker.chooser.borrow_mut().choose(self.backend, &self.tried) } else { None };
+        match other {
+            Some(other) => {
+                self.server = other;
+                self.under_way = UnderWay::at_server(worker, self.backend, other);
+                self.redispatched = true;
+            }
+            // The same server at once would most likely fail the same way.
+            None => tokio::time::sleep(backend.timeouts.connect.min(LONGEST_PAUSE)).await,
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> impl fmt::Display {
+        let backend = self.session.backend(self.backend);
+        format!("{}/{}", backend.name, backend.servers[self.server].name)
+    }
+}
+
+/// A new connection to a server.
+pub struct Connected {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Between which addresses.
+    pub way: Way,
+}
+
+/// What a connection to a server was made with; one that was kept is good only while this is still so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+}
+
+impl Way {
+    /// How a server is reached now; `None` while its name does not resolve.
+    pub fn to(shared: &Shared, backend: BackendIndex, server: usize) -> Option<Self> {
+        let to = **shared.backends[backend.0].servers[server].address.load().as_ref()?;
+        Some(Self { to, from: source(shared, &shared.config.backends[backend.0].servers[server]) })
+    }
+}
+
+/// The address that traffic comes from (design rule 7: a virtual one only while this node holds it).
+fn source(shared: &Shared, server: &Server) -> Option<IpAddr> {
+    let source = server.source?;
+    (!server.source_is_virtual || shared.held.load().contains(&source)).then_some(source)
+}
+
+async fn connect(shared: &Shared, backend: BackendIndex, server: usize) -> io::Result<Connected> {
+    let way = Way::to(shared, backend, server)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the server's name does not resolve"))?;
+    let stream = match way.from {
+        None => TcpStream::connect(way.to).await?,
+        Some(source) => {
+            let socket = if way.to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // The port is chosen at connect: many connections to different servers may then share one.
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(SocketAddr::new(source, 0))?;
+            socket.connect(way.to).await?
+        }
+    };
+    stream.set_nodelay(true)?;
+    Ok(Connected { stream, way })
+}

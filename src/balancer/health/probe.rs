@@ -1,0 +1,225 @@
+//! One check of one server: connect, ask if it is HTTP, and say in words what came back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::config::model::{HealthCheck, Probe, Server};
+
+/// A server's answer is read to its end so that it can close in peace, but not for longer than this.
+const LEFTOVERS: Duration = Duration::from_millis(100);
+
+/// What the check found, in words; the timeout covers all of it.
+pub(super) async fn probe(health: &HealthCheck, server: &Server, address: SocketAddr) -> Result<String, String> {
+    let answer = async {
+        let connection = connect(server, address).await.map_err(|error| in_words(&error))?;
+        match &health.probe {
+            Probe::Tcp => Ok("connection accepted".to_owned()),
+            Probe::Http { method, path, host, expect } => {
+                let host = host.clone().unwrap_or_else(|| server.address.to_string());
+                let request = Request::builder()
+                    .method(method.as_str())
+                    .uri(path)
+                    .header(HOST, host)
+                    .header(USER_AGENT, concat!("relevo/", env!("CARGO_PKG_VERSION")))
+                    .header(CONNECTION, "close")
+                    .body(Empty::new())
+                    .map_err(|error| format!("the check's request cannot be sent: {error}"))?;
+                judge(ask(connection, request).await?, expect)
+            }
+        }
+    };
+    timeout(health.timeout, answer).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout)))
+}
+
+/// From the server's `source`, unless that is a virtual address: checks come from the node's own (rule 7).
+async fn connect(server: &Server, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = server.source.filter(|_| !server.source_is_virtual) {
+        let bound = socket.bind(SocketAddr::new(source, 0));
+        bound.map_err(|error| io::Error::other(format!("cannot connect from {source}: {}", in_words(&error))))?;
+    }
+    socket.connect(address).await
+}
+
+/// The answer's status.
+async fn ask(connection: TcpStream, request: Request<Empty<Bytes>>) -> Result<u16, String> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(connection)).await.map_err(|error| http_in_words(&error))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| http_in_words(&error))?;
+        let status = answer.status().as_u16();
+        let mut body = answer.into_body();
+        let read_on = async { while matches!(body.frame().await, Some(Ok(_))) {} };
+        let _ = timeout(LEFTOVERS, read_on).await;
+        Ok(status)
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        status = &mut exchange => status,
+        // The connection's end is told to the exchange, in its own words.
+        _ = connection => exchange.await,
+    }
+}
+
+fn judge(status: u16, expect: &[(u16, u16)]) -> Result<String, String> {
+    if expect.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
+        return Ok(format!("status {status}"));
+    }
+    let range = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    Err(format!("status {status}, expected {}", expect.iter().map(range).collect::<Vec<_>>().join(", ")))
+}
+
+/// "connection refused" rather than "Connection refused (os error 111)".
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn http_in_words(error: &hyper::Error) -> String {
+    if error.is_parse() {
+        return "the answer is not HTTP/1".to_owned();
+    }
+    if error.is_incomplete_message() || error.is_canceled() {
+        return "the connection was closed before an answer came".to_owned();
+    }
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.map_or_else(|| error.to_string(), in_words)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::balancer::state::tests::server;
+    use crate::config::model::ServerAddress;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn http(method: &str, host: Option<&str>) -> HealthCheck {
+        let expect = vec![(200, 399), (418, 418)];
+        let probe =
+            Probe::Http { method: method.into(), path: "/up?deep=1".into(), host: host.map(str::to_owned), expect };
+        HealthCheck { probe, ..tcp() }
+    }
+
+    fn tcp() -> HealthCheck {
+        let second = Duration::from_secs(1);
+        HealthCheck { probe: Probe::Tcp, interval: second, timeout: 5 * second, rise: 2, fall: 3 }
+    }
+
+    /// Where the head of one request is read, from whom, before `answer` is sent and the connection closed.
+    async fn answering(answer: &'static str) -> (SocketAddr, impl Future<Output = (String, IpAddr)>) {
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answered = async move {
+            let (mut connection, client) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match connection.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            connection.write_all(answer.as_bytes()).await.unwrap();
+            (String::from_utf8(head).unwrap(), client.ip())
+        };
+        (address, answered)
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_judged_and_told_in_words() {
+        let closed = "the connection was closed before an answer came";
+        let rows = [
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ok("status 200")),
+            ("GET", "HTTP/1.0 302 Found\r\n\r\n<html>", Ok("status 302")),
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", Ok("status 200")),
+            ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", Ok("status 200")),
+            ("OPTIONS", "HTTP/1.1 418 I'm a teapot\r\n\r\n", Ok("status 418")),
+            ("GET", "HTTP/1.1 500 Oh\r\n\r\n", Err("status 500, expected 200-399, 418")),
+            ("GET", "HTTP/1.1 417 Oh\r\n\r\n", Err("status 417, expected 200-399, 418")),
+            ("GET", "SSH-2.0-OpenSSH_9.2\r\n", Err("the answer is not HTTP/1")),
+            ("GET", "", Err(closed)),
+            ("GET", "HTTP/1.1 200 OK\r\nContent-", Err(closed)),
+        ];
+        for (method, answer, expected) in rows {
+            let (address, answered) = answering(answer).await;
+            let health = http(method, None);
+            let server = server("a", 1);
+            let (outcome, _) = tokio::join!(probe(&health, &server, address), answered);
+            assert_eq!(outcome.as_deref().map_err(String::as_str), expected, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_request_is_what_a_server_expects() {
+        let named = ServerAddress::Name { host: "web.example".into(), port: 8080 };
+        let server = Server { address: named, ..server("a", 1) };
+        for (host, expected) in [(None, "web.example:8080"), (Some("www.example"), "www.example")] {
+            let (address, answered) = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+            let health = http("HEAD", host);
+            let (outcome, (head, _)) = tokio::join!(probe(&health, &server, address), answered);
+            assert_eq!(outcome, Ok("status 204".to_owned()));
+            assert!(head.starts_with("HEAD /up?deep=1 HTTP/1.1\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nhost: {expected}\r\n")), "{head}");
+            assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_enough_where_only_that_is_asked_for() {
+        let (address, answered) = answering("").await;
+        let (health, server) = (tcp(), server("a", 1));
+        let (outcome, (head, _)) = tokio::join!(probe(&health, &server, address), answered);
+        assert_eq!((outcome.as_deref(), head.as_str()), (Ok("connection accepted"), ""));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_says_nothing_fails() {
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let health = HealthCheck { timeout: Duration::from_millis(30), ..http("GET", None) };
+        let silence = probe(&health, &server("a", 1), address).await;
+        assert_eq!(silence, Err("no answer within 30ms".to_owned()));
+
+        // Bound and not listening: the port is nobody else's, and connections are refused.
+        let unused = TcpSocket::new_v4().unwrap();
+        unused.bind((LOCALHOST, 0).into()).unwrap();
+        let address = unused.local_addr().unwrap();
+        for health in [tcp(), http("GET", None)] {
+            assert_eq!(probe(&health, &server("a", 1), address).await, Err("connection refused".to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn checks_come_from_the_source_unless_it_is_a_virtual_address() {
+        let source: IpAddr = [127, 0, 0, 2].into();
+        for (source_is_virtual, expected) in [(false, source), (true, LOCALHOST)] {
+            let (address, answered) = answering("").await;
+            let server = Server { source: Some(source), source_is_virtual, ..server("a", 1) };
+            let health = tcp();
+            let (outcome, (_, client)) = tokio::join!(probe(&health, &server, address), answered);
+            assert_eq!((outcome.is_ok(), client), (true, expected));
+        }
+
+        let elsewhere = Server { source: Some([192, 0, 2, 1].into()), ..server("a", 1) };
+        let failure = probe(&tcp(), &elsewhere, (LOCALHOST, 9).into()).await;
+        assert_eq!(failure, Err("cannot connect from 192.0.2.1: cannot assign requested address".to_owned()));
+    }
+}

@@ -1,0 +1,224 @@
+//! Bodies on their way: a request's from the client, a response's from its server. Neither is ever held back.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::balancer::http::client::Client;
+use crate::balancer::pool::Upstream;
+use crate::balancer::session::UnderWay;
+
+/// A request's body as its server gets it.
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// As it comes from the client.
+    Client(ClientBody),
+}
+
+/// The body that a client sends.
+pub struct ClientBody {
+    incoming: Incoming,
+    client: Rc<Client>,
+    server_timeout: Duration,
+}
+
+impl RequestBody {
+    /// What the client sends; once it waits for nothing more from it, the server has `server_timeout`.
+    pub fn new(incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Client(ClientBody { incoming, client: client.clone(), server_timeout })
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
+        let session = &body.client.session;
+        let result = Pin::new(&mut body.incoming).poll_frame(context);
+        match &result {
+            Poll::Pending => {
+                session.server_came();
+                session.still_await_client(session.frontend().timeouts.client);
+            }
+            Poll::Ready(_) => {
+                session.client_came();
+                session.await_server(body.server_timeout);
+            }
+        }
+        result
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// A response's body as the client gets it.
+pub enum ResponseBody {
+    /// None.
+    Empty,
+    /// A page of ours.
+    Page(Option<Bytes>),
+    /// As it comes from the server.
+    Server(ServerBody),
+}
+
+/// The body that a server sends, and the connection it comes from.
+pub struct ServerBody {
+    incoming: Incoming,
+    is_finished: bool,
+    failure: Option<io::Error>,
+    upstream: Option<Box<Upstream>>,
+    client: Rc<Client>,
+    timeout: Duration,
+    at_backend: UnderWay,
+    at_server: UnderWay,
+}
+
+impl ResponseBody {
+    /// What the server sends; when all has come, the connection goes back to the pool.
+    pub fn new(
+        incoming: Incoming,
+        upstream: Box<Upstream>,
+        client: &Rc<Client>,
+        timeout: Duration,
+        at_backend: UnderWay,
+        at_server: UnderWay,
+    ) -> Self {
+        let (client, upstream) = (client.clone(), Some(upstream));
+        client.has_unsent.set(true);
+        let (is_finished, failure) = (false, None);
+        let body = ServerBody { incoming, is_finished, failure, upstream, client, timeout, at_backend, at_server };
+        // Without a body it is dropped at once, which ends the request.
+        if body.incoming.is_end_stream() { Self::Empty } else { Self::Server(body) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Page(page) => Poll::Ready(page.take().map(Frame::data).map(Ok)),
+            Self::Server(body) => body.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Page(page) => page.is_none(),
+            Self::Server(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
+            Self::Server(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl ServerBody {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.failure.is_none() {
+            match self.poll_server(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.client.has_unsent.set(true);
+                    self.client.session.server_came();
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", io::Error::other(error)),
+                Poll::Ready(None) => {
+                    self.is_finished = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if self.client.session.server_is_late() => {
+                    self.fail(*b"sD", io::ErrorKind::TimedOut.into());
+                }
+                Poll::Pending => {
+                    self.client.session.still_await_server(self.timeout);
+                    return Poll::Pending;
+                }
+            }
+        }
+        // An error makes hyper close at once; what has come before it is sent first. hyper asks again when it has.
+        if self.client.has_unsent.get() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.failure.take().map(Err))
+    }
+
+    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Self { incoming, upstream, client, .. } = self;
+        client.upstream_waker.set_task(context.waker());
+        // Between `incoming` and its connection all happens in these few lines: the one needs no waker of the other.
+        let mut quiet = Context::from_waker(Waker::noop());
+        client.upstream_waker.poll(|context| {
+            // Mostly all of it came with the head.
+            let frame = Pin::new(&mut *incoming).poll_frame(&mut quiet);
+            if frame.is_ready() {
+                return frame;
+            }
+            if let Some(upstream) = upstream {
+                let _ = upstream.poll(context);
+            }
+            Pin::new(&mut *incoming).poll_frame(&mut quiet)
+        })
+    }
+
+    fn fail(&mut self, end: [u8; 2], error: io::Error) {
+        self.client.record.borrow_mut().end(end);
+        self.client.session.server_came();
+        self.failure = Some(error);
+    }
+}
+
+impl Drop for ServerBody {
+    fn drop(&mut self) {
+        let Self { client, at_backend, at_server, .. } = self;
+        let session = &client.session;
+        session.server_came();
+        let mut record = client.record.borrow_mut();
+        record.leave(at_backend, Some(at_server));
+        if !self.is_finished && !self.incoming.is_end_stream() {
+            // What is left of the response would come first on this connection: it is closed.
+            record.end(*b"CD");
+            return;
+        }
+        client.is_answered.set(true);
+        if let Some(upstream) = self.upstream.take() {
+            session.worker.pool.put(upstream, session.worker.clock.millis());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The client's side of an HTTP connection: its socket as hyper sees it, and what is known of its request.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::balancer::access_log::{Format, Record};
+use crate::balancer::clock;
+use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::http::waker::UpstreamWaker;
+use crate::balancer::session::Session;
+use crate::config::model::BackendIndex;
+
+/// What a client's connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing of the next request has come.
+    Idle,
+    /// Its head is coming.
+    Head,
+    /// A server is being asked.
+    Exchange,
+    /// The response is on its way to the client.
+    Responding,
+}
+
+/// A client that speaks HTTP.
+pub struct Client {
+    /// Its connection.
+    pub session: Session,
+    /// Its address as X-Forwarded-For has it.
+    pub address: HeaderValue,
+    /// Its address and port as the log has them.
+    address_and_port: Box<[u8]>,
+    /// What the request under way is at.
+    pub phase: Cell<Phase>,
+    /// The request under way.
+    pub record: RefCell<Record>,
+    is_recording: Cell<bool>,
+    sent: Cell<u64>,
+    /// The response is handed over whole: its line is written once it has been sent.
+    pub is_answered: Cell<bool>,
+    /// Part of the response is handed over and not yet sent.
+    pub has_unsent: Cell<bool>,
+    /// Wakes this task when its server's connection has something to do.
+    pub upstream_waker: UpstreamWaker,
+    /// The server has agreed to another protocol.
+    pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(session: Session) -> Rc<Self> {
+        // Both forms are made once for all its requests.
+        let ip = session.client.ip().to_canonical().to_string();
+        let address_and_port = match session.worker.access_log.is_on() {
+            true => format!("{ip}:{}", session.client.port()).into_bytes().into(),
+            false => Box::default(),
+        };
+        let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
+        Rc::new(Self {
+            address,
+            address_and_port,
+            phase: Cell::new(Phase::Idle),
+            record: RefCell::new(Record::new(session.accepted)),
+            is_recording: Cell::new(false),
+            sent: Cell::new(0),
+            is_answered: Cell::new(false),
+            has_unsent: Cell::new(false),
+            upstream_waker: UpstreamWaker::new(),
+            tunnel: RefCell::default(),
+            session,
+        })
+    }
+
+    /// Bytes of a request have come where none was.
+    fn head_begins(&self) {
+        self.phase.set(Phase::Head);
+        self.session.await_client(self.session.frontend().timeouts.http_request);
+        self.record.borrow_mut().begun = clock::now();
+    }
+
+    /// The head of a request is complete.
+    pub fn request_begins(&self, request: &Parts) {
+        let now = clock::now();
+        let mut record = self.record.borrow_mut();
+        // A head that came together with the request before it begins now.
+        let begun = if self.phase.get() == Phase::Head { record.begun } else { now };
+        let request_line = std::mem::take(&mut record.request_line);
+        *record = Record { head: Some(now), request_line, ..Record::new(begun) };
+        if self.session.worker.access_log.is_on() {
+            record.request_line.clear();
+            let _ = write!(record.request_line, "{} {} {:?}", request.method, request.uri, request.version);
+        }
+        self.is_recording.set(true);
+        self.is_answered.set(false);
+        self.sent.set(0);
+        self.phase.set(Phase::Exchange);
+        self.session.client_came();
+        self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Something came that is no request.
+    pub fn bad_request(&self, status: u16, end: [u8; 2]) {
+        let mut record = self.record.borrow_mut();
+        *record = Record { status: Some(status), ..Record::new(record.begun) };
+        record.request_line.extend_from_slice(b"<BADREQ>");
+        record.end(end);
+        self.is_recording.set(true);
+    }
+
+    /// Where the request goes.
+    pub fn goes_to(&self, backend: BackendIndex) {
+        self.record.borrow_mut().backend = Some(backend);
+    }
+
+    /// The request is over: its line is written.
+    pub fn request_ends(&self) {
+        if !self.is_recording.replace(false) {
+            return;
+        }
+        let mut record = self.record.borrow_mut();
+        record.bytes = self.sent.get();
+        self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
+    }
+
+    /// Bytes that a tunnel sent to the client.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
+    }
+
+    fn sent(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(bytes)) => {
+                self.add_sent(*bytes as u64);
+                if self.phase.get() == Phase::Responding {
+                    self.session.client_came();
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.session.still_await_client(self.session.frontend().timeouts.client),
+        }
+    }
+
+    fn all_is_sent(&self) {
+        self.has_unsent.set(false);
+        if self.is_answered.replace(false) {
+            self.request_ends();
+            self.phase.set(Phase::Idle);
+            self.session.await_client(self.session.frontend().timeouts.http_keep_alive);
+        }
+    }
+}
+
+/// The client's socket as hyper sees it.
+pub(super) struct ClientSocket {
+    io: TokioIo<TcpStream>,
+    client: Rc<Client>,
+}
+
+impl ClientSocket {
+    /// The socket of this client.
+    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+        Self { io: TokioIo::new(stream), client }
+    }
+
+    /// Gives it back.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.io.into_inner()
+    }
+}
+
+impl Read for ClientSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_read(context, buffer);
+        if result.is_ready() && self.client.phase.get() == Phase::Idle {
+            self.client.head_begins();
+        }
+        result
+    }
+}
+
+impl HyperWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.client.sent(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
+        self.client.sent(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes when it has nothing left to write.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.all_is_sent();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,190 @@
+//! The way of a request: its target checked, a backend by the routes, a server, an answer.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use hyper::body::Incoming;
+use hyper::header::{HOST, SET_COOKIE};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request, Response, StatusCode, Version};
+
+use crate::balancer::access_log::Record;
+use crate::balancer::clock;
+use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::http::body::{RequestBody, ResponseBody};
+use crate::balancer::http::client::{Client, Phase};
+use crate::balancer::http::exchange::{Failure, exchange};
+use crate::balancer::http::headers;
+use crate::balancer::http::page::Refusal;
+use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::persistence;
+use crate::balancer::pool::Upstream;
+use crate::balancer::routing::route;
+use crate::balancer::session::UnderWay;
+use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
+
+/// A server's answer to a client's request, or a page of ours.
+pub(super) async fn answer(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let response = forward(&client, request).await.unwrap_or_else(|refusal| {
+        client.record.borrow_mut().end(refusal.termination());
+        client.is_answered.set(true);
+        refusal.response()
+    });
+    client.record.borrow_mut().status = Some(response.status().as_u16());
+    client.phase.set(Phase::Responding);
+    Ok(response)
+}
+
+async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut head, body) = request.into_parts();
+    client.request_begins(&head);
+    headers::check_target(&mut head)?;
+
+    let session = &client.session;
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let index = route(session.frontend(), host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let backend = session.backend(index);
+    client.goes_to(index);
+
+    let cookie = backend.cookie.as_ref();
+    let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
+    let wants_upgrade = prepare_request(client, backend, &mut head);
+
+    let at_backend = UnderWay::at_backend(&session.worker, index);
+    let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    let body = RequestBody::new(body, client, backend.timeouts.server);
+    let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
+    note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
+    let (mut response, upstream) = asked?;
+
+    let server = attempts.server();
+    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    headers::make_response_end_to_end(response.headers_mut(), is_upgrade);
+    *response.version_mut() = Version::HTTP_11;
+    if let Some(cookie) = cookie {
+        let had_it = kept == Some(server);
+        persistence::prepare_response(cookie, &backend.servers[server], had_it, response.headers_mut());
+        note_cookie(&mut client.record.borrow_mut(), cookie, kept, server, response.headers());
+    }
+
+    let timeouts = backend.timeouts;
+    let at_server = attempts.under_way;
+    if !is_upgrade {
+        return Ok(
+            response.map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server))
+        );
+    }
+    if !wants_upgrade {
+        return Err(Refusal::BadGateway);
+    }
+    let (stream, first) = upstream.into_tunnel();
+    client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));
+    Ok(response.map(|_| ResponseBody::Empty))
+}
+
+/// The head as the server is to see it. Is it a request to become another protocol?
+fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool {
+    let wants_upgrade = headers::make_request_end_to_end(head);
+    if client.session.frontend().forwarded_for {
+        headers::add_forwarded_for(&mut head.headers, &client.address);
+    }
+    if let Some(cookie) = &backend.cookie {
+        persistence::prepare_request(cookie, &mut head.headers);
+    }
+    head.version = Version::HTTP_11;
+    wants_upgrade
+}
+
+/// Asks servers until one has answered or no further attempt may be made.
+async fn ask(
+    client: &Client,
+    backend: BackendIndex,
+    attempts: &mut Attempts<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Box<Upstream>), Refusal> {
+    let worker = &client.session.worker;
+    let timeout = client.session.backend(backend).timeouts.server;
+    let mut may_reuse = true;
+    loop {
+        let kept = if may_reuse {
+            worker.pool.take(&worker.shared, backend, attempts.server(), worker.clock.millis())
+        } else {
+            None
+        };
+        let upstream = match kept {
+            Some(upstream) => upstream,
+            None => Box::pin(connect(backend, attempts)).await?,
+        };
+        let is_reused = upstream.is_reused();
+        attempts.under_way.reached();
+        client.record.borrow_mut().connected = Some(clock::now());
+
+        // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is then
+        // sent once more, on a new connection, if nothing of an answer had come, it has no body, and its method is one
+        // that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
+        let may_repeat = is_reused && request.body().is_empty() && request.method().is_idempotent();
+        let copy = may_repeat.then(|| copy_without_body(&request));
+        match exchange(client, upstream, request, timeout).await {
+            Ok(answered) => {
+                client.record.borrow_mut().answered = Some(clock::now());
+                return Ok(answered);
+            }
+            // It was closed before anything was sent: this costs a kept connection, not an attempt.
+            Err(Failure::NotSent(unsent)) if is_reused => request = *unsent,
+            Err(Failure::NotSent(unsent)) => {
+                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
+                request = *unsent;
+            }
+            Err(Failure::Lost) => {
+                request = copy.ok_or(Refusal::BadGateway)?;
+                may_reuse = false;
+            }
+            Err(Failure::ServerTimeout) => return Err(Refusal::ServerTimeout),
+            Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout),
+        }
+    }
+}
+
+async fn connect(backend: BackendIndex, attempts: &mut Attempts<'_>) -> Result<Box<Upstream>, Refusal> {
+    let connected = attempts.connect().await.map_err(Refusal::Unavailable)?;
+    Upstream::new(connected, backend, attempts.server()).await.map_err(|_| Refusal::BadGateway)
+}
+
+fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn note_attempts(record: &mut Record, attempts: &Attempts<'_>, at_backend: &UnderWay) {
+    record.server = Some(attempts.server());
+    record.retries = attempts.retries;
+    record.redispatched = attempts.redispatched;
+    record.leave(at_backend, Some(&attempts.under_way));
+}
+
+fn note_cookie(
+    record: &mut Record,
+    cookie: &CookiePersistence,
+    kept: Option<usize>,
+    server: usize,
+    response: &HeaderMap,
+) {
+    record.termination.request_cookie = match kept {
+        None => b'N',
+        Some(kept) if kept == server => b'V',
+        Some(_) => b'D',
+    };
+    let is_ours = |value: &[u8]| value.strip_prefix(cookie.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+    let is_set = response.get_all(SET_COOKIE).iter().any(|value| is_ours(value.as_bytes()));
+    record.termination.response_cookie = match cookie.mode {
+        _ if !is_set => b'N',
+        CookieMode::Insert => b'I',
+        CookieMode::Prefix => b'R',
+    };
+}

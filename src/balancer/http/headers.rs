@@ -1,0 +1,291 @@
+//! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
+
+use bytes::{BufMut, BytesMut};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::{HeaderMap, Method, Uri, Version};
+
+use crate::balancer::http::page::Refusal;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Is it clear which host the request is for? The target is then brought into origin form.
+///
+/// # Errors
+/// When the host is missing, repeated, malformed, or not the one of an absolute target (RFC 9112 §3.2).
+pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
+    if request.method == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || !host.is_none_or(|host| host.as_bytes().iter().all(|byte| may_be_in_host(*byte))) {
+        return Err(Refusal::BadHost);
+    }
+    if host.is_none() && request.version != Version::HTTP_10 {
+        return Err(Refusal::BadHost);
+    }
+    let Some(authority) = request.uri.authority() else { return Ok(()) };
+    match host {
+        Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return Err(Refusal::BadHost);
+        }
+        Some(_) => {}
+        None => {
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
+            request.headers.insert(HOST, host);
+        }
+    }
+    let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    request.uri = Uri::from(path);
+    Ok(())
+}
+
+fn may_be_in_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte)
+}
+
+/// Removes what is meant for us alone from a request. Is it to become another protocol, should the server agree?
+pub(super) fn make_request_end_to_end(request: &mut Parts) -> bool {
+    let found = Found::in_headers(&request.headers);
+    let mut upgrade = None;
+    if found.upgrade && found.connection && request.version == Version::HTTP_11 {
+        // HTTP/2 in the clear would bypass everything here (RFC 9113 does away with this upgrade).
+        let is_named = tokens(&request.headers, CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+        let is_http2 = tokens(&request.headers, UPGRADE).any(|token| token.eq_ignore_ascii_case("h2c"));
+        upgrade = request.headers.get(UPGRADE).filter(|_| is_named && !is_http2).cloned();
+    }
+    let trailers = found.te && tokens(&request.headers, TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+
+    remove_hop_by_hop(&mut request.headers, &found);
+    if trailers {
+        request.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let Some(upgrade) = upgrade else { return false };
+    request.headers.insert(UPGRADE, upgrade);
+    request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    true
+}
+
+/// Removes what is meant for us alone from a response.
+pub(super) fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool) {
+    let found = Found::in_headers(headers);
+    let upgrade = if is_upgrade { headers.get(UPGRADE).cloned() } else { None };
+    remove_hop_by_hop(headers, &found);
+    if found.transfer_encoding {
+        headers.remove(CONTENT_LENGTH);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(UPGRADE, upgrade);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Adds the client's address to the list of those the request came through.
+pub(super) fn add_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+    let before = headers.get(X_FORWARDED_FOR).map(|_| {
+        let mut list = BytesMut::new();
+        for value in headers.get_all(X_FORWARDED_FOR) {
+            list.put_slice(value.as_bytes());
+            list.put_slice(b", ");
+        }
+        list.put_slice(client.as_bytes());
+        list.freeze()
+    });
+    let value = before.and_then(|list| HeaderValue::from_maybe_shared(list).ok());
+    headers.insert(X_FORWARDED_FOR, value.unwrap_or_else(|| client.clone()));
+}
+
+/// Which headers that end here are there: found in one pass, since mostly there are none.
+#[derive(Default)]
+struct Found {
+    connection: bool,
+    keep_alive: bool,
+    proxy_connection: bool,
+    te: bool,
+    transfer_encoding: bool,
+    upgrade: bool,
+}
+
+impl Found {
+    fn in_headers(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match *name {
+                CONNECTION => found.connection = true,
+                TE => found.te = true,
+                TRANSFER_ENCODING => found.transfer_encoding = true,
+                UPGRADE => found.upgrade = true,
+                _ => match name.as_str() {
+                    "keep-alive" => found.keep_alive = true,
+                    "proxy-connection" => found.proxy_connection = true,
+                    _ => {}
+                },
+            }
+        }
+        found
+    }
+}
+
+/// Transfer-Encoding stays: hyper frames the body again by it.
+fn remove_hop_by_hop(headers: &mut HeaderMap, found: &Found) {
+    if found.connection {
+        let named: Vec<HeaderName> = tokens(headers, CONNECTION).filter_map(named_by_connection).collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    let known = [
+        (found.keep_alive, KEEP_ALIVE),
+        (found.proxy_connection, PROXY_CONNECTION),
+        (found.te, TE),
+        (found.upgrade, UPGRADE),
+    ];
+    for (_, name) in known.into_iter().filter(|(is_there, _)| *is_there) {
+        headers.remove(name);
+    }
+}
+
+/// The header that an element of Connection takes away, if it takes any: not those that say where a message goes and where
+/// it ends, whose loss would make it another message.
+fn named_by_connection(token: &str) -> Option<HeaderName> {
+    if token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
+        return None;
+    }
+    let name = HeaderName::from_bytes(token.as_bytes()).ok()?;
+    (![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name)).then_some(name)
+}
+
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    type Headers<'text> = &'text [(&'text str, &'text str)];
+
+    fn request(target: &str, headers: Headers) -> Parts {
+        let mut builder = Request::builder().uri(target);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn the_host_must_be_clear() {
+        let bad: [(&str, Headers); 5] = [
+            ("/", &[]),
+            ("/", &[("host", "a"), ("host", "a")]),
+            ("/", &[("host", "a, b")]),
+            ("/", &[("host", "user@a")]),
+            ("http://a/", &[("host", "b")]),
+        ];
+        for (target, headers) in bad {
+            assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
+        }
+        let good: [(&str, Headers, &str); 4] = [
+            ("/x?y", &[("host", "a.example:8080")], "/x?y"),
+            ("/", &[("host", "[2001:db8::1]:80")], "/"),
+            ("http://A/x?y", &[("host", "a")], "/x?y"),
+            ("http://a", &[("host", "a")], "/"),
+        ];
+        for (target, headers, origin) in good {
+            let mut request = request(target, headers);
+            assert_eq!(check_target(&mut request), Ok(()), "{target} {headers:?}");
+            assert_eq!(request.uri.to_string(), origin);
+        }
+    }
+
+    #[test]
+    fn http_1_0_needs_no_host() {
+        let mut request = request("/", &[]);
+        request.version = Version::HTTP_10;
+        assert_eq!(check_target(&mut request), Ok(()));
+    }
+
+    #[test]
+    fn connect_is_refused() {
+        let mut request = request("a:443", &[("host", "a:443")]);
+        request.method = Method::CONNECT;
+        assert_eq!(check_target(&mut request), Err(Refusal::Connect));
+    }
+
+    #[test]
+    fn what_is_for_us_alone_goes_no_further() {
+        let mut request = request(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Secret"),
+                ("connection", "host"),
+                ("x-secret", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip"),
+                ("upgrade", "websocket"),
+                ("accept", "*/*"),
+            ],
+        );
+        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(names(&request.headers), ["host", "accept"]);
+    }
+
+    #[test]
+    fn trailers_and_an_upgrade_to_websocket_stay() {
+        let headers = [
+            ("host", "a"),
+            ("te", "deflate, trailers"),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
+        let mut request = request("/", &headers);
+        assert!(make_request_end_to_end(&mut request));
+        assert_eq!(request.headers[TE], "trailers");
+        assert_eq!(request.headers[CONNECTION], "upgrade");
+        assert_eq!(request.headers[UPGRADE], "websocket");
+    }
+
+    #[test]
+    fn an_upgrade_to_http_2_does_not_stay() {
+        let headers = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")];
+        let mut request = request("/", &headers);
+        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(request.headers.len(), 0);
+    }
+
+    #[test]
+    fn a_response_has_one_framing() {
+        let mut headers = HeaderMap::new();
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        make_response_end_to_end(&mut headers, false);
+        assert_eq!(names(&headers), ["transfer-encoding"]);
+    }
+
+    #[test]
+    fn the_client_comes_last_in_the_list() {
+        let client = HeaderValue::from_static("192.0.2.9");
+        let mut headers = HeaderMap::new();
+        add_forwarded_for(&mut headers, &client);
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.9");
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("198.51.100.1"));
+        add_forwarded_for(&mut headers, &client);
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.9, 198.51.100.1, 192.0.2.9");
+        assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().count(), 1);
+    }
+}

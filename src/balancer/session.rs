@@ -1,0 +1,197 @@
+//! A client's connection: who it is, what it counts, and how long it waits for either side.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::balancer::clock::{self, Deadline, Millis, NEVER};
+use crate::balancer::worker::Worker;
+use crate::config::model::{Backend, BackendIndex, Frontend};
+
+/// One client's connection, for as long as it is open.
+pub struct Session {
+    /// Who serves it.
+    pub worker: Rc<Worker>,
+    /// The index of its frontend.
+    pub frontend: usize,
+    /// Where the client is.
+    pub client: SocketAddr,
+    /// When it was accepted.
+    pub accepted: Instant,
+    deadline: Rc<Deadline>,
+    client_until: Cell<Millis>,
+    server_until: Cell<Millis>,
+}
+
+/// It took longer than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late;
+
+impl Session {
+    /// Counts a connection that was just accepted.
+    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr) -> Self {
+        worker.shared.connections.fetch_add(1, Relaxed);
+        worker.connections.set(worker.connections.get() + 1);
+        if let Some(state) = worker.shared.frontends.get(frontend) {
+            state.connections.fetch_add(1, Relaxed);
+        }
+        Self {
+            worker,
+            frontend,
+            client,
+            accepted: clock::now(),
+            deadline: Deadline::new(),
+            client_until: Cell::new(NEVER),
+            server_until: Cell::new(NEVER),
+        }
+    }
+
+    /// Its frontend's configuration.
+    pub fn frontend(&self) -> &Frontend {
+        &self.worker.shared.config.frontends[self.frontend]
+    }
+
+    /// A backend's configuration.
+    pub fn backend(&self, backend: BackendIndex) -> &Backend {
+        &self.worker.shared.config.backends[backend.0]
+    }
+
+    /// The task to wake when either side is late.
+    pub fn set_waker(&self, waker: &Waker) {
+        self.deadline.set_waker(waker);
+    }
+
+    /// From now on the client is waited for.
+    pub fn await_client(&self, timeout: Duration) {
+        self.client_until.set(self.worker.clock.after(timeout));
+        self.arm();
+    }
+
+    /// The same, unless it is waited for already.
+    pub fn still_await_client(&self, timeout: Duration) {
+        if self.client_until.get() == NEVER {
+            self.await_client(timeout);
+        }
+    }
+
+    /// The client did what it was waited for.
+    pub fn client_came(&self) {
+        self.client_until.set(NEVER);
+    }
+
+    /// From now on the server is waited for.
+    pub fn await_server(&self, timeout: Duration) {
+        self.server_until.set(self.worker.clock.after(timeout));
+        self.arm();
+    }
+
+    /// The same, unless it is waited for already.
+    pub fn still_await_server(&self, timeout: Duration) {
+        if self.server_until.get() == NEVER {
+            self.await_server(timeout);
+        }
+    }
+
+    /// The server did what it was waited for.
+    pub fn server_came(&self) {
+        self.server_until.set(NEVER);
+    }
+
+    /// Has the client been waited for too long?
+    pub fn client_is_late(&self) -> bool {
+        self.is_past(self.client_until.get())
+    }
+
+    /// Has the server been waited for too long?
+    pub fn server_is_late(&self) -> bool {
+        self.is_past(self.server_until.get())
+    }
+
+    /// What the server's side gives within the time it has.
+    pub async fn server_within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Late> {
+        let mut future = pin!(future);
+        self.await_server(timeout);
+        let result = poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if self.server_is_late() => Poll::Ready(Err(Late)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.server_came();
+        result
+    }
+
+    fn is_past(&self, until: Millis) -> bool {
+        until != NEVER && self.worker.clock.millis() >= until
+    }
+
+    fn arm(&self) {
+        self.worker.clock.set(&self.deadline, self.client_until.get().min(self.server_until.get()));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.deadline.forget();
+        self.worker.shared.connections.fetch_sub(1, Relaxed);
+        self.worker.connections.set(self.worker.connections.get() - 1);
+        if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
+            state.connections.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Counts a request or a TCP connection as under way at a backend or a server, for as long as it is.
+pub struct UnderWay {
+    worker: Rc<Worker>,
+    backend: BackendIndex,
+    server: Option<usize>,
+}
+
+impl UnderWay {
+    /// At a backend.
+    pub fn at_backend(worker: &Rc<Worker>, backend: BackendIndex) -> Self {
+        let under_way = Self { worker: worker.clone(), backend, server: None };
+        under_way.counter().fetch_add(1, Relaxed);
+        under_way
+    }
+
+    /// At a server.
+    pub fn at_server(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
+        let under_way = Self { worker: worker.clone(), backend, server: Some(server) };
+        under_way.counter().fetch_add(1, Relaxed);
+        under_way
+    }
+
+    /// The server was reached: it counts as a request of its own.
+    pub fn reached(&self) {
+        if let Some(server) = self.server {
+            self.worker.shared.backends[self.backend.0].servers[server].requests.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many there are now, this one included.
+    pub fn count(&self) -> u64 {
+        self.counter().load(Relaxed)
+    }
+
+    fn counter(&self) -> &AtomicU64 {
+        let backend = &self.worker.shared.backends[self.backend.0];
+        match self.server {
+            Some(server) => &backend.servers[server].connections,
+            None => &backend.connections,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.counter().fetch_sub(1, Relaxed);
+    }
+}

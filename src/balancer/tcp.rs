@@ -1,0 +1,58 @@
+//! TCP mode: a client's connection and a server's, and the bytes between them.
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::balancer::access_log::{Format, Record};
+use crate::balancer::clock;
+use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::relay::{self, Side};
+use crate::balancer::routing::route;
+use crate::balancer::session::{Session, UnderWay};
+
+/// Serves a client until its connection ends.
+pub async fn serve(stream: TcpStream, session: Session) {
+    let mut record = Record::new(session.accepted);
+    record.head = Some(session.accepted);
+    session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    carry(&stream, &session, &mut record).await;
+    if session.worker.access_log.is_on() {
+        let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
+        session.worker.access_log.write(Format::Tcp, &session, client.as_bytes(), &record);
+    }
+}
+
+async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
+    let Some(index) = route(session.frontend(), None, "") else { return record.end(*b"PR") };
+    let at_backend = UnderWay::at_backend(&session.worker, index);
+    record.backend = Some(index);
+
+    let mut attempts = match Attempts::begin(session, index, None) {
+        Ok(attempts) => attempts,
+        Err(_) => return record.end(*b"SC"),
+    };
+    std::future::poll_fn(|context| {
+        session.set_waker(context.waker());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let connected = attempts.connect().await;
+    record.server = Some(attempts.server());
+    record.retries = attempts.retries;
+    record.redispatched = attempts.redispatched;
+
+    match connected {
+        Ok(server) => {
+            attempts.under_way.reached();
+            record.connected = Some(clock::now());
+            let (from_client, from_server) =
+                (Side { stream: client, first: Bytes::new() }, Side { stream: &server.stream, first: Bytes::new() });
+            let ended = relay::run(session, from_client, from_server, session.backend(index).timeouts).await;
+            record.bytes = ended.to_client;
+            ended.end.into_iter().for_each(|end| record.end(end));
+        }
+        Err(Unreachable::Timeout) => record.end(*b"sC"),
+        Err(_) => record.end(*b"SC"),
+    }
+    record.leave(&at_backend, Some(&attempts.under_way));
+}

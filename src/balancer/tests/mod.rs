@@ -1,0 +1,231 @@
+//! The data plane over loopback: clients and servers that say byte for byte what they mean, and one worker between them.
+
+mod bodies;
+mod faults;
+mod forwarding;
+mod log;
+mod tcp;
+mod timeouts;
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::access_log;
+use super::state::Shared;
+use super::worker::{self, Worker};
+use super::{clock, listener};
+use crate::config::model::{self, *};
+
+/// Runs a test on a thread like a worker's. Nothing here takes seconds; what hangs fails.
+fn on_worker(test: impl AsyncFnOnce()) {
+    let runtime = worker::runtime().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test()).await.expect("the test hangs") });
+}
+
+/// A balancer of one worker and one frontend.
+struct Balancer {
+    address: SocketAddr,
+    worker: Rc<Worker>,
+    log: Receiver<Vec<u8>>,
+}
+
+impl Balancer {
+    async fn start(config: model::Balancer) -> Self {
+        let (batches, log) = sync_channel(16);
+        let batches = (config.access_log == AccessLog::HttpLog).then_some(batches);
+        let worker = Worker::new(Shared::new(config), access_log::AccessLog::new(batches, TimeZone::UTC));
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::task::spawn_local(listener::accept(worker.clone(), socket, 0));
+        tokio::task::spawn_local({
+            let worker = worker.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(clock::TICK).await;
+                    worker.clock.tick();
+                    worker.access_log.tick();
+                }
+            }
+        });
+        Self { address, worker, log }
+    }
+
+    async fn connect(&self) -> Connection {
+        Connection::new(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// The next lines of the log.
+    async fn log_lines(&self) -> String {
+        loop {
+            match self.log.try_recv() {
+                Ok(batch) => return String::from_utf8(batch).unwrap(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+/// One end of a connection, client's or server's.
+struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Up to and with the empty line; empty when the other side has closed.
+    async fn head(&mut self) -> String {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            match self.stream.read_line(&mut head).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        head
+    }
+
+    async fn body(&mut self, length: usize) -> String {
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.unwrap();
+        String::from_utf8(body).unwrap()
+    }
+
+    /// Head and body (by Content-Length) of a response.
+    async fn response(&mut self) -> (String, String) {
+        let head = self.head().await;
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let body = self.body(length).await;
+        (head, body)
+    }
+
+    async fn get(&mut self, path: &str) -> (String, String) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n")).await;
+        self.response().await
+    }
+
+    /// All that comes until the other side closes.
+    async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest).await;
+        String::from_utf8(rest).unwrap()
+    }
+
+    async fn finish_sending(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+}
+
+fn header<'head>(head: &'head str, name: &str) -> Option<&'head str> {
+    head.lines().filter_map(|line| line.split_once(": ")).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|it| it.1)
+}
+
+fn status(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+/// A server that does the same with each connection; it is given the connection's number.
+async fn server(serve: impl AsyncFn(usize, Connection) + 'static) -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let serve = Rc::new(serve);
+    let number = Cell::new(0);
+    tokio::task::spawn_local(async move {
+        loop {
+            let (stream, _) = socket.accept().await.unwrap();
+            let (serve, this) = (serve.clone(), number.replace(number.get() + 1));
+            tokio::task::spawn_local(async move { serve(this, Connection::new(stream)).await });
+        }
+    });
+    address
+}
+
+/// One that answers every request with the connection's number and the head it got.
+async fn echoing_server() -> SocketAddr {
+    server(async |number, mut connection| {
+        loop {
+            let head = connection.head().await;
+            if head.is_empty() {
+                return;
+            }
+            let text = format!("connection {number}\n{head}");
+            connection.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())).await;
+        }
+    })
+    .await
+}
+
+/// Where nobody listens.
+async fn nowhere() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+}
+
+fn config(servers: &[SocketAddr]) -> model::Balancer {
+    let timeouts = ServerTimeouts {
+        connect: Duration::from_secs(5),
+        server: Duration::from_secs(10),
+        queue: Duration::from_secs(5),
+        tunnel: Duration::from_secs(10),
+    };
+    let servers = servers.iter().enumerate().map(|(index, address)| Server {
+        name: format!("s{index}"),
+        address: ServerAddress::Socket(*address),
+        weight: 1,
+        cookie: format!("s{index}"),
+        check: false,
+        source: None,
+        source_is_virtual: false,
+    });
+    let health = HealthCheck {
+        probe: Probe::Tcp,
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        rise: 1,
+        fall: 3,
+    };
+    let backend = Backend {
+        name: "app".to_owned(),
+        balance: Balance::RoundRobin,
+        cookie: None,
+        health,
+        retries: 3,
+        redispatch: true,
+        timeouts,
+        servers: servers.collect(),
+    };
+    let ten = Duration::from_secs(10);
+    let frontend = Frontend {
+        name: "web".to_owned(),
+        binds: vec![Bind { address: (Ipv4Addr::LOCALHOST, 0).into() }],
+        mode: Mode::Http,
+        routes: Vec::new(),
+        default_backend: Some(BackendIndex(0)),
+        forwarded_for: true,
+        timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
+    };
+    model::Balancer {
+        node: "lb1".to_owned(),
+        threads: 1,
+        max_connections: 1000,
+        access_log: AccessLog::Off,
+        frontends: vec![frontend],
+        backends: vec![backend],
+    }
+}

@@ -1,0 +1,145 @@
+//! A worker: a thread with its own loop, its own accept queues, its own connections to servers.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use jiff::tz::TimeZone;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::balancer::access_log::AccessLog;
+use crate::balancer::balance::Chooser;
+use crate::balancer::clock::{self, Clock, TICK};
+use crate::balancer::listener;
+use crate::balancer::pool::Pool;
+use crate::balancer::relay::Carriers;
+use crate::balancer::state::Shared;
+
+/// Ticks between two looks at the connections that wait in the pool.
+const SWEEP: u64 = 20;
+
+/// What the tasks of one worker share.
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Its time.
+    pub clock: Clock,
+    /// Its turn.
+    pub chooser: RefCell<Chooser>,
+    /// Its connections to servers.
+    pub pool: Pool,
+    /// Its end of the log.
+    pub access_log: AccessLog,
+    /// Its pipes.
+    pub carriers: Carriers,
+    /// Its clients.
+    pub connections: Cell<usize>,
+    /// No connection is kept for another request.
+    pub is_stopping: Cell<bool>,
+}
+
+impl Worker {
+    /// One that has nothing to do yet.
+    pub fn new(shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
+        let most_idle = shared.config.max_connections / shared.config.threads.max(1);
+        Rc::new(Self {
+            clock: Clock::new(),
+            chooser: RefCell::new(Chooser::new(shared.clone())),
+            pool: Pool::new(&shared, most_idle),
+            access_log,
+            carriers: Carriers::default(),
+            connections: Cell::new(0),
+            is_stopping: Cell::new(false),
+            shared,
+        })
+    }
+}
+
+/// What a worker's thread starts with.
+pub struct Plan {
+    /// Its index.
+    pub index: usize,
+    /// The listening sockets it accepts from, with the index of their frontend.
+    pub listeners: Vec<(usize, TcpListener)>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// The log's writer; `None`: no log.
+    pub log: Option<SyncSender<Vec<u8>>>,
+    /// For the log's dates.
+    pub zone: TimeZone,
+    /// When the process started.
+    pub started: Instant,
+    /// Told when it accepts.
+    pub ready: mpsc::UnboundedSender<usize>,
+    /// How long to finish what is under way, once it is to stop.
+    pub stop: watch::Receiver<Option<Duration>>,
+}
+
+/// A runtime for one thread and tasks that stay on it.
+///
+/// # Errors
+/// When the system gives no epoll descriptor.
+pub fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().on_thread_unpark(clock::next_round).build_local(LocalOptions::default())
+}
+
+/// Starts a worker's thread.
+///
+/// # Errors
+/// When the system gives no thread or no epoll descriptor.
+pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(format!("worker-{}", plan.index)).spawn(move || {
+        let served = runtime().and_then(|runtime| runtime.block_on(serve(plan)));
+        if let Err(error) = served {
+            tracing::error!(%error, "a worker cannot run: {error}");
+        }
+    })
+}
+
+async fn serve(mut plan: Plan) -> io::Result<()> {
+    let worker = Worker::new(plan.shared, AccessLog::new(plan.log, plan.zone));
+    let mut accepting = Vec::new();
+    for (frontend, listener) in plan.listeners {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        accepting.push(tokio::task::spawn_local(listener::accept(worker.clone(), listener, frontend)));
+    }
+    // Should the control thread be gone, so is the process.
+    let _ = plan.ready.send(plan.index);
+
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut stop_by = None;
+    let mut rounds: u64 = 0;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = plan.stop.changed(), if stop_by.is_none() => {
+                let patience = plan.stop.borrow().unwrap_or_default();
+                stop_by = Some(Instant::now() + patience);
+                accepting.drain(..).for_each(|task| task.abort());
+                worker.is_stopping.set(true);
+                worker.clock.wake_all();
+            }
+        }
+        if let Some(beat) = worker.shared.beats.get(plan.index) {
+            beat.0.store(plan.started.elapsed().as_millis() as u64, Relaxed);
+        }
+        worker.clock.tick();
+        rounds += 1;
+        if rounds.is_multiple_of(SWEEP) {
+            worker.pool.sweep(worker.clock.millis());
+        }
+        worker.access_log.tick();
+        if stop_by.is_some_and(|by| worker.connections.get() == 0 || Instant::now() >= by) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Addresses and host names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use relevo_ha::VirtualAddress;
+
+use super::{FromText, Hint};
+use crate::config::model::ServerAddress;
+
+/// Where a frontend listens.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct BindAddress(pub(in crate::config) SocketAddr);
+
+impl FromText for BindAddress {
+    const ACCEPTED: &'static str =
+        "an address with its port, such as \"*:80\" (every IPv4 address), \"192.0.2.1:80\" or \"[::]:80\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let parse = |text: &str| match text.strip_prefix("*:") {
+            Some(port) => port.parse().ok().map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+            None => text.parse::<SocketAddr>().ok(),
+        };
+        if let Some(address) = parse(text) {
+            return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(BindAddress(address)) };
+        }
+        let port = text.strip_prefix(':').unwrap_or(text);
+        if port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(Some(format!("did you mean \"*:{port}\"?")));
+        }
+        Err(None)
+    }
+}
+
+const PORT: &str = "the port is a number from 1 to 65535";
+
+impl FromText for SocketAddr {
+    const ACCEPTED: &'static str = "an IP address with its port, such as \"192.0.2.1:8650\" or \"[2001:db8::1]:8650\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => Err(Some(PORT.to_owned())),
+            Ok(address) => Ok(address),
+            Err(_) => Err(text.parse::<IpAddr>().ok().map(|_| "the port is missing".to_owned())),
+        }
+    }
+}
+
+impl FromText for IpAddr {
+    const ACCEPTED: &'static str = "an IP address without port, such as \"192.0.2.1\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let without_port =
+            |_| text.parse::<SocketAddr>().ok().map(|address| format!("did you mean \"{}\"?", address.ip()));
+        text.parse::<IpAddr>().map_err(without_port)
+    }
+}
+
+impl FromText for Ipv4Addr {
+    const ACCEPTED: &'static str = "an IPv4 address, such as \"192.0.2.1\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) if !is_unicast(address) => Err(Some(NOT_UNICAST.to_owned())),
+            Ok(IpAddr::V4(address)) => Ok(address),
+            Ok(IpAddr::V6(_)) => Err(Some(NO_IPV6.to_owned())),
+            Err(_) => Err(None),
+        }
+    }
+}
+
+const NO_IPV6: &str = "IPv6 is not supported in this version";
+const NOT_UNICAST: &str = "it must be the address of one host";
+
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback())
+}
+
+impl FromText for VirtualAddress {
+    const ACCEPTED: &'static str = "an address with the prefix length of its network, such as \"192.0.2.20/24\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let (address, prefix_length) = text.split_once('/').map_or((text, None), |(a, length)| (a, Some(length)));
+        let Ok(address) = address.parse::<IpAddr>() else { return Err(None) };
+        let IpAddr::V4(address) = address else { return Err(Some(NO_IPV6.to_owned())) };
+        let Some(prefix_length) = prefix_length else {
+            return Err(Some(format!("the prefix length is missing: write \"{address}/24\" if its network is a /24")));
+        };
+        match prefix_length.parse() {
+            Ok(1..) if !is_unicast(address) => Err(Some(NOT_UNICAST.to_owned())),
+            Ok(prefix_length @ 1..=32) => Ok(VirtualAddress { address, prefix_length }),
+            _ => Err(Some("the prefix length is a number from 1 to 32".to_owned())),
+        }
+    }
+}
+
+impl FromText for ServerAddress {
+    const ACCEPTED: &'static str = "an address or a host name with its port, such as \"192.0.2.21:80\", \"[2001:db8::21]:80\" or \"app.example:80\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(ServerAddress::Socket(address)) };
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(is_host_name(text).then(|| format!("the port is missing: write \"{text}:80\" for port 80")));
+        };
+        let port = match port.parse() {
+            Ok(port @ 1..) => port,
+            _ => return Err(Some(PORT.to_owned())),
+        };
+        if !is_host_name(host) {
+            return Err(None);
+        }
+        Ok(ServerAddress::Name { host: host.to_owned(), port })
+    }
+}
+
+/// RFC 1123 §2.1, and underscores, which people use. A last label of digits is an IPv4 address gone wrong.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let last_is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= 253 && name.split('.').all(is_label) && !last_is_number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_are_not_misspelt_addresses() {
+        for name in ["a", "app.example.com", "app.example.com.", "app_1", "4you.example", "xn--caf-dma.example"] {
+            assert!(is_host_name(name), "{name}");
+        }
+        for name in ["", ".", "a..b", "-a", "a-", "a b", "192.168.1.300", "1.2.3", "café", "a/b"] {
+            assert!(!is_host_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_every_ipv4_address() {
+        let bind = |text| BindAddress::from_text(text).map(|bind| bind.0.to_string());
+        assert_eq!(bind("*:80").as_deref(), Ok("0.0.0.0:80"));
+        assert_eq!(bind("[::]:80").as_deref(), Ok("[::]:80"));
+        for wrong in ["*", "*:0", "*:65536", "80", "example.com:80", "*:80 "] {
+            assert!(bind(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Strings that not every text will do for.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::address::is_host_name;
+use super::{FromText, Hint};
+
+/// A name that logs, cookies and commands can carry.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Name(pub(in crate::config) String);
+
+impl FromText for Name {
+    const ACCEPTED: &'static str = "a name of letters, digits, `-`, `_`, `.` and `:`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if is_name(text) { Ok(Name(text.to_owned())) } else { Err(None) }
+    }
+}
+
+pub(in crate::config) fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
+/// A cookie's name or value, an HTTP method: RFC 9110 §5.6.2 without `~`, which parts a server from a session.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Token(pub(in crate::config) String);
+
+impl FromText for Token {
+    const ACCEPTED: &'static str = "letters, digits, and `!#$%&'*+-.^_`|`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|".contains(&byte);
+        if !text.is_empty() && text.bytes().all(allowed) { Ok(Token(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// A path of a URL, or its beginning.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct UrlPath(pub(in crate::config) String);
+
+impl FromText for UrlPath {
+    const ACCEPTED: &'static str = "a path that starts with `/` and has no spaces";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if text.starts_with('/') && is_visible(text) {
+            return Ok(UrlPath(text.to_owned()));
+        }
+        Err(is_visible(text).then(|| format!("did you mean \"/{text}\"?")))
+    }
+}
+
+/// The end of a path.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct PathSuffix(pub(in crate::config) String);
+
+impl FromText for PathSuffix {
+    const ACCEPTED: &'static str = "the end of a path, such as \".png\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if is_visible(text) { Ok(PathSuffix(text.to_owned())) } else { Err(None) }
+    }
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What a request's Host is compared with: lower case, no port.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct RouteHost(pub(in crate::config) String);
+
+impl FromText for RouteHost {
+    const ACCEPTED: &'static str = "a host name or address without port, such as \"www.example.com\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_address = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        if is_host_name(text) || is_address(text) {
+            return Ok(RouteHost(text.to_ascii_lowercase()));
+        }
+        match text.rsplit_once(':') {
+            Some((host, _)) if is_host_name(host) || is_address(host) => Err(Some(format!("did you mean \"{host}\"?"))),
+            _ => Err(text.contains('*').then(|| "patterns are not supported in this version".to_owned())),
+        }
+    }
+}
+
+/// The Host header of a check.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct HostHeader(pub(in crate::config) String);
+
+impl FromText for HostHeader {
+    const ACCEPTED: &'static str = "a host name, with or without port";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let host = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(text, |(host, _)| host);
+        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        if is_host_name(host) || is_address { Ok(HostHeader(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// Statuses that a check expects, both ends included.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct StatusRange(pub(in crate::config) u16, pub(in crate::config) u16);
+
+impl FromText for StatusRange {
+    const ACCEPTED: &'static str = "a status or a range of them, such as \"204\" or \"200-399\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if (100..=599).contains(&first) && (first..=599).contains(&last) => {
+                Ok(StatusRange(first, last))
+            }
+            (Ok(_), Ok(_)) => Err(Some("statuses are 100 to 599, the lower one first".to_owned())),
+            _ => Err(None),
+        }
+    }
+
+    fn from_number(number: i64) -> Result<Self, Hint> {
+        Self::from_text(&number.to_string())
+    }
+}
+
+impl FromText for PathBuf {
+    const ACCEPTED: &'static str = "an absolute path, such as \"/etc/relevo/pair.key\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if Path::new(text).is_absolute() && !text.contains('\0') { Ok(PathBuf::from(text)) } else { Err(None) }
+    }
+}
+
+/// A user's or group's name.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Account(pub(in crate::config) String);
+
+impl FromText for Account {
+    const ACCEPTED: &'static str = "the name of a user or group of this host";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != ':' && c != '/';
+        if !text.is_empty() && text.chars().all(allowed) { Ok(Account(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// A network interface's name.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Interface(pub(in crate::config) String);
+
+impl FromText for Interface {
+    const ACCEPTED: &'static str = "the name of a network interface, such as \"eth1\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+        let is_interface = (1..=15).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != "..";
+        if is_interface { Ok(Interface(text.to_owned())) } else { Err(None) }
+    }
+}

@@ -1,0 +1,447 @@
+//! `relevo check` and `relevo key` as a person meets them: the built binary, its output and its exit status.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example.toml");
+const REFERENCE: &str = include_str!("../docs/configuration.md");
+
+const SMALLEST: &str = r#"
+[frontends.web]
+bind = ["*:80"]
+default_backend = "app"
+
+[backends.app]
+servers = [{ name = "one", address = "192.0.2.21:80" }]
+"#;
+
+#[test]
+fn the_example_is_accepted_and_explained() {
+    let output = relevo(&["check", "-c", EXAMPLE]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    let summary = stdout(&output);
+    for line in [
+        "node lb1: 2 worker threads",
+        "virtual router main: 192.168.1.20/24 on eth1",
+        "VRID 51, priority 254, an advert every 100ms to the multicast group",
+        "peering on 192.168.1.11:8650 with lb2 (192.168.1.12:8650)",
+        "frontend web: HTTP on 0.0.0.0:80, adds X-Forwarded-For",
+        "path ends with .gif or .png → static",
+        "host is static.example.com and path begins with /assets/ → static",
+        "everything else → app",
+        "checks: HEAD /index.php every 2s; up after 2, down after 3",
+        "server backend1 at 192.168.1.21:80, weight 60, from 192.168.1.20 while this node is active",
+        "server files at 192.168.1.23:8080, weight 1, not checked",
+    ] {
+        assert!(summary.contains(line), "{line:?} is not in\n{summary}");
+    }
+}
+
+#[test]
+fn one_frontend_one_backend_one_server_is_enough() {
+    let output = check("smallest", SMALLEST);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("server one at 192.0.2.21:80, weight 1"));
+}
+
+/// Each line is put under a sound configuration and is all that is wrong with it: what is expected is the place of the
+/// error, its title, and words of its explanation.
+#[test]
+fn every_error_says_where_what_and_what_instead() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        // Unknown keys.
+        ("[nod]", "10:2 nod: unknown key", &["did you mean `node`?", "accepted here: node, process, log"]),
+        ("[process]\nthread = 1", "11:1 process.thread: unknown key", &["did you mean `threads`?"]),
+        ("[stats]", "10:2 stats: not supported in this version", &[]),
+        ("[[frontends.web.rules]]", "10:17 frontends.web.rules: not supported in this version", &[]),
+        ("[node]\n\"a\\u001bb\" = 1", "11:1 node.\"a\\u{1b}b\": unknown key", &[]),
+        // Values.
+        (
+            "[process]\nthreads = 0",
+            "11:11 process.threads: expected a whole number from 1 to 256",
+            &["found integer `0`"],
+        ),
+        ("[process]\nthreads = \"2\"", "11:11 process.threads: expected", &["write it without quotes: `2`"]),
+        ("[timeouts]\nconnect = 5", "11:11 timeouts.connect: expected a time", &["write \"5s\" or \"5ms\""]),
+        ("[timeouts]\nqueue = \"5 sec\"", "11:9 timeouts.queue: expected a time", &["did you mean \"5s\"?"]),
+        ("[timeouts]\nqueue = \"0s\"", "11:9 timeouts.queue: expected a time", &["longer than zero"]),
+        (
+            "[log]\nformat = \"json\"",
+            "11:10 log.format: expected \"httplog\" or \"off\"",
+            &["not supported in this version"],
+        ),
+        ("[log]\ntarget = \"syslog\"", "11:10 log.target: expected \"stderr\"", &["not supported in this version"]),
+        ("[log]\nlevel = \"wran\"", "11:9 log.level: expected", &["did you mean \"warn\"?"]),
+        ("[node]\ncontrol_socket = \"relevo.sock\"", "11:18 node.control_socket: expected an absolute path", &[]),
+        ("[node.name.x]", "10:7 node.name: expected a name", &["found a table"]),
+        ("[[process]]", "10:1 process: expected a table", &["found a list"]),
+        (
+            "[backends.b]\ncookie = [\"S\", \"insert\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:10 backends.b.cookie: expected a table",
+            &["found a list"],
+        ),
+        // Frontends.
+        (
+            "[frontends.b]\nbind = \"80\"\ndefault_backend = \"app\"",
+            "11:8 frontends.b.bind: expected an address",
+            &["\"*:80\"?"],
+        ),
+        ("[frontends.b]\ndefault_backend = \"app\"", "10:12 frontends.b: `bind` is missing", &[]),
+        ("[frontends.b]\nbind = \"*:81\"", "10:12 frontends.b: `default_backend` is missing", &[]),
+        (
+            "[frontends.b]\nbind = [{ address = \"192.0.2.1:80\" }]\ndefault_backend = \"app\"",
+            "11:9 frontends.b.bind[0]: a port is listened on once",
+            &["3 | bind = [\"*:80\"]", "by this one"],
+        ),
+        (
+            "[frontends.b]\nbind = [{ address = \"*:443\", tls = {} }]\ndefault_backend = \"app\"",
+            "11:30 frontends.b.bind[0].tls: not supported in this version",
+            &[],
+        ),
+        (
+            "[frontends.b]\nbind = \"*:81\"\ndefault_backend = \"ap\"",
+            "12:19 frontends.b.default_backend: expected the name of a backend",
+            &["there is no such backend", "did you mean \"app\"?"],
+        ),
+        ("[[frontends.web.routes]]\nbackend = \"app\"", "10:1 frontends.web.routes[0]: a route has at least one", &[]),
+        ("[[frontends.web.routes]]\npath = \"/\"", "10:1 frontends.web.routes[0]: `backend` is missing", &[]),
+        (
+            "[[frontends.web.routes]]\npath_suffix = []\nbackend = \"app\"",
+            "11:15 frontends.web.routes[0].path_suffix: expected at least one value",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost = [\"a.example\", \"b.example:80\"]\nbackend = \"app\"",
+            "11:22 frontends.web.routes[0].host[1]: expected a host name",
+            &["did you mean \"b.example\"?"],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\"\nforwarded_for = true",
+            "14:17 frontends.b.forwarded_for: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"b\"\n\
+             [backends.b]\ncookie = { name = \"S\", mode = \"insert\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:10 backends.b.cookie: sessions are kept by cookie in HTTP only",
+            &["13 | default_backend = \"b\"", "a frontend of mode \"tcp\" leads here"],
+        ),
+        // Backends.
+        ("[backends.b]", "10:11 backends.b: `servers` is missing: expected at least one `[[backends.b.servers]]`", &[]),
+        ("[backends.b]\nservers = []", "10:11 backends.b: `servers` is missing", &[]),
+        ("[backends.b]\nservers = 5", "11:11 backends.b.servers: expected a list", &["found integer `5`"]),
+        (
+            "[backends.\"b c\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "10:11 backends.\"b c\": expected a name",
+            &[],
+        ),
+        ("[[backends.b.servers]]\nname = \"a\"", "10:1 backends.b.servers[0]: `address` is missing", &[]),
+        ("[[backends.b.servers]]\naddress = \"a:1\"", "10:1 backends.b.servers[0]: `name` is missing", &[]),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\nweight = 257",
+            "13:10 backends.b.servers[0].weight: expected a whole number from 0 to 256",
+            &["found integer `257`"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"192.0.2.300:80\"",
+            "12:11 backends.b.servers[0].address: expected an address or a host name with its port",
+            &[],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"app.example\"",
+            "12:11 backends.b.servers[0].address: expected",
+            &["the port is missing: write \"app.example:80\""],
+        ),
+        (
+            "[backends.b]\nservers = [{ name = \"a\", address = \"a:1\" }, { name = \"a\", address = \"a:2\" }]",
+            "11:54 backends.b.servers[1].name: every server of a backend has its own name",
+            &["first here"],
+        ),
+        (
+            "[backends.b]\nservers = [{ name = \"a\", address = \"a:1\", cookie = \"x\" }, { name = \"x\", address = \"a:2\" }]",
+            "11:68 backends.b.servers[1].name: a server without `cookie` uses its name",
+            &["first here"],
+        ),
+        (
+            "[backends.b]\nbalance = \"leastconn\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:11 backends.b.balance: expected \"round_robin\" or \"least_connections\"",
+            &["did you mean \"least_connections\"?"],
+        ),
+        (
+            "[backends.b]\ncookie = { name = \"S\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:10 backends.b.cookie: `mode` is missing: expected \"prefix\" or \"insert\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nhealth = { expect = [\"200-399\", \"99\"] }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:33 backends.b.health.expect[1]: expected a status or a range",
+            &["statuses are 100 to 599"],
+        ),
+        // Virtual routers.
+        ("[vrrp.a]\nvirtual_router_id = 1\naddresses = \"192.0.2.1/24\"", "10:7 vrrp.a: `interface` is missing", &[]),
+        (&vrrp("priority = 256"), "14:12 vrrp.a.priority: expected a whole number from 1 to 255", &[]),
+        (
+            &vrrp("advertisement_interval = \"41s\""),
+            "14:26 vrrp.a.advertisement_interval: expected \"10ms\" to \"40.95s\"",
+            &[],
+        ),
+        (
+            &vrrp("advertisement_interval = \"25ms\""),
+            "14:26 vrrp.a.advertisement_interval: expected",
+            &["in steps of 10ms"],
+        ),
+        (&vrrp("unicast_peers = [\"fe80::1\"]"), "14:18 vrrp.a.unicast_peers[0]: expected an IPv4 address", &["IPv6"]),
+        (
+            "[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 1\naddresses = [\"192.0.2.1\"]",
+            "13:14 vrrp.a.addresses[0]: expected an address with the prefix length",
+            &["write \"192.0.2.1/24\""],
+        ),
+        (
+            &vrrp("[vrrp.b]\ninterface = \"eth1\"\nvirtual_router_id = 51\naddresses = \"192.0.2.2/24\""),
+            "16:21 vrrp.b.virtual_router_id: every virtual router on an interface has its own VRID",
+            &["is taken on eth1", "first here"],
+        ),
+        (
+            &vrrp("[vrrp.b]\ninterface = \"eth2\"\nvirtual_router_id = 51\naddresses = \"192.0.2.20/32\""),
+            "17:13 vrrp.b.addresses: an address belongs to one virtual router",
+            &["first here"],
+        ),
+        // Peering.
+        ("[peering]\nlisten = \"192.0.2.1:1\"", "10:1 peering: `peers` is missing", &[]),
+        (
+            "[peering]\nlisten = \"192.0.2.1\"\npeers = { b = \"192.0.2.2:1\" }",
+            "11:10 peering.listen: expected",
+            &["port is missing"],
+        ),
+        (
+            "[node]\nname = \"lb1\"\n[peering]\nlisten = \"192.0.2.1:1\"\npeers = { lb1 = \"192.0.2.2:1\" }",
+            "14:11 peering.peers.lb1: a peer is another node",
+            &["this node has this name"],
+        ),
+        (
+            "[peering]\nlisten = \"192.0.2.1:1\"\npeers = { b = \"192.0.2.1:1\" }",
+            "12:15 peering.peers.b: a peer is another node",
+            &["`peering.listen` is this address"],
+        ),
+        // Not TOML.
+        ("[node]\nname = \"lb1", "11:12 invalid basic string", &[]),
+        ("[node]\nname = lb1", "11:8 string values must be quoted", &[]),
+        ("[node", "10:6 unclosed table", &[]),
+        ("[backends.app]", "10:11 duplicate key", &[]),
+        (
+            "[log]\nlevel = [\n  \"info\",\nformat = \"off\"",
+            "13:1 a list or a string is not closed",
+            &["11 | level = [", "it is opened here"],
+        ),
+    ];
+    for (number, (lines, expected, words)) in cases.iter().enumerate() {
+        let output = check(&format!("case-{number}"), &format!("{SMALLEST}\n\n{lines}\n"));
+        let message = stderr(&output);
+        let (place, title) = expected.split_once(' ').unwrap();
+        assert_eq!(output.status.code(), Some(1), "{lines}\n{message}");
+        assert_eq!(stdout(&output), "", "{lines}");
+        assert!(message.contains(&format!("error: {title}")), "{title:?} is not in\n{message}");
+        assert!(message.contains(&format!("case-{number}.toml:{place}\n")), "{place} is not in\n{message}");
+        assert!(message.ends_with(".toml: 1 error\n"), "more than one error of\n{lines}\n{message}");
+        for word in *words {
+            assert!(message.contains(word), "{word:?} is not in\n{message}");
+        }
+    }
+}
+
+#[test]
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
+    let text = r#"
+[process]
+threads = "many"
+colour = "green"
+
+[frontends.web]
+bind = ["*:80", "*:http", "*:80"]
+default_backend = "apple"
+
+[backends.app]
+retries = -1
+[[backends.app.servers]]
+name = "one"
+address = 80
+weight = 1000
+[[backends.app.servers]]
+name = "one"
+address = "192.0.2.22:80"
+"#;
+    let output = check("many", text);
+    let message = stderr(&output);
+    let titles: Vec<&str> = message
+        .lines()
+        .filter_map(|line| line.strip_prefix("error: ")?.split_once(": "))
+        .map(|(path, _)| path)
+        .collect();
+    let expected = [
+        "process.threads",
+        "process.colour",
+        "frontends.web.bind[1]",
+        "frontends.web.bind[2]",
+        "frontends.web.default_backend",
+        "backends.app.retries",
+        "backends.app.servers[0].address",
+        "backends.app.servers[0].weight",
+        "backends.app.servers[1].name",
+    ];
+    assert_eq!(titles, expected, "{message}");
+    assert!(message.ends_with("many.toml: 9 errors\n"), "{message}");
+}
+
+#[test]
+fn a_syntax_error_does_not_hide_the_others() {
+    let output = check("syntax", "[node]\nname = \"lb1\n\n[process]\nthreads = 0\n\n[log\n\n[timeouts]\nqueue = 5\n");
+    let message = stderr(&output);
+    for title in ["invalid basic string", "process.threads: ", "unclosed table", "timeouts.queue: "] {
+        assert!(message.contains(&format!("error: {title}")), "{title:?} is not in\n{message}");
+    }
+    assert!(message.ends_with(": 4 errors\n"), "{message}");
+}
+
+#[test]
+fn an_empty_file_and_an_absent_one_are_errors() {
+    let output = check("empty", "# nothing yet\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("at least one frontend or one virtual router"), "{}", stderr(&output));
+
+    let output = relevo(&["check", "-c", "/nowhere/relevo.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "relevo: cannot read the configuration /nowhere/relevo.toml: No such file or directory";
+    assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
+}
+
+#[test]
+fn colour_is_for_terminals_that_want_it() {
+    let file = write("colour", "[nod]\n");
+    let on_terminal = |no_color: &str| {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        let mut command = command(&["check", "-c", file.to_str().unwrap()]);
+        let mut child = command.env("NO_COLOR", no_color).stderr(terminal.slave).spawn().unwrap();
+        // It fits the terminal's buffer, which is gone when its last user is: read it before.
+        child.wait().unwrap();
+        drop(command);
+        let mut bytes = [0; 4096];
+        let length = nix::unistd::read(&terminal.master, &mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    assert!(on_terminal("").contains("\x1b["));
+    assert!(!on_terminal("1").contains('\x1b'));
+    assert!(!stderr(&relevo(&["check", "-c", file.to_str().unwrap()])).contains('\x1b'));
+}
+
+/// What a table accepts is what an unknown key in it is answered with.
+#[test]
+fn the_reference_names_every_key() {
+    let tables = [
+        "[node]",
+        "[process]",
+        "[log]",
+        "[timeouts]",
+        "[frontends.x]",
+        "[[frontends.x.routes]]",
+        "[frontends.x.timeouts]",
+        "[backends.x]",
+        "[backends.x.cookie]",
+        "[backends.x.health]",
+        "[backends.x.timeouts]",
+        "[[backends.x.servers]]",
+        "[vrrp.x]",
+        "[peering]",
+    ];
+    for (number, table) in tables.iter().enumerate() {
+        let output = check(&format!("reference-{number}"), &format!("{table}\nzzz = 1\n"));
+        let message = stderr(&output);
+        let (_, accepted) = message.split_once("accepted here: ").unwrap_or_else(|| panic!("{message}"));
+        for key in accepted.lines().next().unwrap().split(", ") {
+            assert!(REFERENCE.contains(&format!("| `{key}` |")), "`{key}` of {table} is not in the reference");
+        }
+    }
+}
+
+#[test]
+fn a_key_is_made_once_and_for_its_owner() {
+    let directory = directory("key");
+    let file = directory.join("pair.key");
+    let file_name = file.to_str().unwrap();
+    assert_eq!(relevo(&["key", file_name]).status.code(), Some(0));
+    let key = fs::read_to_string(&file).unwrap();
+    assert_eq!(key.len(), 65);
+    assert!(key.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+
+    let again = relevo(&["key", file_name]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("exists and is not overwritten"), "{}", stderr(&again));
+    assert_eq!(fs::read_to_string(&file).unwrap(), key);
+
+    let other = directory.join("other.key");
+    assert_eq!(relevo(&["key", other.to_str().unwrap()]).status.code(), Some(0));
+    assert_ne!(fs::read_to_string(&other).unwrap(), key);
+
+    let nowhere = relevo(&["key", "/nowhere/pair.key"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("cannot write the key file /nowhere/pair.key"), "{}", stderr(&nowhere));
+}
+
+#[test]
+fn help_and_version_everywhere_and_2_for_wrong_usage() {
+    for command in [&[][..], &["check"], &["key"]] {
+        for option in ["--help", "--version"] {
+            let output = relevo(&[command, &[option]].concat());
+            assert_eq!(output.status.code(), Some(0), "{command:?} {option}");
+            assert!(!stdout(&output).is_empty());
+        }
+    }
+    assert!(stdout(&relevo(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
+    for wrong in [&["chek"][..], &["key"], &["check", "--colour"], &[]] {
+        assert_eq!(relevo(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+/// A line more for a sound virtual router, whose own are 10 to 13.
+fn vrrp(line: &str) -> String {
+    format!("[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 51\naddresses = [\"192.0.2.20/24\"]\n{line}")
+}
+
+fn check(name: &str, text: &str) -> Output {
+    relevo(&["check", "-c", write(name, text).to_str().unwrap()])
+}
+
+fn write(name: &str, text: &str) -> PathBuf {
+    let file = directory(name).join(format!("{name}.toml"));
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// Empty, and a test's own.
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config").join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+fn relevo(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relevo"));
+    command.args(arguments).env_remove("NO_COLOR");
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
