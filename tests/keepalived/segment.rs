@@ -100,6 +100,7 @@ default_backend = "app"
 [[backends.app.servers]]
 name = "web1"
 address = "127.0.0.1:8080"
+check = false
 
 [vrrp.main]
 interface = "{INTERFACE}"
