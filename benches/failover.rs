@@ -95,6 +95,9 @@ fn outage(fault: Fault, interval: Duration) -> Result<Duration> {
     let options = Options { interval, ..Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path()) };
     let pair = Pair::start(&options)?;
     let (report, _struck) = Trial::of(fault).run(&pair)?;
+    if report.outage.duration > fault.limit(interval) {
+        eprintln!("{}: {:?}\n{}", fault.name(), report.outage, report.story);
+    }
     Ok(report.outage.duration)
 }
 

@@ -127,7 +127,7 @@ fn keys_do_harm_and_undo_it_for_any_user() {
     demo.wait_for("ACTIVE, holds 10.77.0.10");
     demo.wait_for("client ─► lb");
     demo.press("k");
-    demo.wait_for(">>> an outage of");
+    demo.wait_for("outage");
     demo.press("b");
     demo.wait_for("backup, can take over; balancer serves, 3 of 3 servers up");
     demo.press("s");

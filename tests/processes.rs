@@ -212,6 +212,7 @@ impl Drop for Node {
             let _ = kill(process.pid, Signal::SIGKILL);
         }
         if let Some(guard) = &mut self.guard {
+            let _ = guard.kill();
             let _ = guard.wait();
         }
     }
@@ -278,14 +279,12 @@ fn each_process_has_the_rights_it_needs_and_no_more() {
 
 #[test]
 fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
-    let Some(node) = Node::new() else { return };
+    let Some(mut node) = Node::new() else { return };
     let file = node.configure(&Change::default());
     let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--net", "--kill-child", env!("CARGO_BIN_EXE_relevo"), "run", "-c"])
-        .arg(file);
+    command.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"]).arg(file);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
-    let mut unshare = node.host.namespace.spawn(command).unwrap();
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
     node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
 
     let balancer = Pid::from_raw(node.status().unwrap().node.balancer.pid as i32);
@@ -295,8 +294,8 @@ fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
     assert_eq!(log.matches("restricted mode: ").count(), 1, "{log}");
     assert!(log.contains("real-time priority") && log.contains("memory is not locked"), "{log}");
     assert!(log.contains("cannot change its user"), "{log}");
-    kill(Pid::from_raw(unshare.id() as i32), Signal::SIGTERM).unwrap();
-    unshare.wait().unwrap();
+    kill(node.guard(), Signal::SIGTERM).unwrap();
+    assert_eq!(node.wait_for_guard(), Some(0));
 }
 
 #[test]

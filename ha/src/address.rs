@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol, CacheInfo};
-use netlink_sys::AsyncSocket as _;
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle};
 use thiserror::Error;
@@ -96,17 +95,14 @@ impl Releaser {
 /// of the network takes), so it is not for a thread that must be in time.
 pub(crate) struct Addresses {
     handle: Handle,
-    /// Notifications of a change carry the port of the socket it was asked for on.
-    pub(crate) port: u32,
 }
 
 impl Addresses {
     /// Must be called on a tokio runtime.
     pub(crate) fn open() -> io::Result<Addresses> {
-        let (mut connection, handle, _unsolicited) = rtnetlink::new_connection()?;
-        let port = connection.socket_mut().socket_mut().bind_auto()?.port_number();
+        let (connection, handle, _unsolicited) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Addresses { handle, port })
+        Ok(Addresses { handle })
     }
 
     /// For reading.

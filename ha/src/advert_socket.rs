@@ -19,17 +19,30 @@ const CONTROL_PRIORITY: u32 = 7;
 pub(crate) const LONGEST_PACKET: usize = 2048;
 
 /// The two of them.
+#[derive(Debug)]
 pub(crate) struct AdvertSockets {
     receiving: AsyncFd<OwnedFd>,
     sending: Socket,
 }
 
+/// The same, not yet watched by a runtime.
+#[derive(Debug)]
+pub(crate) struct OpenedSockets {
+    receiving: Socket,
+    sending: Socket,
+}
+
+impl OpenedSockets {
+    /// To join a group takes the kernel's lock, so it is not for a thread that must be in time.
+    pub(crate) fn open(interface: &str, interface_index: u32) -> io::Result<OpenedSockets> {
+        Ok(OpenedSockets { receiving: receiving(interface, interface_index)?, sending: sending(interface)? })
+    }
+}
+
 impl AdvertSockets {
-    pub(crate) fn open(interface: &str, interface_index: u32) -> io::Result<AdvertSockets> {
-        Ok(AdvertSockets {
-            receiving: when_readable(receiving(interface, interface_index)?.into())?,
-            sending: sending(interface)?,
-        })
+    /// Must be called on the runtime that is to receive.
+    pub(crate) fn watch(opened: OpenedSockets) -> io::Result<AdvertSockets> {
+        Ok(AdvertSockets { receiving: when_readable(opened.receiving.into())?, sending: opened.sending })
     }
 
     /// Waits for a packet, and returns it with its IP header. Nothing is lost when the wait is given up.

@@ -15,6 +15,7 @@ const ETHERNET_HEADER: usize = MutableEthernetPacket::minimum_packet_size();
 const FRAME: usize = ETHERNET_HEADER + MutableArpPacket::minimum_packet_size();
 
 /// Announces on one interface.
+#[derive(Debug)]
 pub(crate) struct Announcer(Socket);
 
 impl Announcer {

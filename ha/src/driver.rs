@@ -26,6 +26,9 @@ use crate::thread_priority::ThreadPriority;
 
 /// How long a handover may keep the process from ending.
 const STOP_TIMEOUT: Duration = Duration::from_millis(100);
+/// After a whole batch of packets: a flood of them leaves the thread to the timers, to the peer link and to other processes
+/// (a real-time thread that never rests is killed by its limit).
+const BREATH: Duration = Duration::from_millis(1);
 /// Counters are shown as often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -152,25 +155,27 @@ async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut al
     let mut buffer = [0; LONGEST_PACKET];
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flooded = false;
     loop {
         let deadline = instance.next_deadline();
         tokio::select! {
             biased;
             input = inbox.recv() => match input {
-                Some(Input::Event(Event::Stop)) | None => return instance.handle(Event::Stop),
+                Some(Input::Event(Event::Stop)) | None => return instance.stop(),
                 Some(input) => instance.input(input),
             },
             reached = alarm.reached(deadline) => match reached {
                 Ok(()) => instance.deadline_reached(&mut buffer),
                 Err(error) => {
                     error!(%error, "a virtual router stops: its timer failed");
-                    return instance.handle(Event::Stop);
+                    return instance.stop();
                 }
             },
             _ = tick.tick() => instance.tick(),
-            received = instance.received(&mut buffer) => {
+            () = tokio::time::sleep(BREATH), if flooded => flooded = false,
+            received = instance.received(&mut buffer), if !flooded => {
                 instance.receive(received);
-                instance.receive_waiting(&mut buffer);
+                flooded = instance.receive_waiting(&mut buffer);
             }
         }
     }

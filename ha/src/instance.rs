@@ -10,7 +10,7 @@ use crate::announce::Announcer;
 use crate::clock::{self, InTime};
 use crate::election::{Action, Election, Event, Settings, Time, Transition};
 use crate::link::{Interface, InterfaceState};
-use crate::netlink::{Command, Input};
+use crate::netlink::{Command, Input, Opened};
 use crate::packet::{Advert, GROUP};
 use crate::reception::Reception;
 use crate::router::{RouterStatus, State, VirtualRouter};
@@ -19,6 +19,8 @@ use crate::router::{RouterStatus, State, VirtualRouter};
 const BATCH: usize = 32;
 /// A receive queue holds no more than some hundred packets; a flood might refill it while it is drained.
 const DRAINED_AT_MOST: usize = 4096;
+/// The priority of an advert that gives the addresses up (RFC 9568 §5.2.4).
+const LETS_GO: u8 = 0;
 /// Why there is nothing yet.
 const STARTING: &str = "starting";
 /// See the first line.
@@ -30,6 +32,8 @@ pub(crate) struct Instance {
     actions: Vec<Action>,
     interface: InterfaceState,
     sockets: Option<Sockets>,
+    /// Counts how often the addresses were given up: an answer about those of an earlier time is no news.
+    tenure: u64,
     in_time: InTime,
     commands: UnboundedSender<Command>,
     status: watch::Sender<Vec<RouterStatus>>,
@@ -79,6 +83,7 @@ impl Instance {
             actions: Vec::new(),
             interface,
             sockets: None,
+            tenure: 0,
             in_time,
             commands,
             status,
@@ -103,6 +108,10 @@ impl Instance {
                 self.interface = state;
                 self.follow_interface();
             }
+            Input::Opened(opened) => self.opened(opened),
+            Input::Leased { tenure, .. } if tenure != self.tenure => return,
+            Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
+            Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
             Input::Event(event) => self.handle(event),
         }
         self.publish();
@@ -130,21 +139,25 @@ impl Instance {
         match received {
             Ok(packet) => self.packet(packet),
             Err(error) => {
-                warn!(router = self.router.name, interface = self.router.interface, %error, "cannot receive adverts; trying again within a second");
-                self.sockets = None;
+                self.link_down(format!("cannot receive adverts on {}: {error}", self.router.interface));
+                self.close();
             }
         }
     }
 
-    /// Takes what waits behind it.
-    pub(crate) fn receive_waiting(&mut self, buffer: &mut [u8; LONGEST_PACKET]) {
+    /// Takes what waits behind it, up to a batch; true if even more may wait.
+    pub(crate) fn receive_waiting(&mut self, buffer: &mut [u8; LONGEST_PACKET]) -> bool {
         for _ in 0..BATCH {
             match self.sockets.as_ref().map(|sockets| sockets.adverts.waiting(buffer)) {
                 Some(Ok(Some(packet))) => self.packet(packet),
-                Some(Err(error)) => return self.receive(Err(error)),
-                Some(Ok(None)) | None => return,
+                Some(Err(error)) => {
+                    self.receive(Err(error));
+                    return false;
+                }
+                Some(Ok(None)) | None => return false,
             }
         }
+        true
     }
 
     /// Once a second: what failed is tried again, and the counters are shown.
@@ -162,22 +175,50 @@ impl Instance {
         };
         if self.sockets.as_ref().is_some_and(|sockets| sockets.interface.index != interface.index) {
             self.link_down(format!("interface {} was replaced by another of the same name", self.router.interface));
-            self.sockets = None;
+            self.close();
         }
-        if let Some(sockets) = &mut self.sockets {
-            sockets.interface = interface;
-        } else {
-            match Sockets::open(&self.router.interface, interface) {
-                Ok(sockets) => self.sockets = Some(sockets),
-                Err(error) => {
-                    let reason = format!("cannot open the sockets for adverts on {}: {error}", self.router.interface);
-                    return self.link_down(reason);
-                }
-            }
+        let Some(sockets) = &mut self.sockets else {
+            return self.ask(Command::Open { router: self.place, interface_index: interface.index });
+        };
+        let moved = sockets.interface.hardware_address != interface.hardware_address;
+        sockets.interface = interface;
+        if moved && self.shown.state == State::Active {
+            self.announce();
         }
         if self.shown.own_address != Some(interface.own_address) {
             self.shown.own_address = Some(interface.own_address);
             self.handle(Event::LinkUp { own_address: interface.own_address });
+        }
+    }
+
+    fn opened(&mut self, opened: io::Result<Opened>) {
+        let InterfaceState::Usable(interface) = self.interface else { return };
+        let watched = opened.and_then(|opened| {
+            let Opened { interface_index, adverts, announcer } = opened;
+            Ok((interface_index, Sockets { interface, adverts: AdvertSockets::watch(adverts)?, announcer }))
+        });
+        match watched {
+            Ok((index, sockets)) if index == interface.index && self.sockets.is_none() => {
+                self.sockets = Some(sockets);
+                self.follow_interface();
+            }
+            // Asked for twice, or for an interface that has been replaced since.
+            Ok((_, sockets)) => self.ask(Command::Close(sockets.adverts)),
+            Err(error) => {
+                self.link_down(format!("cannot open the sockets for adverts on {}: {error}", self.router.interface));
+            }
+        }
+    }
+
+    /// Hands over.
+    pub(crate) fn stop(&mut self) {
+        self.handle(Event::Stop);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(sockets) = self.sockets.take() {
+            self.ask(Command::Close(sockets.adverts));
         }
     }
 
@@ -204,9 +245,11 @@ impl Instance {
             Action::SendAdvert { priority } => self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
             Action::Lease { seconds } => {
-                self.command(|router, interface_index| Command::Lease { router, interface_index, seconds });
+                let tenure = self.tenure;
+                self.command(|router, interface_index| Command::Lease { router, interface_index, seconds, tenure });
             }
             Action::RemoveAddresses => {
+                self.tenure += 1;
                 self.command(|router, interface_index| Command::Remove { router, interface_index });
             }
             Action::Announce => self.announce(),
@@ -217,6 +260,10 @@ impl Instance {
 
     fn send_advert(&mut self, priority: u8) {
         let Some(sockets) = &self.sockets else { return };
+        // Frozen between the decision and here: by now another router may be active, and would yield to this.
+        if priority != LETS_GO && !self.in_time.is_now() {
+            return;
+        }
         let advert = Advert {
             virtual_router_id: self.router.virtual_router_id,
             priority,
@@ -232,7 +279,7 @@ impl Instance {
                 result = Err((destination, error));
             }
         }
-        self.shown.adverts_sent += 1;
+        self.shown.adverts_sent += u64::from(result.is_ok());
         let code = result.as_ref().err().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
         if code == std::mem::replace(&mut self.send_error, code) {
             return;
@@ -264,8 +311,12 @@ impl Instance {
 
     fn command(&self, command: impl FnOnce(usize, u32) -> Command) {
         let Some(sockets) = &self.sockets else { return };
+        self.ask(command(self.place, sockets.interface.index));
+    }
+
+    fn ask(&self, command: Command) {
         // The thread ends only after it has told every router that its interface cannot be used.
-        let _ = self.commands.send(command(self.place, sockets.interface.index));
+        let _ = self.commands.send(command);
     }
 
     fn drain(&mut self) {
@@ -314,16 +365,6 @@ impl Instance {
             }
             _ => false,
         });
-    }
-}
-
-impl Sockets {
-    fn open(name: &str, interface: Interface) -> io::Result<Sockets> {
-        Ok(Sockets {
-            interface,
-            adverts: AdvertSockets::open(name, interface.index)?,
-            announcer: Announcer::open(interface.index)?,
-        })
     }
 }
 

@@ -48,8 +48,6 @@ pub(crate) struct Interface {
 pub(crate) struct Removed {
     pub(crate) interface_index: u32,
     pub(crate) address: VirtualAddress,
-    /// The netlink port of the socket through which; 0: the kernel itself.
-    pub(crate) by_port: u32,
 }
 
 /// The netlink socket that events arrive on.
@@ -158,6 +156,12 @@ impl Table {
         self.link(name).map(|(&index, _link)| index)
     }
 
+    /// How often, and with which prefix lengths, the interface has an address.
+    pub(crate) fn entries(&self, index: u32, address: Ipv4Addr) -> impl Iterator<Item = VirtualAddress> {
+        let known = self.addresses.get(&index).into_iter().flatten().map(|known| known.address);
+        known.filter(move |known| known.address == address)
+    }
+
     fn link(&self, name: &str) -> Option<(&u32, &Link)> {
         self.links.iter().find(|(_index, link)| link.name == name)
     }
@@ -178,7 +182,6 @@ impl Table {
     }
 
     fn apply_one(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Removed> {
-        let by_port = message.header.port_number;
         let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
         match message {
             RouteNetlinkMessage::NewLink(link) => self.add_link(&link),
@@ -190,7 +193,7 @@ impl Table {
             RouteNetlinkMessage::DelAddress(address) => {
                 let (interface_index, address) = virtual_address(&address)?;
                 self.addresses.entry(interface_index).or_default().retain(|known| known.address != address);
-                return Some(Removed { interface_index, address, by_port });
+                return Some(Removed { interface_index, address });
             }
             _ => (),
         }

@@ -1,14 +1,18 @@
 //! The thread that talks to the kernel about addresses and interfaces, so that the thread of the elections never waits for
-//! the kernel's lock: it changes addresses in the order it is asked to, and tells what happens to interfaces.
+//! the kernel's lock: it opens and closes sockets, changes addresses in the order it is asked to, and tells what happens to
+//! interfaces.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::address::{Addresses, Error};
+use crate::advert_socket::{AdvertSockets, OpenedSockets};
+use crate::announce::Announcer;
 use crate::clock::InTime;
 use crate::driver::StartError;
 use crate::election::Event;
@@ -20,20 +24,49 @@ use crate::router::VirtualAddress;
 pub(crate) enum Input {
     /// Its interface is as follows.
     Interface(InterfaceState),
+    /// What it asked to be opened.
+    Opened(io::Result<Opened>),
+    /// Whether the kernel has taken the addresses, or why not.
+    Leased {
+        /// As asked.
+        tenure: u64,
+        answer: Result<(), String>,
+    },
     /// Something for its election.
     Event(Event),
+}
+
+/// The sockets of a virtual router.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) interface_index: u32,
+    pub(crate) adverts: OpenedSockets,
+    pub(crate) announcer: Announcer,
+}
+
+impl Opened {
+    fn open(interface: &str, interface_index: u32) -> io::Result<Opened> {
+        let adverts = OpenedSockets::open(interface, interface_index)?;
+        Ok(Opened { interface_index, adverts, announcer: Announcer::open(interface_index)? })
+    }
 }
 
 /// A virtual router's wish.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Add or refresh every address; answered by an event. When it is too late none is there afterwards, and no answer is
+    /// Open its sockets; answered by [`Input::Opened`].
+    Open { router: usize, interface_index: u32 },
+    /// Close these, which leaves a group: that waits for the kernel's lock too.
+    Close(AdvertSockets),
+    /// Add or refresh every address; answered by [`Input::Leased`]. When it is too late none is there afterwards, and no answer is
     /// given: the election of a router that is too late knows by itself.
     Lease {
         /// Place in the subscriptions.
         router: usize,
         interface_index: u32,
         seconds: u32,
+        /// Comes back with the answer.
+        tenure: u64,
     },
     /// Remove every address.
     Remove { router: usize, interface_index: u32 },
@@ -58,10 +91,13 @@ impl Subscription {
     }
 }
 
+/// Before the kernel is asked anew after it failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The thread's life. `started` is told when every router has the state of its interface in its inbox.
 pub(crate) async fn run(
     subscriptions: Vec<Subscription>,
-    commands: UnboundedReceiver<Command>,
+    mut commands: UnboundedReceiver<Command>,
     started: oneshot::Sender<Result<(), StartError>>,
 ) {
     let mut netlink = match Netlink::start(subscriptions).await {
@@ -72,11 +108,13 @@ pub(crate) async fn run(
         }
     };
     let _ = started.send(Ok(()));
-    if let Err(error) = netlink.serve(commands).await {
-        error!(%error, "the kernel tells no more of interfaces and addresses; this node can hold none until it is restarted");
-        let reason = format!("netlink failed: {error}");
-        for subscription in &netlink.subscriptions {
-            subscription.tell(Input::Interface(InterfaceState::Unusable { reason: reason.clone() }));
+    while let Err(error) = netlink.serve(&mut commands).await {
+        error!(%error, "the kernel does not tell of interfaces and addresses; this node holds none until it does");
+        netlink.fail(&format!("netlink failed: {error}"));
+        tokio::time::sleep(PAUSE).await;
+        while let Err(error) = netlink.reopen().await {
+            debug!(%error, "the kernel still does not tell of interfaces and addresses");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -110,7 +148,8 @@ impl Netlink {
     async fn remove_strangers(&self) -> Result<(), StartError> {
         for subscription in &self.subscriptions {
             let Some(index) = self.watcher.table().index(&subscription.interface) else { continue };
-            for &address in subscription.addresses.iter() {
+            let virtual_addresses = subscription.addresses.iter();
+            for address in virtual_addresses.flat_map(|address| self.watcher.table().entries(index, address.address)) {
                 let Subscription { name, interface, .. } = subscription;
                 if self.addresses.remove(index, address).await.map_err(StartError::Remove)? {
                     warn!(router = name, interface, %address, "removed a virtual address that was there already; only the active router may hold it");
@@ -120,13 +159,33 @@ impl Netlink {
         Ok(())
     }
 
-    async fn serve(&mut self, mut commands: UnboundedReceiver<Command>) -> io::Result<()> {
+    /// Every router lets go; what it asks for is done when the kernel answers again, and until then the leases run out.
+    fn fail(&mut self, reason: &str) {
+        for (subscription, told) in self.subscriptions.iter().zip(&mut self.told) {
+            let state = InterfaceState::Unusable { reason: reason.to_owned() };
+            subscription.tell(Input::Interface(state.clone()));
+            *told = Some(state);
+        }
+    }
+
+    async fn reopen(&mut self) -> io::Result<()> {
+        self.addresses = Addresses::open()?;
+        self.watcher = Watcher::open()?;
+        self.watcher.resync(self.addresses.handle()).await?;
+        self.tell_changes();
+        Ok(())
+    }
+
+    /// Until it is to end.
+    async fn serve(&mut self, commands: &mut UnboundedReceiver<Command>) -> io::Result<()> {
         loop {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Lease { router, interface_index, seconds }) => {
-                        self.lease(router, interface_index, seconds).await;
+                    Some(Command::Open { router, interface_index }) => self.open(router, interface_index),
+                    Some(Command::Close(sockets)) => drop(sockets),
+                    Some(Command::Lease { router, interface_index, seconds, tenure }) => {
+                        self.lease(router, interface_index, seconds, tenure).await;
                     }
                     Some(Command::Remove { router, interface_index }) => self.remove(router, interface_index).await,
                     Some(Command::Finish { done }) => {
@@ -140,7 +199,12 @@ impl Netlink {
         }
     }
 
-    async fn lease(&self, router: usize, interface_index: u32, seconds: u32) {
+    fn open(&self, router: usize, interface_index: u32) {
+        let Some(subscription) = self.subscriptions.get(router) else { return };
+        subscription.tell(Input::Opened(Opened::open(&subscription.interface, interface_index)));
+    }
+
+    async fn lease(&self, router: usize, interface_index: u32, seconds: u32, tenure: u64) {
         let Some(subscription) = self.subscriptions.get(router) else { return };
         for &address in subscription.addresses.iter() {
             match self.addresses.lease(interface_index, address, seconds, &subscription.in_time).await {
@@ -151,11 +215,11 @@ impl Netlink {
                     return self.remove(router, interface_index).await;
                 }
                 Err(error) => {
-                    return subscription.tell(Input::Event(Event::AddressRefused { reason: error.to_string() }));
+                    return subscription.tell(Input::Leased { tenure, answer: Err(error.to_string()) });
                 }
             }
         }
-        subscription.tell(Input::Event(Event::AddressesTaken));
+        subscription.tell(Input::Leased { tenure, answer: Ok(()) });
     }
 
     async fn remove(&self, router: usize, interface_index: u32) {
@@ -182,8 +246,11 @@ impl Netlink {
         Ok(())
     }
 
+    /// By whomever: with the first address of a subnet the kernel removes those that were added after it, so our own
+    /// removal for one router may cost another its address. A router that has let go does not mind.
     fn tell_removed(&self, removed: Removed) {
-        if removed.by_port == self.addresses.port {
+        let is_back = |address| address == removed.address;
+        if self.watcher.table().entries(removed.interface_index, removed.address.address).any(is_back) {
             return;
         }
         for subscription in &self.subscriptions {

@@ -11,7 +11,7 @@ use crate::election::{Received, Time};
 use crate::packet::{self, Advert, GROUP};
 use crate::router::VirtualRouter;
 
-/// Between two log lines about packets that are no valid adverts.
+/// Between two log lines about packets that are no valid adverts, and between two about differences.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Senders whose differences are remembered.
 const SENDERS: usize = 16;
@@ -23,6 +23,7 @@ pub(crate) struct Reception {
     pub(crate) rejected: u64,
     logged_at: Option<Time>,
     unlogged: u64,
+    compared_at: Option<Time>,
     differences: BTreeMap<Ipv4Addr, Option<Difference>>,
 }
 
@@ -59,7 +60,7 @@ impl Reception {
             return None;
         }
         self.accepted += 1;
-        self.compare(router, source, &advert);
+        self.compare(router, source, &advert, now);
         let Advert { priority, advertisement_interval, .. } = advert;
         Some(Received { source, priority, advertisement_interval })
     }
@@ -77,8 +78,8 @@ impl Reception {
         warn!(router = name, interface, source, %reason, unlogged, "ignored a packet that is no advert for this virtual router");
     }
 
-    /// Logs once what a sender is configured with that we are not.
-    fn compare(&mut self, router: &VirtualRouter, source: Ipv4Addr, advert: &Advert) {
+    /// Logs once what a sender is configured with that we are not; where they keep changing, one now and then.
+    fn compare(&mut self, router: &VirtualRouter, source: Ipv4Addr, advert: &Advert, now: Time) {
         let mut ours: Vec<_> = router.addresses.iter().map(|address| address.address).collect();
         let mut theirs = advert.addresses.clone();
         ours.sort_unstable();
@@ -87,9 +88,11 @@ impl Reception {
             .then_some(Difference { advertisement_interval: advert.advertisement_interval, addresses: theirs });
         let known = self.differences.get(&source);
         let is_news = known.map_or(difference.is_some(), |known| *known != difference);
-        if !is_news || (known.is_none() && self.differences.len() >= SENDERS) {
+        let is_flood = self.compared_at.is_some_and(|compared_at| now < compared_at + LOG_INTERVAL);
+        if !is_news || is_flood || (known.is_none() && self.differences.len() >= SENDERS) {
             return;
         }
+        self.compared_at = Some(now);
         let VirtualRouter { name, interface, advertisement_interval, .. } = router;
         match &difference {
             Some(theirs) => warn!(
@@ -200,6 +203,26 @@ mod tests {
         // Of version 2.
         packet[20] = 0x21;
         assert_eq!(judged(&router(&[]), &packet), (0, 0));
+    }
+
+    #[test]
+    fn differences_that_change_with_every_advert_are_no_flood_of_log_lines() {
+        let router = router(&[]);
+        let mut reception = Reception::default();
+        let mut told = 0;
+        let mut last = None;
+        for number in 0..2000 {
+            let advertisement_interval = Duration::from_millis(10 + 10 * (number % 2));
+            let packet = Advert { advertisement_interval, ..advert(NonZeroU8::MIN) }.encode(PEER, GROUP);
+            let now = Time(number * 10_000);
+            assert!(
+                reception.judge(&packet, &router, Some(OWN), now).is_some(),
+                "a difference is no reason to ignore it"
+            );
+            told += u32::from(reception.differences.get(&PEER) != last.as_ref());
+            last = reception.differences.get(&PEER).cloned();
+        }
+        assert_eq!(told, 2, "in 20 s");
     }
 
     #[test]

@@ -8,31 +8,33 @@ use std::io;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThreadPriority {
     policy: libc::c_int,
-    parameters: libc::sched_param,
+    /// All there is in the kernel's `struct sched_param`.
+    priority: libc::c_int,
 }
 
 impl ThreadPriority {
     /// That of the calling thread.
     pub(crate) fn current() -> io::Result<ThreadPriority> {
         // SAFETY: takes and returns numbers; 0 is the calling thread.
-        let policy = unsafe { libc::sched_getscheduler(0) };
-        if policy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let mut parameters = libc::sched_param { sched_priority: 0 };
-        // SAFETY: `parameters` is valid for writes during the call.
-        match unsafe { libc::sched_getparam(0, &raw mut parameters) } {
-            0 => Ok(ThreadPriority { policy, parameters }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let policy = checked(unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) })?;
+        let mut priority: libc::c_int = 0;
+        // SAFETY: `priority` is valid for writes during the call.
+        checked(unsafe { libc::syscall(libc::SYS_sched_getparam, 0, &raw mut priority) })?;
+        Ok(ThreadPriority { policy, priority })
     }
 
     /// Gives it to the calling thread.
     pub(crate) fn adopt(self) -> io::Result<()> {
-        // SAFETY: `parameters` is valid for reads during the call.
-        match unsafe { libc::sched_setscheduler(0, self.policy, &raw const self.parameters) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        // SAFETY: `self.priority` is valid for reads during the call.
+        checked(unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, self.policy, &raw const self.priority) })
+            .map(|_zero| ())
+    }
+}
+
+/// The system calls themselves, for the functions of these names fail in musl's C library.
+fn checked(result: libc::c_long) -> io::Result<libc::c_int> {
+    match libc::c_int::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -155,6 +155,31 @@ fn an_address_that_somebody_deletes_is_put_back() {
 }
 
 #[test]
+fn an_address_that_goes_with_that_of_another_router_is_put_back() {
+    with_pair(async |pair| {
+        // Of a subnet that the node has no address of its own in, one is the kernel's primary and the other hangs on it.
+        let [first, second] = [1, 2].map(|last| Ipv4Addr::new(198, 51, 100, last));
+        let slow = |id, address| VirtualRouter {
+            virtual_router_id: NonZeroU8::new(id).unwrap(),
+            addresses: vec![VirtualAddress { address, prefix_length: 24 }],
+            advertisement_interval: LONG,
+            ..router(255)
+        };
+        let routers = vec![slow(51, first), slow(52, second)];
+        let driver = pair.one.run(Driver::start(routers.clone())).await.unwrap();
+        driver.set_eligible(Ok(()));
+        pair.one.until_address(first, true).await;
+        pair.one.until_address(second, true).await;
+
+        let injector = pair.two.run(async { raw_socket() }).await;
+        send(&injector, &advert(&routers[0]).encode(TWO, GROUP));
+        pair.one.until_address(first, false).await;
+        pair.one.until_address(second, true).await;
+        pair.one.run(driver.stop()).await;
+    });
+}
+
+#[test]
 fn a_router_without_carrier_is_in_fault_and_gives_the_address_up() {
     with_pair(async |pair| {
         let mut one = Running::start(&pair.one, router(254)).await;
@@ -197,6 +222,8 @@ fn an_interface_that_is_deleted_and_made_again_is_followed() {
 fn a_virtual_address_that_is_there_already_is_removed_at_the_start() {
     with_pair(async |pair| {
         pair.one.add_address(VIRTUAL, 24).await;
+        // As others configure it.
+        pair.one.add_address(VIRTUAL, 32).await;
         let driver = pair.one.run(Driver::start(vec![router(254)])).await.unwrap();
         assert!(pair.one.address(VIRTUAL).await.is_none());
         assert!(pair.one.address(ONE).await.is_some());

@@ -77,12 +77,15 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let start = *start;
     let listeners = listeners(&start, descriptors)?;
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
-    let highest = limit_descriptors(start.config.max_connections)?;
+    let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
     sandbox::enter(start.chroot.as_deref(), start.user, parent)?;
 
     // Only now may there be threads: what was given up is given up by all of them.
     let guard = log::init(start.log_level, "balancer");
+    if let Some(shortage) = shortage {
+        tracing::warn!("{shortage}");
+    }
     let writer = match start.config.access_log {
         AccessLog::HttpLog => Some(Writer::start(io::stderr())?),
         AccessLog::Off => None,
@@ -137,22 +140,23 @@ fn listeners(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Vec<Vec<(usize,
     Ok(workers)
 }
 
-/// Sets the limit of open files to what so many connections need, and gives the highest number there then is.
+/// Sets the limit of open files to what so many connections need, and gives the highest number there then is, and in words
+/// what could not be had.
 ///
 /// Not more than needed: when the process dies, its kernel goes through the whole table.
-fn limit_descriptors(max_connections: usize) -> io::Result<RawFd> {
+fn limit_descriptors(max_connections: usize) -> io::Result<(RawFd, Option<String>)> {
     // A client's, its server's, and one that waits in the pool.
     let needed = (3 * max_connections + OTHER_DESCRIPTORS) as u64;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let limit = needed.min(hard);
-    if limit < needed {
-        eprintln!(
-            "relevo balancer: at most {limit} files may be open, {needed} are needed for {max_connections} connections; \
-             raise the limit (LimitNOFILE in systemd) or lower process.max_connections"
-        );
-    }
+    let shortage = (limit < needed).then(|| {
+        format!(
+            "at most {limit} files may be open, {needed} are needed for {max_connections} connections; raise the limit \
+             (LimitNOFILE in systemd) or lower process.max_connections"
+        )
+    });
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
-    Ok(RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX))
+    Ok((RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX), shortage))
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ const BUFFER: usize = 64 * 1024;
 /// A connection to a server. Whoever holds it polls it; it has no task of its own.
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
+    /// `None`: closed.
+    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
     is_over: bool,
     way: Way,
     backend: BackendIndex,
@@ -46,7 +47,7 @@ impl Upstream {
     pub async fn new(connected: Connected, backend: BackendIndex, server: usize) -> hyper::Result<Box<Self>> {
         let Connected { stream, way } = connected;
         let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        let (is_over, is_reused) = (false, false);
+        let (connection, is_over, is_reused) = (Some(connection), false, false);
         Ok(Box::new(Self { sender, connection, is_over, way, backend, server, idle_since: 0, is_reused }))
     }
 
@@ -65,17 +66,24 @@ impl Upstream {
 
     /// Does what the connection has to do. Ready: it is over.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.is_over && Pin::new(&mut self.connection).poll(context).is_ready() {
+        if !self.is_over
+            && let Some(connection) = &mut self.connection
+        {
             // Whoever awaits a response or its body is told of an error there.
-            self.is_over = true;
+            self.is_over = Pin::new(connection).poll(context).is_ready();
         }
         if self.is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// The socket of a connection that became another protocol, and what has come of that already.
-    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+    /// Closes a connection that is over: only then does a request come back that it had not begun to send.
+    pub fn close(&mut self) {
+        (self.connection, self.is_over) = (None, true);
+    }
+
+    /// The socket of a connection that became another protocol, and what has come of that already; `None` if it was closed.
+    pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+        let parts = self.connection?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 
     /// Is it ready for its next request? Looks once, and leaves no waker behind.

@@ -117,10 +117,13 @@ impl Session {
     pub async fn server_within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Late> {
         let mut future = pin!(future);
         self.await_server(timeout);
-        let result = poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if self.server_is_late() => Poll::Ready(Err(Late)),
-            Poll::Pending => Poll::Pending,
+        let result = poll_fn(|context| {
+            self.set_waker(context.waker());
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending if self.server_is_late() => Poll::Ready(Err(Late)),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         self.server_came();

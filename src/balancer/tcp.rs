@@ -31,11 +31,6 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
         Ok(attempts) => attempts,
         Err(_) => return record.end(*b"SC"),
     };
-    std::future::poll_fn(|context| {
-        session.set_waker(context.waker());
-        std::task::Poll::Ready(())
-    })
-    .await;
     let connected = attempts.connect().await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;

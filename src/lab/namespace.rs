@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::error::{Context, Result};
 use super::netlink;
-use super::priority::{before_ordinary_threads, first_among_ordinary_threads};
+use super::priority::before_ordinary_threads;
 
 /// A network namespace.
 pub struct Namespace {
@@ -46,7 +46,6 @@ impl Namespace {
             let descriptor = unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(io::Error::from)
                 .and_then(|()| File::open("/proc/thread-self/ns/net"));
-            first_among_ordinary_threads();
             let alive = descriptor.is_ok() && made.send(descriptor).is_ok();
             while alive && let Ok((mut command, reply)) = births.recv() {
                 let _ = reply.send(command.spawn());
@@ -84,6 +83,11 @@ impl Namespace {
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .context(|| format!("cannot enter the namespace {}", self.name))
+    }
+
+    /// Moves the calling thread inside for good: the sockets, threads and processes it makes from now on belong here.
+    pub fn move_in(&self) -> Result<()> {
+        enter(&self.descriptor).context(|| format!("cannot enter the namespace {}", self.name))
     }
 
     /// Runs `work` on a thread of its own inside, which comes before what else this machine does.

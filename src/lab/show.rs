@@ -20,8 +20,7 @@ const ASK: Duration = Duration::from_millis(200);
 /// So long must all be well before an outage counts as over.
 const WELL: Duration = Duration::from_millis(500);
 
-const KEYS: &str = "\
-  k  kill -9 all processes of the active node      c  cut its network cable
+const KEYS: &str = r"  k  kill -9 all processes of the active node      c  cut its network cable
   f  freeze it (SIGSTOP to all its processes)      p  drop its frames silently
   b  bring everything back                         s  stop a web server
   ?  these keys                                    q  quit
@@ -138,10 +137,16 @@ impl<'a> Show<'a> {
         let attempts = self.pair.prober.attempts(self.last_line);
         self.last_line = Instant::now();
         println!("{}", request_line(&attempts));
-        if let Some(struck) = self.struck.filter(|struck| struck.elapsed() > WELL && self.pair.prober.is_well(WELL)) {
+        if let Some(struck) = self.struck.filter(|struck| self.is_over(*struck)) {
             println!(">>> {}", outage_line(&self.pair.prober.outage(struck)));
             self.struck = None;
         }
+    }
+
+    /// All is well, and nobody hangs who began before it was.
+    fn is_over(&self, struck: Instant) -> bool {
+        let prober = &self.pair.prober;
+        struck.elapsed() > WELL && prober.is_well(WELL) && prober.all_over_before(Instant::now() - WELL)
     }
 }
 
@@ -196,7 +201,7 @@ fn request_line(attempts: &[Attempt]) -> String {
 /// For people.
 pub fn outage_line(outage: &Outage) -> String {
     if outage.duration.is_zero() {
-        return format!("no client noticed: none of {} requests failed or took over 50 ms", outage.attempts);
+        return format!("no outage: none of {} requests failed or took over 50 ms", outage.attempts);
     }
     let duration = outage.duration.as_secs_f64() * 1e3;
     let Outage { failed, slow, attempts, .. } = outage;

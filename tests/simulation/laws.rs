@@ -1,18 +1,18 @@
 //! What must always be true. Some laws judge what a router does with one event, against RFC 9568 read once more; the others
 //! watch the world as it goes on, as a client or an operator would.
 
+mod watch;
+
 use relevo_ha::State;
-use relevo_ha::election::{Action, Election, Event, Received, Time};
+use relevo_ha::election::{Action, Election, Event, Time};
 
 use super::node::Node;
-use super::schedule::{MILLISECOND, SECOND, lease_seconds, microseconds};
+use super::schedule::{MILLISECOND, SECOND, lease_seconds};
 use super::world::{Network, Violation};
+use watch::{Watch, ends_the_role, must_listen};
 
 /// For a packet to arrive and the kernel to do as it is told.
 const SLACK: u64 = 10 * MILLISECOND;
-/// A router that could not hold its addresses tries again after this.
-const PAUSE: u64 = 5 * SECOND;
-const BOOT: u64 = 310 * MILLISECOND;
 
 pub struct Laws {
     /// No fault is active, and there was time enough for everything to come to rest.
@@ -23,35 +23,6 @@ pub struct Laws {
     /// Since when both of a pair are active although they hear each other.
     both_active: Vec<Vec<Option<u64>>>,
     was_split: bool,
-}
-
-/// What is known of one process from outside.
-#[derive(Default)]
-struct Watch {
-    /// By its clock.
-    advert_sent: u64,
-    lease_asked: u64,
-    /// The active interval that it goes by.
-    interval: u64,
-    was_late: bool,
-    /// Since when it could be active and nobody it can hear is.
-    alone_since: Option<u64>,
-    /// Since when it has been active without the address, or the contrary.
-    unlike_kernel_since: Option<u64>,
-    idle_since: Option<u64>,
-    announcements: Vec<u64>,
-    /// Announcements that must be made.
-    owed: Vec<Owed>,
-    /// The one after the lease of the last rival has ended.
-    owed_at_last: Option<Owed>,
-}
-
-/// So many announcements in that time.
-#[derive(Clone, Copy)]
-struct Owed {
-    from: u64,
-    by: u64,
-    count: usize,
 }
 
 /// What an election was before it was given an event.
@@ -75,7 +46,7 @@ impl Laws {
     }
 
     pub fn booted(&mut self, node: usize, host: &Node) {
-        self.watches[node] = Watch { interval: host.interval(), ..Watch::default() };
+        self.watches[node] = Watch::of(host);
     }
 
     pub fn woke(&mut self, node: usize) {
@@ -103,12 +74,19 @@ impl Laws {
         let after = Before::of(election);
         let watch = &mut self.watches[node];
 
-        let fenced = before.state == State::Active
+        let overdue = before.state == State::Active
             && (clock >= watch.advert_sent + 3 * host.interval()
                 || clock >= watch.lease_asked + lease_seconds(host.interval()) * SECOND);
-        if fenced {
+        let fenced = before.state == State::Active && actions.contains(&Action::DrainReceived);
+        if fenced && clock < watch.advert_sent + 2 * host.interval() {
+            return Err("a fence although it was there".into());
+        }
+        if overdue || fenced {
             fence(actions)?;
             watch.interval = watch.interval.max(host.interval());
+            if !ends_the_role(event) {
+                must_listen(&after, clock + watch.active_down(host), event)?;
+            }
         }
         watch.actions(host, now, clock, before, &after, actions)?;
         if self.settled && before.state != after.state && !self.somebody_yields {
@@ -155,8 +133,10 @@ impl Laws {
             self.somebody_takes_over(node, now, nodes, network)?;
             let watch = &mut self.watches[node];
             watch.kernel_agrees(node, now, &nodes[node])?;
+            watch.hands_over_without_answer(node, now, &nodes[node])?;
             watch.takes_part(node, now, &nodes[node])?;
             watch.announces(node, now, &nodes[node])?;
+            watch.does_not_flap(node, now, network)?;
             for other in 0..node {
                 self.one_gives_way(node, other, now, nodes, network)?;
             }
@@ -260,234 +240,4 @@ fn conditions(before: &Before, after: &Before, event: &Event) -> Result<(), Viol
         _ => true,
     };
     if right { Ok(()) } else { Err(format!("and is {:?}", after.state)) }
-}
-
-impl Watch {
-    /// The order of actions, whatever caused them.
-    fn actions(
-        &mut self,
-        host: &Node,
-        now: u64,
-        clock: u64,
-        before: &Before,
-        after: &Before,
-        actions: &[Action],
-    ) -> Result<(), Violation> {
-        let becomes_active = before.state != State::Active && after.state == State::Active;
-        let mut state = before.state;
-        let mut removed = false;
-        for (place, action) in actions.iter().enumerate() {
-            match action {
-                Action::SendAdvert { priority: 0 } if state != State::Active || after.state == State::Active => {
-                    return Err("priority 0 from a router that does not let go".into());
-                }
-                Action::SendAdvert { priority: 0 } => {}
-                Action::SendAdvert { priority } => {
-                    if *priority != host.priority() || (state != State::Active && !becomes_active) {
-                        return Err("an advert that it may not send".into());
-                    }
-                    self.advert_sent = clock;
-                }
-                Action::Lease { seconds } => {
-                    if u64::from(*seconds) != lease_seconds(host.interval()) {
-                        return Err("a lease of the wrong length".into());
-                    }
-                    if state != State::Active && !(becomes_active && place > 0) {
-                        return Err("a lease before it is active".into());
-                    }
-                    self.lease_asked = clock;
-                }
-                Action::RemoveAddresses => removed = true,
-                Action::Announce if state != State::Active => {
-                    return Err("an announcement of a router not active".into());
-                }
-                Action::Announce => self.announcements.push(now),
-                Action::DrainReceived => {}
-                Action::Changed(transition) => {
-                    if transition.from != state || (state == State::Active && !removed) {
-                        return Err("a change that leaves something behind".into());
-                    }
-                    state = transition.to;
-                    if state == State::Active {
-                        self.owe_nothing();
-                        self.announcements.clear();
-                    }
-                }
-            }
-        }
-        if becomes_active
-            && !matches!(actions, [.., Action::SendAdvert { .. }, Action::Lease { .. }, Action::Changed(_)])
-        {
-            return Err("it became active without an advert and then a lease".into());
-        }
-        if state != after.state { Err("a change that it did not report".into()) } else { Ok(()) }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all of what happened")]
-    fn backup(
-        &mut self,
-        host: &Node,
-        now: u64,
-        clock: u64,
-        before: &Before,
-        after: &Before,
-        event: &Event,
-        actions: &[Action],
-    ) -> Result<(), Violation> {
-        let Some(deadline) = before.deadline else { return Err("a backup without a deadline".into()) };
-        let late = !self.was_late && clock >= deadline.0 + self.interval;
-        if late != actions.contains(&Action::DrainReceived) {
-            return Err("a backup that was absent listens before it acts, and no other does".into());
-        }
-        if matches!(event, Event::LinkDown { .. } | Event::Ineligible { .. } | Event::Stop) {
-            return Ok(());
-        }
-        if late {
-            self.was_late = true;
-            let expected = clock + 3 * self.interval + host.skew(self.interval);
-            return must_be(after, State::Backup, expected, event);
-        }
-        match event {
-            Event::Advert(received) if received.source == host.address => {}
-            Event::Advert(Received { priority: 0, .. }) => {
-                return must_be(after, State::Backup, clock + host.skew(self.interval), event);
-            }
-            Event::Advert(received) => {
-                let preempts = host.plan.settings.preempt || host.priority() == 255;
-                let obeyed = received.priority >= host.priority() || !preempts;
-                if !obeyed && host.may_yield && after.deadline != before.deadline && after.state == State::Backup {
-                    // It stands back for a while.
-                    self.obey(received, now);
-                    return must_be(after, State::Backup, clock + self.active_down(host), event);
-                }
-                if obeyed {
-                    self.obey(received, now);
-                    return must_be(after, State::Backup, clock + self.active_down(host), event);
-                }
-            }
-            Event::RouterGone { address, .. } if before.active_router == Some(*address) => {
-                if after.state != State::Active {
-                    return Err("the active router is gone, and it does not take over".into());
-                }
-                return Ok(());
-            }
-            _ => {}
-        }
-        // Nothing that would stop the timer.
-        if clock >= deadline.0 {
-            return if after.state == State::Active { Ok(()) } else { Err("its timer fired for nothing".into()) };
-        }
-        must_be(after, State::Backup, deadline.0, event)
-    }
-
-    fn obey(&mut self, received: &Received, now: u64) {
-        self.interval = microseconds(received.advertisement_interval);
-        self.was_late = false;
-        self.alone_since = self.alone_since.map(|_| now);
-    }
-
-    fn active_down(&self, host: &Node) -> u64 {
-        3 * self.interval + host.skew(self.interval)
-    }
-
-    fn active(
-        &mut self,
-        host: &Node,
-        now: u64,
-        clock: u64,
-        after: &Before,
-        event: &Event,
-        actions: &[Action],
-    ) -> Result<(), Violation> {
-        match event {
-            Event::Advert(received) if received.source != host.address => {
-                if (received.priority, received.source) > (host.priority(), host.address) {
-                    self.obey(received, now);
-                    self.was_late = false;
-                    return must_be(after, State::Backup, clock + self.active_down(host), event);
-                }
-                if !actions.contains(&Action::SendAdvert { priority: host.priority() }) {
-                    return Err("it does not assert itself".into());
-                }
-                if !self.announcements.is_empty() {
-                    self.owe(now, SECOND + SLACK, 1, microseconds(received.advertisement_interval));
-                }
-            }
-            Event::AddressesTaken if self.announcements.len() == 1 && self.announcements[0] == now => {
-                self.owe(now, 500 * MILLISECOND + SLACK, 3, self.interval);
-            }
-            Event::AddressesTaken if self.announcements.is_empty() => return Err("nobody is told".into()),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn owe(&mut self, from: u64, within: u64, count: usize, rival_interval: u64) {
-        if self.owed.len() < 50 {
-            self.owed.push(Owed { from, by: from + within, count });
-        }
-        let rival_gone = from + lease_seconds(rival_interval) * SECOND + 900 * MILLISECOND;
-        self.owed_at_last = Some(Owed { from: rival_gone - SLACK, by: rival_gone + SLACK, count: 1 });
-    }
-
-    fn owe_nothing(&mut self) {
-        self.owed.clear();
-        self.owed_at_last = None;
-    }
-
-    /// Who is active holds the address; who is awake and not active does not.
-    fn kernel_agrees(&mut self, node: usize, now: u64, host: &Node) -> Result<(), Violation> {
-        let process = host.process.as_ref().filter(|process| !process.frozen && !host.stalled);
-        let agrees = process.is_none_or(|process| (process.election.state() == State::Active) == host.kernel.held);
-        if agrees {
-            self.unlike_kernel_since = None;
-            return Ok(());
-        }
-        let since = *self.unlike_kernel_since.get_or_insert(now);
-        if now > since + SLACK {
-            let (held, since) = (host.kernel.held, since as f64 / 1e6);
-            return Err(format!("node {node} and its kernel disagree since {since:.6} s (the kernel: {held})"));
-        }
-        Ok(())
-    }
-
-    /// A router that could take part does.
-    fn takes_part(&mut self, node: usize, now: u64, host: &Node) -> Result<(), Violation> {
-        let idle = host.awake_in(State::Init) || host.awake_in(State::Fault);
-        if !idle || !host.eligible {
-            self.idle_since = None;
-            return Ok(());
-        }
-        let since = *self.idle_since.get_or_insert(now);
-        let patience = if host.may_yield { PAUSE + SECOND } else { BOOT };
-        if now > since + patience { Err(format!("node {node} does not take part since {since}")) } else { Ok(()) }
-    }
-
-    fn announces(&mut self, node: usize, now: u64, host: &Node) -> Result<(), Violation> {
-        if !host.awake_in(State::Active) || host.may_yield {
-            self.owe_nothing();
-            return Ok(());
-        }
-        let announced = |from: u64| self.announcements.iter().filter(|at| **at >= from).count();
-        for Owed { from, by, count } in self.owed.iter().chain(&self.owed_at_last).copied() {
-            let made = announced(from);
-            if now > by && made < count {
-                return Err(format!("node {node} announced itself {made}, not {count} times from {from} to {by}"));
-            }
-        }
-        self.owed.retain(|owed| now <= owed.by);
-        self.owed_at_last = self.owed_at_last.filter(|owed| now <= owed.by);
-        let recent = self.announcements.iter().rev().take_while(|at| **at + SECOND > now).count();
-        if recent > 8 { Err(format!("node {node} announced itself {recent} times in a second")) } else { Ok(()) }
-    }
-}
-
-fn must_be(after: &Before, state: State, deadline: u64, event: &Event) -> Result<(), Violation> {
-    if after.state != state {
-        return Err(format!("{event:?} must make it {state:?}, and it is {:?}", after.state));
-    }
-    match after.deadline {
-        Some(at) if at.0 == deadline => Ok(()),
-        at => Err(format!("its timer must be {deadline}, and it is {at:?}")),
-    }
 }

@@ -11,12 +11,14 @@ mod laws;
 mod node;
 mod random;
 mod schedule;
+mod tally;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use schedule::Schedule;
-use world::{Tally, World};
+use tally::Tally;
+use world::World;
 
 const SEEDS: u64 = 10_000;
 

@@ -39,6 +39,8 @@ pub struct Kernel {
 pub struct Process {
     pub election: Election,
     pub frozen: bool,
+    /// It will be, as soon as it has asked for a lease.
+    pub freezes_in_lease: bool,
     /// What arrives while it is frozen, in order.
     pub inbox: VecDeque<Event>,
     /// Leases and removals on their way to the kernel, in order.

@@ -1,8 +1,9 @@
 //! The event loop: virtual time, the network between the nodes, the faults of a schedule.
 
+mod faults;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use relevo_ha::State;
@@ -11,7 +12,8 @@ use relevo_ha::election::{Action, Election, Event, Received};
 use super::laws::{Before, Laws};
 use super::node::{Node, Process, VIRTUAL_ADDRESS};
 use super::random::Random;
-use super::schedule::{Fault, Kind, MILLISECOND, Round, SECOND, Schedule, Whom};
+use super::schedule::{Kind, MILLISECOND, Round, SECOND, Schedule};
+use super::tally::Tally;
 
 /// What was broken, when, by whom.
 pub type Violation = String;
@@ -27,18 +29,6 @@ pub struct World {
     laws: Laws,
     tally: Tally,
     traced: bool,
-}
-
-/// What happened in a run, for a person to see that something did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub takeovers: u64,
-    /// Times at which two routers came to be active at once.
-    pub splits: u64,
-    /// Routers that woke up too late and let go.
-    pub fences: u64,
-    pub steps: u64,
-    pub seconds: u64,
 }
 
 pub struct Network {
@@ -220,6 +210,7 @@ impl World {
         host.process = Some(Process {
             election: Election::new(host.plan.settings.clone(), host.clock(self.now)),
             frozen: false,
+            freezes_in_lease: false,
             inbox: VecDeque::new(),
             writes: VecDeque::new(),
             timer_generation: 0,
@@ -228,164 +219,6 @@ impl World {
         let serving = self.random.within(5 * MILLISECOND..300 * MILLISECOND);
         self.after(MILLISECOND, Entry::ReportLink { node, incarnation });
         self.after(serving, Entry::ReportEligible { node, incarnation });
-    }
-
-    fn begin(&mut self, (round, fault): (usize, usize)) -> Result<(), Violation> {
-        let Fault { lasts, kind, whom, .. } = self.rounds[round].faults[fault];
-        let node = match whom {
-            Whom::Node(node) => node,
-            Whom::Active => (0..self.nodes.len()).find(|node| self.nodes[*node].awake_in(State::Active)).unwrap_or(0),
-        };
-        let running = self.nodes[node].process.as_ref().is_some_and(|process| !process.frozen);
-        match kind {
-            Kind::Kill | Kind::KillAll | Kind::Stop | Kind::PowerOff | Kind::Freeze if !running => return Ok(()),
-            Kind::LinkDown if !self.nodes[node].link => return Ok(()),
-            Kind::Ineligible if !self.nodes[node].eligible => return Ok(()),
-            Kind::Refuse if self.nodes[node].refuses => return Ok(()),
-            Kind::Stall if self.nodes[node].stalled => return Ok(()),
-            _ => {}
-        }
-        self.trace(node, || format!("{kind:?} for {:.6} s", lasts as f64 / 1e6));
-        self.nodes[node].may_yield |= kind.makes_it_yield();
-        self.laws.somebody_yields |= kind.makes_it_yield();
-        let incarnation = self.nodes[node].incarnation;
-        self.after(lasts, Entry::End { node, fault: (round, fault) });
-        match kind {
-            Kind::Kill => {
-                let cleaned = self.random.within(500..3_000);
-                let generation = self.nodes[node].kernel.generation;
-                self.after(cleaned, Entry::GuardCleans { node, generation });
-                self.process_ends(node);
-            }
-            Kind::KillAll => self.process_ends(node),
-            Kind::Stop => {
-                self.handle(node, Event::Stop)?;
-                self.nodes[node].kernel.held = false;
-                self.process_ends(node);
-            }
-            Kind::PowerOff => {
-                let host = &mut self.nodes[node];
-                host.powered = false;
-                host.process = None;
-                host.kernel.held = false;
-            }
-            Kind::Freeze => {
-                if let Some(process) = &mut self.nodes[node].process {
-                    process.frozen = true;
-                }
-            }
-            Kind::LinkDown => {
-                self.nodes[node].link = false;
-                self.after(MILLISECOND, Entry::ReportLink { node, incarnation });
-            }
-            Kind::Ineligible => {
-                self.nodes[node].eligible = false;
-                self.after(0, Entry::ReportEligible { node, incarnation });
-            }
-            Kind::Muted | Kind::Deaf | Kind::Partition => self.block(kind, node, 1),
-            Kind::Noise { .. } => self.network.noise.push(kind),
-            Kind::Delete { times } => {
-                for time in 0..times {
-                    self.after(time * lasts / times, Entry::Delete { node });
-                }
-            }
-            Kind::Refuse => self.nodes[node].refuses = true,
-            Kind::Stall => self.nodes[node].stalled = true,
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, kind: Kind, node: usize) -> Result<(), Violation> {
-        self.trace(node, || format!("{kind:?} is over"));
-        let incarnation = self.nodes[node].incarnation;
-        match kind {
-            Kind::Kill | Kind::KillAll | Kind::Stop => {
-                // A guard starts no new keeper before it has cleaned up.
-                self.after(5 * MILLISECOND, Entry::Boot { node });
-            }
-            Kind::PowerOff => {
-                self.nodes[node].powered = true;
-                self.boot(node);
-            }
-            Kind::Freeze => return self.wake(node),
-            Kind::LinkDown => {
-                self.nodes[node].link = true;
-                self.after(MILLISECOND, Entry::ReportLink { node, incarnation });
-            }
-            Kind::Ineligible => {
-                self.nodes[node].eligible = true;
-                self.after(0, Entry::ReportEligible { node, incarnation });
-            }
-            Kind::Muted | Kind::Deaf | Kind::Partition => self.block(kind, node, -1),
-            Kind::Noise { .. } => {
-                if let Some(place) = self.network.noise.iter().position(|noise| *noise == kind) {
-                    self.network.noise.remove(place);
-                }
-            }
-            Kind::Delete { .. } => {}
-            Kind::Refuse => self.nodes[node].refuses = false,
-            Kind::Stall => {
-                self.nodes[node].stalled = false;
-                let waiting = self.nodes[node].process.as_ref().map_or(0, |process| process.writes.len());
-                for _ in 0..waiting {
-                    self.write(node, incarnation)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn block(&mut self, kind: Kind, node: usize, by: i32) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if kind != Kind::Deaf {
-                self.network.blocked[node][other] = self.network.blocked[node][other].saturating_add_signed(by);
-            }
-            if kind != Kind::Muted {
-                self.network.blocked[other][node] = self.network.blocked[other][node].saturating_add_signed(by);
-            }
-        }
-    }
-
-    /// The kernel closes the peer link, and of the backups the one of highest priority hears it, unless the network is cut.
-    fn process_ends(&mut self, node: usize) {
-        self.nodes[node].process = None;
-        let nearest = (0..self.nodes.len())
-            .filter(|other| *other != node && self.network.carries(node, *other) && self.network.carries(*other, node))
-            .filter(|other| self.nodes[node].link && self.nodes[*other].powered && self.nodes[*other].link)
-            .filter(|other| {
-                let process = self.nodes[*other].process.as_ref();
-                process.is_some_and(|process| process.election.state() == State::Backup)
-            })
-            .max_by_key(|other| (self.nodes[*other].priority(), *other));
-        if let Some(to) = nearest {
-            let delay = self.random.within(300..2_000);
-            self.after(delay, Entry::Gone { to, incarnation: self.nodes[to].incarnation, router: node });
-        }
-    }
-
-    /// What was due while it was frozen happens in an order that nobody knows.
-    fn wake(&mut self, node: usize) -> Result<(), Violation> {
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        process.frozen = false;
-        let writes = process.writes.len();
-        let incarnation = self.nodes[node].incarnation;
-        self.laws.woke(node);
-        let writer_first = self.random.chance(50);
-        if writer_first {
-            self.write_all(node, incarnation, writes)?;
-        }
-        if self.random.chance(50) {
-            self.handle(node, Event::Timer)?;
-        }
-        while let Some(event) = self.nodes[node].process.as_mut().and_then(|process| process.inbox.pop_front()) {
-            self.handle(node, event)?;
-        }
-        self.handle(node, Event::Timer)?;
-        if writer_first { Ok(()) } else { self.write_all(node, incarnation, writes) }
-    }
-
-    fn write_all(&mut self, node: usize, incarnation: u64, writes: usize) -> Result<(), Violation> {
-        (0..writes).try_for_each(|_| self.write(node, incarnation))
     }
 
     fn lose_address(&mut self, node: usize) -> Result<(), Violation> {
@@ -427,6 +260,7 @@ impl World {
             Action::SendAdvert { priority } => self.send(node, priority),
             Action::Lease { .. } | Action::RemoveAddresses => {
                 let Some(process) = &mut self.nodes[node].process else { return };
+                process.frozen |= process.freezes_in_lease && matches!(action, Action::Lease { .. });
                 process.writes.push_back(action);
                 let incarnation = self.nodes[node].incarnation;
                 let delay = self.random.within(30..1_500);
@@ -522,29 +356,5 @@ impl World {
         if self.traced {
             println!("{:>12.6}  {node}  {}", self.now as f64 / 1e6, what());
         }
-    }
-}
-
-impl std::ops::Add for Tally {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            takeovers: self.takeovers + other.takeovers,
-            splits: self.splits + other.splits,
-            fences: self.fences + other.fences,
-            steps: self.steps + other.steps,
-            seconds: self.seconds + other.seconds,
-        }
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { takeovers, splits, fences, steps, seconds } = self;
-        write!(
-            f,
-            "{takeovers} takeovers, {splits} splits, {fences} fences in {steps} steps, {seconds} s of virtual time"
-        )
     }
 }

@@ -1,6 +1,7 @@
 //! What an active router keeps while it is active: when it last adverted, how long its addresses are leased, when to
 //! announce, which addresses somebody took away.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::announcements::Announcements;
@@ -19,8 +20,8 @@ pub(super) struct Tenure {
     pub(super) since: Time,
     advert_sent: Time,
     lease_requested: Time,
-    /// The earliest request that the kernel has not answered.
-    unanswered: Option<Time>,
+    /// Requests that the kernel has not answered. It answers in order, so what it has taken is never older than we think.
+    unanswered: VecDeque<Time>,
     /// Counted from when it was asked for, so that the kernel's lease is never shorter than we think.
     leased_until: Time,
     /// `None` until the kernel has taken the addresses: there is nothing to announce before.
@@ -36,16 +37,18 @@ impl Tenure {
             since: now,
             advert_sent: now,
             lease_requested: now,
-            unanswered: Some(now),
+            unanswered: VecDeque::from([now]),
             leased_until: now + lease(interval),
             announcements: None,
             losses: Vec::new(),
         }
     }
 
-    /// Somebody may have replaced us, or the kernel may have dropped the addresses, since we last did anything.
+    /// While we did nothing, not even send an advert that was due, somebody may have replaced us, or the kernel may have
+    /// dropped the addresses.
     pub(super) fn lapsed(&self, now: Time) -> bool {
-        now >= self.replaceable_at() || now >= self.lease_requested + lease(self.interval)
+        let absent = now >= self.advert_sent + 2 * self.interval;
+        now >= self.replaceable_at() || (absent && now >= self.leased_until)
     }
 
     /// No backup, whatever its priority, takes over sooner than this: its skew time is greater than nothing.
@@ -71,7 +74,7 @@ impl Tenure {
 
     pub(super) fn lease_requested(&mut self, now: Time) {
         self.lease_requested = now;
-        self.unanswered.get_or_insert(now);
+        self.unanswered.push_back(now);
     }
 
     pub(super) fn lease_action(&self) -> Action {
@@ -80,13 +83,13 @@ impl Tenure {
 
     /// The kernel has taken the addresses. If that is news to the segment, it is told.
     pub(super) fn addresses_taken(&mut self, now: Time, rival_lease: Duration) {
-        if let Some(requested) = self.unanswered.take() {
+        if let Some(requested) = self.unanswered.pop_front() {
             self.leased_until = requested + lease(self.interval);
         }
         self.announcements.get_or_insert_with(|| Announcements::begin(now, rival_lease));
     }
 
-    /// Requests were made in time, but no answer to them came.
+    /// The kernel may have dropped the addresses although we were there: no request was answered in time.
     pub(super) fn lease_unanswered(&self, now: Time) -> bool {
         now >= self.leased_until
     }

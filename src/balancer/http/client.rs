@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
@@ -99,7 +100,7 @@ impl Client {
         *record = Record { head: Some(now), request_line, ..Record::new(begun) };
         if self.session.worker.access_log.is_on() {
             record.request_line.clear();
-            let _ = write!(record.request_line, "{} {} {:?}", request.method, request.uri, request.version);
+            write_request_line(&mut record.request_line, request);
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
@@ -159,6 +160,18 @@ impl Client {
             self.session.await_client(self.session.frontend().timeouts.http_keep_alive);
         }
     }
+}
+
+/// As it came; formatting would cost as much as the rest of the line.
+fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
+    line.extend_from_slice(request.method.as_str().as_bytes());
+    line.push(b' ');
+    match request.uri.path_and_query() {
+        Some(path) if request.uri.authority().is_none() => line.extend_from_slice(path.as_str().as_bytes()),
+        _ => drop(write!(line, "{}", request.uri)),
+    }
+    let version: &[u8] = if request.version == Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" };
+    line.extend_from_slice(version);
 }
 
 /// The client's socket as hyper sees it.

@@ -42,8 +42,13 @@ pub(super) async fn exchange(
         // The response comes out of the connection that is polled one line before: it needs no waker.
         let mut quiet = Context::from_waker(Waker::noop());
         let answered = client.upstream_waker.poll(|context| {
-            let _ = upstream.poll(context);
-            response.as_mut().poll(&mut quiet)
+            let is_over = upstream.poll(context).is_ready();
+            let answered = response.as_mut().poll(&mut quiet);
+            if is_over && answered.is_pending() {
+                upstream.close();
+                return response.as_mut().poll(&mut quiet);
+            }
+            answered
         });
         match answered {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),

@@ -55,6 +55,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
@@ -80,7 +81,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     if !wants_upgrade {
         return Err(Refusal::BadGateway);
     }
-    let (stream, first) = upstream.into_tunnel();
+    let (stream, first) = upstream.into_tunnel().ok_or(Refusal::BadGateway)?;
     client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));
     Ok(response.map(|_| ResponseBody::Empty))
 }

@@ -192,3 +192,25 @@ fn above_its_limit_a_client_waits_until_another_has_gone() {
         assert_eq!(status(&second.head().await), "200");
     });
 }
+
+#[test]
+fn a_client_that_leaves_before_the_answer_is_in_the_log() {
+    on_worker(async || {
+        let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
+        let server = server(async move |_, mut connection| {
+            connection.head().await;
+            asked.send(()).unwrap();
+            connection.rest().await;
+        })
+        .await;
+        let mut config = config(&[server]);
+        config.access_log = AccessLog::HttpLog;
+        let balancer = Balancer::start(config).await;
+        let mut client = balancer.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        was_asked.recv().await.unwrap();
+        drop(client);
+        let line = balancer.log_lines().await;
+        assert!(line.contains(" web app/s0 0/0/") && line.contains(" -1 0 - - CH-- "), "{line}");
+    });
+}

@@ -229,3 +229,27 @@ fn a_websocket_passes_and_its_bytes_go_both_ways() {
         assert_eq!(client.rest().await, "");
     });
 }
+
+#[test]
+fn traffic_comes_from_a_virtual_address_only_while_it_is_ours() {
+    on_worker(async || {
+        let server = server(async |_, mut connection| {
+            while !connection.head().await.is_empty() {
+                let peer = connection.stream.get_ref().peer_addr().unwrap().ip();
+                connection.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{peer}")).await;
+            }
+        })
+        .await;
+        let source = std::net::IpAddr::from([127, 0, 0, 2]);
+        let mut config = config(&[server]);
+        config.backends[0].servers[0].source = Some(source);
+        config.backends[0].servers[0].source_is_virtual = true;
+        let balancer = Balancer::start(config).await;
+        let mut client = balancer.connect().await;
+        assert_eq!(client.get("/").await.1, "127.0.0.1");
+        balancer.worker.shared.held.store(std::sync::Arc::new(vec![source]));
+        assert_eq!(client.get("/").await.1, "127.0.0.2");
+        balancer.worker.shared.held.store(std::sync::Arc::default());
+        assert_eq!(client.get("/").await.1, "127.0.0.1");
+    });
+}

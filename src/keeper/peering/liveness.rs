@@ -5,7 +5,7 @@
 //! link closed, no goodbye          nothing yet: dial again
 //!   refused                        the process is gone
 //!   accepted, same instance        it is alive
-//!   accepted, another instance     the old process is gone
+//!   accepted, another instance     the old process is gone; what the new one is active for by now is its own
 //!   silence, unreachable           nothing: the adverts decide
 //! ```
 
@@ -29,6 +29,8 @@ struct Process {
     last: NodeStatus,
     /// `last` came over the present link: changes against it are news.
     heard_on_this_link: bool,
+    /// What the process before it last told: gone, which is an event as soon as this one has told its own state.
+    predecessor: Option<Box<NodeStatus>>,
 }
 
 impl Liveness {
@@ -37,20 +39,19 @@ impl Liveness {
     }
 
     /// A link is established.
-    pub(super) fn linked(&mut self, hello: &Hello) -> Option<PeerEvent> {
+    pub(super) fn linked(&mut self, hello: &Hello) {
         if let Some(process) = self.process.as_mut().filter(|process| process.instance == hello.instance) {
             process.heard_on_this_link = false;
-            return None;
+            return;
         }
-        let gone = self.refused();
+        let predecessor = self.process.take().map(Process::last_of_all);
         let last = NodeStatus {
             node: hello.node.clone(),
             version: hello.version.clone(),
             config_hash: hello.config_hash.clone(),
             ..NodeStatus::default()
         };
-        self.process = Some(Process { instance: hello.instance.clone(), last, heard_on_this_link: false });
-        gone
+        self.process = Some(Process { instance: hello.instance.clone(), last, heard_on_this_link: false, predecessor });
     }
 
     /// The peer told its state.
@@ -58,7 +59,11 @@ impl Liveness {
         let Some(process) = &mut self.process else { return Vec::new() };
         let earlier = std::mem::replace(&mut process.last, status);
         if !std::mem::replace(&mut process.heard_on_this_link, true) {
-            return Vec::new();
+            let Some(mut last) = process.predecessor.take() else { return Vec::new() };
+            // The link may be much later than the death: who follows its adverts again must not take over from it.
+            let is_active = |id| active(&process.last).any(|router| router.virtual_router_id == id);
+            last.vrrp.retain(|router| !is_active(router.virtual_router_id));
+            return vec![PeerEvent::Gone { peer: self.peer.clone(), last }];
         }
         let later = &process.last.vrrp;
         let released = active(&earlier).filter_map(|router| match later.iter().find(|now| now.name == router.name) {
@@ -81,7 +86,14 @@ impl Liveness {
     /// Nobody listens where the peer did. No event for a peer that was never there.
     pub(super) fn refused(&mut self) -> Option<PeerEvent> {
         let process = self.process.take()?;
-        Some(PeerEvent::Gone { peer: self.peer.clone(), last: Box::new(process.last) })
+        Some(PeerEvent::Gone { peer: self.peer.clone(), last: process.last_of_all() })
+    }
+}
+
+impl Process {
+    /// Of a process that told nothing: what the one before it told.
+    fn last_of_all(self) -> Box<NodeStatus> {
+        self.predecessor.unwrap_or_else(|| Box::new(self.last))
     }
 }
 
@@ -129,7 +141,7 @@ mod tests {
 
     fn linked() -> Liveness {
         let mut liveness = Liveness::new("lb2".into());
-        assert_eq!(liveness.linked(&hello("a")), None);
+        liveness.linked(&hello("a"));
         liveness
     }
 
@@ -150,9 +162,30 @@ mod tests {
     fn the_same_instance_is_alive_another_is_the_death_of_the_first() {
         let mut liveness = linked();
         liveness.told(status(State::Active));
-        assert_eq!(liveness.linked(&hello("a")), None);
-        assert_eq!(liveness.linked(&hello("b")), gone(status(State::Active)));
-        assert_eq!(liveness.linked(&hello("b")), None);
+        liveness.linked(&hello("a"));
+        assert_eq!(liveness.told(status(State::Active)), []);
+        liveness.linked(&hello("b"));
+        assert_eq!(liveness.told(status(State::Backup)), Vec::from_iter(gone(status(State::Active))));
+        liveness.linked(&hello("b"));
+        assert_eq!(liveness.told(status(State::Backup)), []);
+    }
+
+    #[test]
+    fn what_the_next_process_is_active_for_already_is_not_taken_from_it() {
+        let mut liveness = linked();
+        liveness.told(status(State::Active));
+        liveness.linked(&hello("b"));
+        let without_routers = NodeStatus { vrrp: Vec::new(), ..status(State::Active) };
+        assert_eq!(liveness.told(status(State::Active)), Vec::from_iter(gone(without_routers)));
+    }
+
+    #[test]
+    fn a_death_is_told_even_if_the_next_process_dies_before_it_speaks() {
+        let mut liveness = linked();
+        liveness.told(status(State::Active));
+        liveness.linked(&hello("b"));
+        liveness.linked(&hello("c"));
+        assert_eq!(liveness.refused(), gone(status(State::Active)));
     }
 
     #[test]
@@ -165,7 +198,7 @@ mod tests {
         assert_eq!(liveness.told(status(State::Backup)), []);
 
         assert_eq!(liveness.told(status(State::Active)), []);
-        assert_eq!(liveness.linked(&hello("a")), None);
+        liveness.linked(&hello("a"));
         assert_eq!(liveness.told(status(State::Backup)), [], "the link was new: this may be old");
     }
 

@@ -103,7 +103,7 @@ pub fn start(
     tasks.spawn(serve::Serve { identity: identity.clone(), local, farewell: farewell_receiver }.run(listener));
     for (index, (name, address)) in settings.peers.into_iter().enumerate() {
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
-        tasks.spawn(watch::Watch { identity, name, address, index, peers, events }.run());
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, logged: Vec::new() }.run());
     }
     Ok(Peering { peers, _sender: sender, events, farewell, _tasks: tasks })
 }

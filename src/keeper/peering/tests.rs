@@ -247,6 +247,21 @@ async fn a_wrong_name_is_told() {
 }
 
 #[tokio::test]
+async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
+    let log = Log::start();
+    let identity = Arc::new(Identity::new(&settings("lb1", &[])));
+    let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb2")]));
+    let (events, _receiver) = mpsc::channel(1);
+    let (name, address, logged) = ("lb2".to_owned(), ([192, 0, 2, 2], 8650).into(), Vec::new());
+    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, logged };
+    for reason in ["silent", "unreachable", "silent", "unreachable"] {
+        watch.down(reason.to_owned());
+        assert_eq!(watch.peers.borrow()[0].link_error, reason);
+    }
+    assert_eq!(log.text().lines().count(), 2, "{}", log.text());
+}
+
+#[tokio::test]
 async fn strangers_are_closed_and_disturb_nobody() {
     let log = Log::start();
     let (lb1, mut lb2) = pair();

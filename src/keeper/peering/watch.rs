@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Three states that did not come: the peer hangs, or the way to it does.
 const SILENCE: Duration = Duration::from_millis(3500);
 
+/// Reasons that are remembered as logged.
+const REASONS: usize = 8;
+
 /// One watched peer.
 pub(super) struct Watch {
     pub(super) identity: Arc<Identity>,
@@ -31,6 +34,8 @@ pub(super) struct Watch {
     pub(super) index: usize,
     pub(super) peers: Arc<watch::Sender<Vec<PeerStatus>>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
+    /// Since the link was up: a host that is off is silent, then unreachable, then silent again.
+    pub(super) logged: Vec<String>,
 }
 
 /// How a link that was established ended.
@@ -41,15 +46,16 @@ enum End {
 
 impl Watch {
     /// Never returns.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut liveness = Liveness::new(self.name.clone());
         let mut retry = Retry::default();
         loop {
             let pause = match self.dial().await {
                 Ok((channel, hello)) => {
                     let since = Instant::now();
-                    self.emit(liveness.linked(&hello)).await;
+                    liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
+                    self.logged.clear();
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
                     match self.follow(channel, &mut liveness).await {
                         End::Goodbye(reason) => {
@@ -134,7 +140,7 @@ impl Watch {
         None
     }
 
-    async fn follow(&self, mut channel: Channel, liveness: &mut Liveness) -> End {
+    async fn follow(&mut self, mut channel: Channel, liveness: &mut Liveness) -> End {
         loop {
             match timeout(SILENCE, channel.receive()).await {
                 Ok(Ok(Message::State(status))) => {
@@ -169,29 +175,32 @@ impl Watch {
         });
     }
 
-    fn heard(&self, status: &NodeStatus) {
+    fn heard(&mut self, status: &NodeStatus) {
+        let mut again = false;
         self.publish(|peer| {
-            if !peer.connected {
-                info!(peer = self.name, "the peer is heard again");
-            }
+            again = !peer.connected;
             peer.connected = true;
             peer.link_error.clear();
             peer.config_matches = status.config_hash == self.identity.config_hash;
             peer.status = status.clone();
         });
+        if again {
+            info!(peer = self.name, "the peer is heard again");
+            self.logged.clear();
+        }
     }
 
-    /// Logs a reason once.
-    fn down(&self, reason: String) {
-        let mut news = false;
+    /// Logs each reason once.
+    pub(super) fn down(&mut self, reason: String) {
         self.peers.send_if_modified(|peers| {
             let Some(peer) = peers.get_mut(self.index) else { return false };
-            news = peer.link_error != reason;
+            let news = peer.link_error != reason;
             lost(peer, &reason);
             news
         });
-        if news {
+        if self.logged.len() < REASONS && !self.logged.contains(&reason) {
             warn!(peer = self.name, "the peer link is down: {reason}");
+            self.logged.push(reason);
         }
     }
 }

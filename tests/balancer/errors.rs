@@ -1,0 +1,102 @@
+//! What the balancer answers by itself, and that it goes on serving after that.
+
+use std::net::SocketAddr;
+
+use crate::configuration;
+use crate::rig::http::{Message, exchange, get};
+use crate::rig::node::Relevo;
+use crate::rig::place::{free_port, own_loopback};
+use crate::rig::server::Server;
+
+/// A plain page with the status in it.
+#[track_caller]
+fn assert_page(answer: &Message, status: u16) {
+    assert_eq!(answer.status(), status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("text/html"), "{answer:?}");
+    assert!(answer.text().contains(&format!("<h1>{status} ")), "{answer:?}");
+}
+
+/// RFC 9112 §3.2: a request that does not say clearly which host it is for is answered with 400, whoever it is for; and so
+/// is what is no HTTP at all.
+#[test]
+fn a_request_without_a_clear_host_is_400() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for headers in
+        ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: a, b\r\n"]
+    {
+        assert_page(&exchange(web, format!("GET / HTTP/1.1\r\n{headers}\r\n")), 400);
+    }
+    assert_page(&exchange(web, "GET http://one/ HTTP/1.1\r\nHost: two\r\n\r\n"), 400);
+    assert_eq!(exchange(web, "THIS IS NOT HTTP\r\n\r\n").status(), 400);
+    assert_eq!(exchange(web, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n").status(), 400);
+    assert_eq!(server.connections(), 0, "none of them reached a server\n{}", node.messages());
+
+    assert_eq!(exchange(web, "GET http://one/ HTTP/1.1\r\nHost: one\r\n\r\n").status(), 200);
+    assert_eq!(exchange(web, "GET / HTTP/1.0\r\n\r\n").status(), 200, "HTTP/1.0 has no Host");
+    assert_eq!(get(web, "/").status(), 200);
+}
+
+/// Where no route leads and there is no default.
+#[test]
+fn a_request_that_no_route_matches_is_404() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let web = free_port();
+    let _node = Relevo::start(&format!(
+        "[frontends.web]\nbind = \"{web}\"\n[[frontends.web.routes]]\npath_prefix = \"/app/\"\nbackend = \"app\"\n\
+         [[backends.app.servers]]\nname = \"a\"\naddress = \"{}\"\ncheck = false\n",
+        server.address
+    ));
+    assert_page(&get(web, "/"), 404);
+    assert_eq!(get(web, "/app/").status(), 200);
+}
+
+/// A server that closes, or does not speak HTTP, is a bad gateway.
+#[test]
+fn a_server_that_gives_no_valid_answer_is_502() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let Ok(request) = connection.receive() else { return };
+        let answer: &[u8] = match request.head.split(' ').nth(1) {
+            Some("/garbage") => b"\x16\x03\x01 this is no HTTP\r\n\r\n",
+            Some("/cut") => b"HTTP/1.1 200 OK\r\nContent-Le",
+            Some("/well") => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            _ => b"",
+        };
+        let _ = connection.send(answer);
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    for path in ["/close", "/garbage", "/cut"] {
+        assert_page(&get(web, path), 502);
+    }
+    assert_eq!(get(web, "/well").status(), 200);
+}
+
+/// 503 at once, be it that nobody listens or that checks have found no server up; a client's connection outlives it.
+#[test]
+fn without_a_server_it_is_503() {
+    let _place = own_loopback();
+    let (web, text) = configuration("", "", &[Server::nowhere()]);
+    let checked = checked_frontend(Server::nowhere());
+    let node = Relevo::start_with(&format!("{text}{}", checked.1), 1);
+    for frontend in [web, checked.0] {
+        let mut connection = crate::connect(frontend);
+        assert_page(&connection.get("/").unwrap(), 503);
+        assert_page(&connection.get("/").unwrap(), 503);
+    }
+    drop(node);
+}
+
+fn checked_frontend(server: SocketAddr) -> (SocketAddr, String) {
+    let web = free_port();
+    let text = format!(
+        "[frontends.checked]\nbind = \"{web}\"\ndefault_backend = \"checked\"\n\
+         [backends.checked]\nhealth = {{ interval = \"50ms\", fall = 1 }}\n\
+         [[backends.checked.servers]]\nname = \"a\"\naddress = \"{server}\"\n"
+    );
+    (web, text)
+}

@@ -1,0 +1,46 @@
+//! The balancer on its own as clients and servers see it: the built binary on a loopback, without an election.
+
+mod bodies;
+mod choice;
+mod errors;
+mod log;
+mod names;
+mod retries;
+#[path = "../rig/mod.rs"]
+mod rig;
+mod routing;
+mod sessions;
+mod timeouts;
+mod tunnels;
+
+use std::net::SocketAddr;
+
+use rig::http::{Connection, Message};
+use rig::place::free_port;
+
+/// A frontend `web` on a free port with a backend `app` of these servers, unchecked; `frontend` and `backend` are further
+/// lines of theirs.
+fn configuration(frontend: &str, backend: &str, servers: &[SocketAddr]) -> (SocketAddr, String) {
+    let web = free_port();
+    let servers: String = servers
+        .iter()
+        .zip('a'..)
+        .map(|(address, name)| {
+            format!("[[backends.app.servers]]\nname = \"{name}\"\naddress = \"{address}\"\ncheck = false\n")
+        })
+        .collect();
+    let text = format!(
+        "[frontends.web]\nbind = \"{web}\"\ndefault_backend = \"app\"\n{frontend}\n[backends.app]\n{backend}\n{servers}"
+    );
+    (web, text)
+}
+
+/// The server that an answer came from, as it names itself.
+fn server_of(answer: &Message) -> &str {
+    answer.header("x-server").unwrap_or_else(|| panic!("not from a server: {answer:?}"))
+}
+
+/// A connection to the frontend.
+fn connect(web: SocketAddr) -> Connection {
+    Connection::open(web).unwrap()
+}

@@ -1,0 +1,96 @@
+//! Sessions kept by a cookie, with curl's own cookie jar.
+
+use std::net::SocketAddr;
+
+use crate::configuration;
+use crate::rig::curl::curl;
+use crate::rig::http::{exchange, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::Server;
+
+/// Answers `NAME the Cookie it got`, and sets the application's own cookie where there is none.
+fn application(name: &'static str) -> Server {
+    Server::answering(move |request| {
+        let cookie = request.header("cookie").unwrap_or_default();
+        let set = if cookie.contains("PHPSESSID=") { "" } else { "Set-Cookie: PHPSESSID=s3cr3t; path=/; HttpOnly\r\n" };
+        response("200 OK", set, format!("{name} {cookie}\n"))
+    })
+}
+
+/// Twenty requests of one client that keeps its cookies, each with a curl of its own.
+fn twenty(web: SocketAddr, jar: &str) -> Vec<String> {
+    let url = format!("http://{web}/");
+    (0..20).map(|_| curl(&["--fail", "-b", jar, "-c", jar, &url]).trim().to_owned()).collect()
+}
+
+/// The server that all but the first came from; the first sets the cookie and comes from the same.
+#[track_caller]
+fn only_server(answers: &[String]) -> String {
+    let server = |answer: &String| answer.split(' ').next().unwrap_or_default().to_owned();
+    let first = server(&answers[0]);
+    assert!(answers.iter().all(|answer| server(answer) == first), "{answers:?}");
+    first
+}
+
+/// `prefix`: the application's own cookie carries the server; the application sees its cookie as it had set it.
+#[test]
+fn the_applications_own_cookie_keeps_a_session() {
+    let _place = own_loopback();
+    let servers = [application("a"), application("b")];
+    let cookie = "cookie = { name = \"PHPSESSID\", mode = \"prefix\" }";
+    let (web, text) = configuration("", cookie, &servers.each_ref().map(|server| server.address));
+    let text = text
+        .replace("name = \"a\"", "name = \"a\"\ncookie = \"A\"")
+        .replace("name = \"b\"", "name = \"b\"\ncookie = \"B\"");
+    let node = Relevo::start(&text);
+
+    let mut seen = Vec::new();
+    for client in 0..4 {
+        let jar = node.directory().join(format!("jar{client}")).display().to_string();
+        let answers = twenty(web, &jar);
+        let server = only_server(&answers);
+        assert!(answers[1..].iter().all(|answer| *answer == format!("{server} PHPSESSID=s3cr3t")), "{answers:?}");
+        let jar = std::fs::read_to_string(jar).unwrap();
+        assert!(jar.contains(&format!("{}~s3cr3t", server.to_uppercase())), "{jar}");
+        seen.push(server);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, ["a", "a", "b", "b"], "new sessions take turns");
+}
+
+/// `insert`: a cookie of the balancer's own, set once, which the server never sees.
+#[test]
+fn a_cookie_of_the_balancer_keeps_a_session() {
+    let _place = own_loopback();
+    let servers = [application("a"), application("b")];
+    let cookie = "cookie = { name = \"NODE\", mode = \"insert\" }";
+    let (web, text) = configuration("", cookie, &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start(&text);
+    let jar = node.directory().join("jar").display().to_string();
+    let answers = twenty(web, &jar);
+    let server = only_server(&answers);
+    assert!(answers.iter().all(|answer| !answer.contains("NODE")), "{answers:?}");
+
+    // A client that shows it does not get it again.
+    let again = exchange(web, format!("GET / HTTP/1.1\r\nHost: test\r\nCookie: x=1; NODE={server}; y=2\r\n\r\n"));
+    assert_eq!(again.text().trim(), format!("{server} x=1; y=2"));
+    assert!(again.headers("set-cookie").all(|cookie| !cookie.contains("NODE")), "{again:?}");
+}
+
+/// A session whose server is gone goes to another, which the cookie then names; nobody sees an error.
+#[test]
+fn a_session_outlives_its_server() {
+    let _place = own_loopback();
+    let mut servers = vec![application("a"), application("b")];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let (web, text) = configuration("", "cookie = { name = \"NODE\", mode = \"insert\" }", &addresses);
+    let node = Relevo::start(&text);
+    let jar = node.directory().join("jar").display().to_string();
+    let before = only_server(&twenty(web, &jar));
+    servers.remove(usize::from(before == "b"));
+    let after = only_server(&twenty(web, &jar));
+    assert_ne!(before, after);
+    let jar = std::fs::read_to_string(jar).unwrap();
+    assert!(jar.lines().any(|line| line.ends_with(&format!("NODE\t{after}"))), "{jar}");
+}

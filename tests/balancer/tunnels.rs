@@ -1,0 +1,122 @@
+//! Bytes in both directions: WebSocket connections and TCP mode.
+
+use std::time::Duration;
+
+use crate::rig::http::{Connection, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::{free_port, own_loopback};
+use crate::rig::server::Server;
+use crate::{configuration, connect};
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Sends everything back until there is no more.
+fn echo(mut connection: Connection) {
+    while let Ok(byte) = connection.receive_bytes(1) {
+        if connection.send(byte).is_err() {
+            return;
+        }
+    }
+}
+
+/// After a 101 the connection belongs to client and server: bytes pass both ways, first those of the server that came with
+/// its head, and the end of one side is told to the other.
+#[test]
+fn a_websocket_is_a_tunnel() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let Ok(request) = connection.receive() else { return };
+        assert_eq!(request.header("upgrade"), Some("websocket"), "{request:?}");
+        assert!(request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "{request:?}");
+        assert!(request.header("sec-websocket-key").is_some(), "{request:?}");
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nwelcome";
+        connection.send(head).unwrap();
+        echo(connection);
+    });
+    // Longer than these the tunnel is idle: only its own timeout counts.
+    let timeouts = "timeouts.server = \"100ms\"\ntimeouts.tunnel = \"1m\"";
+    let (web, text) =
+        configuration("timeouts.client = \"100ms\"\ntimeouts.http_keep_alive = \"100ms\"", timeouts, &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send(UPGRADE).unwrap();
+    let head = connection.receive_head().unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("\nupgrade: websocket") && head.contains("\nsec-websocket-accept: "), "{head}");
+    assert_eq!(connection.receive_bytes(7).unwrap(), b"welcome");
+    for size in [1, 1000, 100_000] {
+        let message: Vec<u8> = (0..size).map(|number| number as u8).collect();
+        let reader = connection.stream().try_clone().unwrap();
+        let sender = std::thread::spawn({
+            let message = message.clone();
+            let mut writer = Connection::new(reader).unwrap();
+            move || writer.send(message).unwrap()
+        });
+        assert!(connection.receive_bytes(size).unwrap() == message, "{size} bytes were changed");
+        sender.join().unwrap();
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    connection.finish().unwrap();
+    assert_eq!(connection.receive_rest().unwrap(), b"");
+}
+
+/// A server that refuses the upgrade answers as to any request.
+#[test]
+fn a_refused_upgrade_is_an_ordinary_answer() {
+    let _place = own_loopback();
+    let server = Server::answering(|_| response("403 Forbidden", "", "no"));
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send(UPGRADE).unwrap();
+    let answer = connection.receive().unwrap();
+    assert_eq!((answer.status(), answer.text().as_str()), (403, "no"));
+}
+
+/// TCP mode: whoever speaks first, whatever they say; an end of one direction leaves the other open; connections alternate.
+#[test]
+fn tcp_mode_passes_bytes() {
+    let _place = own_loopback();
+    let server = |name: &'static str| {
+        Server::start(move |mut connection| {
+            let _ = connection.send(format!("220 {name}\r\n"));
+            let received = connection.receive_rest().unwrap_or_default();
+            let _ = connection.send(format!("{name} got {} bytes, the last was {:?}", received.len(), received.last()));
+        })
+    };
+    let servers = [server("a"), server("b")];
+    let (tcp, text) = configuration("mode = \"tcp\"", "", &servers.each_ref().map(|server| server.address));
+    let _node = Relevo::start(&text);
+    let mut greetings = Vec::new();
+    for _ in 0..6 {
+        let mut connection = connect(tcp);
+        let greeting = connection.receive_bytes(7).unwrap();
+        connection.send(vec![7; 1_000_000]).unwrap();
+        connection.finish().unwrap();
+        let name = char::from(greeting[4]);
+        let expected = format!("{name} got 1000000 bytes, the last was Some(7)");
+        assert_eq!(String::from_utf8(connection.receive_rest().unwrap()).unwrap(), expected);
+        greetings.push(name);
+    }
+    assert!(greetings.windows(2).all(|two| two[0] != two[1]), "{greetings:?}");
+}
+
+/// TCP mode without a server: the connection is closed at once, and none hangs.
+#[test]
+fn tcp_mode_closes_where_there_is_no_server() {
+    let _place = own_loopback();
+    let (tcp, text) = configuration("mode = \"tcp\"", "", &[Server::nowhere()]);
+    let other = free_port();
+    let server = Server::start(echo);
+    let _node = Relevo::start(&format!(
+        "[frontends.other]\nbind = \"{other}\"\nmode = \"tcp\"\ndefault_backend = \"other\"\n[[backends.other.servers]]\n\
+         name = \"a\"\naddress = \"{}\"\ncheck = false\n{text}",
+        server.address
+    ));
+    assert_eq!(connect(tcp).receive_rest().unwrap(), b"");
+    let mut connection = connect(other);
+    connection.send("ping").unwrap();
+    assert_eq!(connection.receive_bytes(4).unwrap(), b"ping");
+}
