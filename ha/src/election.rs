@@ -261,8 +261,10 @@ impl Election {
             // §6.4.3, for priority 0 and for lower priority alike.
             Role::Active(tenure) => {
                 tenure.rival_heard(now, lease(received.advertisement_interval));
-                tenure.advert_sent(now);
-                actions.push(Action::SendAdvert { priority: own_priority });
+                if tenure.may_answer() {
+                    tenure.advert_sent(now);
+                    actions.push(Action::SendAdvert { priority: own_priority });
+                }
             }
             Role::Init | Role::Fault { .. } => {}
         }

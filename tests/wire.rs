@@ -1,0 +1,226 @@
+//! The election of two nodes as an observer on the wire sees it: which adverts and announcements are sent, and when.
+//!
+//! Needs root (namespaces, raw sockets, real-time priority). `RELEVO_LOAD_SECONDS` says for how long the machine is kept
+//! busy (default 15).
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{available_parallelism, scope, sleep};
+use std::time::{Duration, Instant};
+
+use relevo::lab::directory::Directory;
+use relevo::lab::fault::Fault;
+use relevo::lab::network::{Switch, mac};
+use relevo::lab::node::router;
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, Options, Pair, VIRTUAL_ROUTER_ID};
+use relevo::lab::trial::READY_TIMEOUT;
+use relevo::lab::wire::{Said, Wire};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// How late something may be on a noisy machine.
+const TOLERANCE: Duration = ms(50);
+
+/// The capabilities of a node in restricted mode: those without which there is no election.
+const RESTRICTED: &str = "-all,+net_admin,+net_raw,+net_bind_service";
+
+struct Lab {
+    pair: Pair,
+    wire: Wire,
+    _directory: Directory,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// `None` where namespaces cannot be made, which CI does not accept.
+fn lab(change: impl FnOnce(&mut Options)) -> Option<Lab> {
+    // One pair at a time, or the clock would measure the neighbours.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = Switch::new() {
+        assert!(std::env::var_os("CI").is_none(), "{error}");
+        eprintln!("not tried: {error} (it needs root)");
+        return None;
+    }
+    let directory = Directory::new().unwrap();
+    let mut options = Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path());
+    change(&mut options);
+    let pair = Pair::start(&options).unwrap();
+    let wire = Wire::tap(&pair.switch).unwrap();
+    Some(Lab { pair, wire, _directory: directory, _alone: alone })
+}
+
+impl Lab {
+    /// The node's adverts since a moment: when, and with which priority.
+    fn adverts(&self, node: usize, since: Instant) -> Vec<(Instant, u8)> {
+        let advert = |(at, said)| match said {
+            Said::Advert { source, virtual_router_id: VIRTUAL_ROUTER_ID, priority, .. }
+                if source == NODE_ADDRESSES[node] =>
+            {
+                Some((at, priority))
+            }
+            _ => None,
+        };
+        self.wire.frames(since).into_iter().filter_map(|frame| advert((frame.at, frame.said))).collect()
+    }
+
+    /// When the node announced the floating IP since a moment.
+    fn announcements(&self, node: usize, since: Instant) -> Vec<Instant> {
+        let frames = self.wire.frames(since).into_iter();
+        let is_its_own = |from| from == mac(NODE_ADDRESSES[node]);
+        let announces = |said| said == Said::Announcement { address: FLOATING };
+        frames.filter(|frame| is_its_own(frame.from) && announces(frame.said)).map(|frame| frame.at).collect()
+    }
+
+    /// Changes of state of both nodes since they started, by their own account.
+    fn transitions(&self) -> [u64; 2] {
+        self.pair.status().map(|status| router(&status.unwrap().node).unwrap().transitions)
+    }
+}
+
+/// Shortest and longest time between two adverts.
+fn gaps(adverts: &[(Instant, u8)]) -> (Duration, Duration) {
+    let gaps = || adverts.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    (gaps().min().unwrap_or_default(), gaps().max().unwrap_or_default())
+}
+
+/// The active node adverts once an interval, and the backup is silent.
+#[test]
+fn adverts_are_even_and_come_from_one_node() {
+    let Some(lab) = lab(|_| {}) else { return };
+    let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let begin = Instant::now();
+    sleep(ms(3000));
+    let adverts = lab.adverts(active, begin);
+    let (shortest, longest) = gaps(&adverts);
+    eprintln!("{} adverts in 3 s, {shortest:?} to {longest:?} apart", adverts.len());
+    assert!((27..=31).contains(&adverts.len()), "{} adverts in 3 s", adverts.len());
+    assert!(shortest >= ms(100) - TOLERANCE && longest <= ms(100) + TOLERANCE, "{shortest:?} to {longest:?} apart");
+    assert!(lab.adverts(1 - active, begin).is_empty(), "the backup adverts");
+    assert!(lab.announcements(1 - active, begin).is_empty(), "the backup announces");
+}
+
+/// Whoever takes over adverts and announces at once, again after 100 and 500 ms, and half a second after the lease of the
+/// one before it has surely ended: 1 s, which the kernel may exceed by 0.4 s.
+#[test]
+fn a_takeover_is_announced_four_times() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let heir = 1 - victim;
+    let struck = Fault::AllKilled.strike(&lab.pair, victim).unwrap();
+    sleep(ms(4000));
+    let adverts = lab.adverts(heir, struck.at());
+    let announcements = lab.announcements(heir, struck.at());
+    let first = adverts.first().unwrap().0;
+    assert!(announcements.first().is_some_and(|announced| *announced >= first), "it announces before it adverts");
+    let after: Vec<Duration> = announcements.iter().map(|at| *at - first).collect();
+    eprintln!("adverts {:?} after the fault, then announces after {after:?}", first - struck.at());
+    let expected = [ms(0), ms(100), ms(500), ms(1900)];
+    assert_eq!(after.len(), expected.len(), "{after:?}");
+    for (after, expected) in after.iter().zip(expected) {
+        assert!(*after + ms(2) >= expected && *after <= expected + TOLERANCE, "{after:?}, not {expected:?}");
+    }
+    let (shortest, longest) = gaps(&adverts);
+    assert!(shortest >= ms(100) - TOLERANCE && longest <= ms(100) + TOLERANCE, "{shortest:?} to {longest:?} apart");
+    assert!(lab.adverts(victim, struck.at() + ms(10)).is_empty(), "the dead adverts");
+}
+
+/// A node that is told to stop says so once, with priority 0, and then nothing.
+#[test]
+fn a_node_that_stops_says_so_once() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let struck = Fault::Terminated.strike(&lab.pair, victim).unwrap();
+    sleep(ms(2000));
+    let adverts = lab.adverts(victim, struck.at());
+    let zeros = adverts.iter().filter(|(_, priority)| *priority == 0).count();
+    assert_eq!((zeros, adverts.last().map(|(_, priority)| *priority)), (1, Some(0)), "{adverts:?}");
+    let let_go = adverts.last().unwrap().0;
+    assert!(lab.announcements(victim, let_go).is_empty(), "it announces an address that it has given up");
+    let heir = lab.adverts(1 - victim, struck.at());
+    let after = heir.first().unwrap().0.saturating_duration_since(let_go);
+    eprintln!("the other adverts {after:?} after priority 0");
+    assert!(after <= TOLERANCE, "the other adverts only {after:?} after priority 0");
+}
+
+#[test]
+fn busy_processors_change_no_state_in_privileged_mode() {
+    let Some(lab) = lab(|options| options.interval = ms(10)) else { return };
+    let seen = keep_busy(&lab);
+    eprintln!("privileged: {seen}");
+    assert_eq!(seen.changes, 0, "{seen}\n{}", lab.pair.messages());
+}
+
+#[test]
+fn busy_processors_leave_one_active_in_restricted_mode() {
+    let Some(lab) = lab(|options| {
+        options.interval = ms(10);
+        options.binary = restricted(&options.binary, &options.directory);
+    }) else {
+        return;
+    };
+    assert!(lab.pair.wait_ready(READY_TIMEOUT).is_ok(), "{}", lab.pair.messages());
+    let is_warned = |node: usize| lab.pair.nodes[node].messages().contains("no real-time priority");
+    assert!(is_warned(0) && is_warned(1), "{}", lab.pair.messages());
+    let seen = keep_busy(&lab);
+    eprintln!("restricted: {seen}");
+    lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+}
+
+/// A program that runs `binary` without the capabilities of privileged mode.
+fn restricted(binary: &Path, directory: &Path) -> std::path::PathBuf {
+    let script = directory.join("relevo");
+    let text = format!("#!/bin/sh\nexec setpriv --bounding-set={RESTRICTED} '{}' \"$@\"\n", binary.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+struct Seen {
+    load: Duration,
+    threads: usize,
+    idle_gap: Duration,
+    busy_gap: Duration,
+    adverts: usize,
+    changes: u64,
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { load, threads, idle_gap, busy_gap, adverts, changes } = self;
+        write!(
+            f,
+            "{threads} busy threads for {load:?} at an interval of 10 ms: {adverts} adverts, longest gap {busy_gap:?} (before \
+             {idle_gap:?}), {changes} changes of state"
+        )
+    }
+}
+
+/// Twice as many threads as there are processors do nothing but compute.
+fn keep_busy(lab: &Lab) -> Seen {
+    let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let seconds = std::env::var("RELEVO_LOAD_SECONDS").map_or(15, |seconds| seconds.parse().unwrap());
+    let load = Duration::from_secs(seconds);
+    let threads = 2 * available_parallelism().unwrap().get();
+    let before = Instant::now();
+    sleep(ms(1000));
+    let transitions = lab.transitions();
+    let begin = Instant::now();
+    scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| while begin.elapsed() < load {});
+        }
+    });
+    let (idle, adverts) = (lab.adverts(active, before), lab.adverts(active, begin));
+    let changes = lab.transitions().iter().zip(transitions).map(|(now, then)| now.abs_diff(then)).sum();
+    let idle: Vec<_> = idle.into_iter().filter(|(at, _)| *at < begin).collect();
+    let owners = lab.pair.watch.history();
+    assert_eq!(owners.owners_at(Instant::now()), 1, "{}", owners.describe(begin));
+    // An observer on the wire agrees with the nodes.
+    let strangers = lab.adverts(1 - active, begin);
+    assert_eq!(strangers.is_empty(), changes == 0, "{} adverts of the other node", strangers.len());
+    let (idle_gap, busy_gap) = (gaps(&idle).1, gaps(&adverts).1);
+    Seen { load, threads, idle_gap, busy_gap, adverts: adverts.len(), changes }
+}
