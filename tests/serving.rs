@@ -6,6 +6,7 @@ mod rig;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -27,11 +28,12 @@ struct Lab {
     nginx: [Nginx; 2],
     client: Host,
     _directory: Directory,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// Both nodes are ready, the first is active; `None` where there can be no namespaces.
 fn lab() -> Option<Lab> {
-    let switch = rig::place::switch()?;
+    let (switch, alone) = rig::place::switch()?;
     let directory = Directory::new().unwrap();
     let path = directory.path();
     let nginx = |name, last| Nginx::start_on(&switch, name, Ipv4Addr::new(10, 77, 0, last), path);
@@ -40,7 +42,7 @@ fn lab() -> Option<Lab> {
     assert!(relevo(&["key", &key.display().to_string()]).status.success());
     let nodes = [0, 1].map(|number| start_node(&switch, number, path, &key, &nginx));
     let client = switch.host("client", CLIENT).unwrap();
-    let lab = Lab { nodes, nginx, client, _directory: directory };
+    let lab = Lab { nodes, nginx, client, _directory: directory, _alone: alone };
     for number in [0, 1] {
         lab.wait_for_servers(number, [ServerState::Up; 2]);
     }
@@ -180,8 +182,8 @@ fn a_server_whose_check_fails_gets_no_request() {
 fn no_client_notices_a_server_that_stops() {
     let Some(mut lab) = lab() else { return };
     let prober = Prober::start(&lab.client.namespace, target(), Duration::from_millis(4)).unwrap();
-    let begin = Instant::now();
     lab.wait_for("the client is served", || prober.is_well(Duration::from_millis(100)));
+    let begin = Instant::now();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         lab.nginx[0].end(signal);
         lab.wait_for_servers(0, [ServerState::Down, ServerState::Up]);

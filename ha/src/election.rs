@@ -251,18 +251,20 @@ impl Election {
             Role::Backup(_) => {}
             // §6.4.3
             Role::Active(_) if (received.priority, Some(received.source)) > (own_priority, own_address) => {
-                // The last advert goes beyond the RFC. The other may never have heard of us, and the segment believes us: now
-                // it hears, and announces itself.
-                actions.extend([Action::RemoveAddresses, Action::SendAdvert { priority: own_priority }]);
+                actions.push(Action::RemoveAddresses);
                 let reason = format!("{} adverts with priority {}", received.source, received.priority);
+                // Ours: the other may never have heard of us, and the segment believes us. Now it hears, and announces.
+                actions.push(Action::SendAdvert { priority: own_priority });
                 let backup = self.obey(received, now);
                 self.change(backup, reason, actions);
             }
             // §6.4.3, for priority 0 and for lower priority alike.
             Role::Active(tenure) => {
                 tenure.rival_heard(now, lease(received.advertisement_interval));
-                tenure.advert_sent(now);
-                actions.push(Action::SendAdvert { priority: own_priority });
+                if tenure.may_answer() {
+                    tenure.advert_sent(now);
+                    actions.push(Action::SendAdvert { priority: own_priority });
+                }
             }
             Role::Init | Role::Fault { .. } => {}
         }

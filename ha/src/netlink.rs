@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::address::{Addresses, Error};
 use crate::advert_socket::{AdvertSockets, OpenedSockets};
-use crate::announce::Announcer;
+use crate::announce::{self, Announcer};
 use crate::clock::InTime;
 use crate::driver::StartError;
 use crate::election::Event;
@@ -47,6 +47,7 @@ pub(crate) struct Opened {
 impl Opened {
     fn open(interface: &str, interface_index: u32) -> io::Result<Opened> {
         let adverts = OpenedSockets::open(interface, interface_index)?;
+        announce::keep_out_of_requests(interface);
         Ok(Opened { interface_index, adverts, announcer: Announcer::open(interface_index)? })
     }
 }

@@ -180,8 +180,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "not announced after the rival's lease has ended",
         file: ANNOUNCEMENTS,
-        from: "            later: now + rival_lease + AFTER_LEASE,\n        }",
-        to: "            later: now + SLOW,\n        }",
+        from: "now + rival_lease + delay",
+        to: "now + SLOW + delay",
     },
     Mutation {
         what: "each rival's advert is an announcement",

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -38,9 +39,12 @@ pub(crate) fn own_network() -> Option<Place> {
     namespace.map_err(|error| cannot(&error)).ok().map(|namespace| Place { namespace: Some(namespace) })
 }
 
-/// A switch for a lab; `None` where none can be made, which CI does not accept.
-pub(crate) fn switch() -> Option<Switch> {
-    Switch::new().map_err(|error| cannot(&error)).ok()
+/// A switch for a lab, and the right to be the only one with a lab: it takes all of a small machine. `None` where none can be
+/// made, which CI does not accept.
+pub(crate) fn switch() -> Option<(Switch, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Switch::new().map_err(|error| cannot(&error)).ok().map(|switch| (switch, alone))
 }
 
 /// Is this root, who can become somebody else? If not the test says so, which CI does not accept.

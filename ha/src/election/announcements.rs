@@ -9,8 +9,9 @@ use super::event::Time;
 const BURST: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500)];
 /// From the beginning of one burst to that of the next: a flood of adverts makes no flood of announcements.
 const BETWEEN_BURSTS: Duration = Duration::from_secs(1);
-/// The kernel drops a leased address up to 0.4 s late; half a second later nobody else answers for it.
-const AFTER_LEASE: Duration = Duration::from_millis(400 + 500);
+/// The kernel drops a leased address up to 0.4 s late: whoever it stranded is told at once, and half a second later, when
+/// nobody else can have answered for the address any more, everybody.
+const AFTER_LEASE: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(400 + 500)];
 /// For ever after.
 const SLOW: Duration = Duration::from_secs(60);
 
@@ -19,8 +20,9 @@ const SLOW: Duration = Duration::from_secs(60);
 pub(super) struct Announcements {
     began: Time,
     burst: Vec<Time>,
-    /// After the lease of the rival has ended; from then on the slow refresh.
-    later: Time,
+    /// After the lease of the rival has ended.
+    later: Vec<Time>,
+    slowly: Time,
 }
 
 impl Announcements {
@@ -29,7 +31,8 @@ impl Announcements {
         Self {
             began: now,
             burst: BURST.into_iter().map(|delay| now + delay).collect(),
-            later: now + rival_lease + AFTER_LEASE,
+            later: after_lease(now, rival_lease),
+            slowly: now + SLOW,
         }
     }
 
@@ -43,23 +46,28 @@ impl Announcements {
         if self.burst.last() != Some(&next_burst) {
             self.burst.push(next_burst);
         }
-        self.later = now + rival_lease + AFTER_LEASE;
+        self.later = after_lease(now, rival_lease);
     }
 
     /// Whether to announce now.
     pub(super) fn take_due(&mut self, now: Time) -> bool {
-        let waiting = self.burst.len();
+        let waiting = self.burst.len() + self.later.len();
         self.burst.retain(|due| *due > now);
-        let due = self.burst.len() < waiting || self.later <= now;
-        if self.later <= now {
-            self.later = now + SLOW;
+        self.later.retain(|due| *due > now);
+        let is_due = self.burst.len() + self.later.len() < waiting || self.slowly <= now;
+        if is_due {
+            self.slowly = now + SLOW;
         }
-        due
+        is_due
     }
 
     pub(super) fn next_deadline(&self) -> Time {
-        self.burst.iter().copied().fold(self.later, Time::min)
+        self.burst.iter().chain(&self.later).copied().fold(self.slowly, Time::min)
     }
+}
+
+fn after_lease(now: Time, rival_lease: Duration) -> Vec<Time> {
+    AFTER_LEASE.into_iter().map(|delay| now + rival_lease + delay).collect()
 }
 
 #[cfg(test)]
@@ -79,7 +87,7 @@ mod tests {
     #[test]
     fn at_0_100_and_500_ms_after_the_rivals_lease_and_slowly_ever_after() {
         let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
-        assert_eq!(milliseconds_until(&mut schedule, 130_000), [0, 100, 500, 1900, 61_900, 121_900]);
+        assert_eq!(milliseconds_until(&mut schedule, 130_000), [0, 100, 500, 1400, 1900, 61_900, 121_900]);
     }
 
     #[test]
@@ -87,7 +95,7 @@ mod tests {
         let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
         milliseconds_until(&mut schedule, 5_000);
         schedule.again(Time(5_000_000), Duration::from_secs(2));
-        assert_eq!(milliseconds_until(&mut schedule, 60_000), [5_000, 5_100, 5_500, 7_900]);
+        assert_eq!(milliseconds_until(&mut schedule, 60_000), [5_000, 5_100, 5_500, 7_400, 7_900]);
     }
 
     #[test]

@@ -13,12 +13,18 @@ const LOSSES: usize = 3;
 /// ... in this time is given up.
 const LOSSES_WITHIN: Duration = Duration::from_secs(10);
 
+/// Adverts out of turn before one is due again.
+const ANSWERS: u32 = 8;
+
 /// From becoming active to letting go.
 #[derive(Debug)]
 pub(super) struct Tenure {
     interval: Duration,
     pub(super) since: Time,
     advert_sent: Time,
+    advert_due: Time,
+    /// Adverts sent out of turn since the last one in turn.
+    answers: u32,
     lease_requested: Time,
     /// Requests that the kernel has not answered. It answers in order, so what it has taken is never older than we think.
     unanswered: VecDeque<Time>,
@@ -36,6 +42,8 @@ impl Tenure {
             interval,
             since: now,
             advert_sent: now,
+            advert_due: now + interval,
+            answers: 0,
             lease_requested: now,
             unanswered: VecDeque::from([now]),
             leased_until: now + lease(interval),
@@ -57,11 +65,21 @@ impl Tenure {
     }
 
     pub(super) fn advert_due(&self, now: Time) -> bool {
-        now >= self.advert_sent + self.interval
+        now >= self.advert_due
     }
 
+    /// The beat is kept: an advert that is a little late does not delay those after it. One that is sent out of turn, or
+    /// late by a whole interval, begins a new beat, so that there is never a burst.
     pub(super) fn advert_sent(&mut self, now: Time) {
+        let in_turn = self.advert_due <= now && now < self.advert_due + self.interval;
+        self.answers = if in_turn { 0 } else { self.answers + 1 };
+        self.advert_due = if in_turn { self.advert_due } else { now } + self.interval;
         self.advert_sent = now;
+    }
+
+    /// Whether one more advert may be sent out of turn: a flood of a rival's must not become a flood of ours.
+    pub(super) fn may_answer(&self) -> bool {
+        self.answers < ANSWERS
     }
 
     pub(super) fn refresh_due(&self, now: Time) -> bool {
@@ -114,7 +132,7 @@ impl Tenure {
     }
 
     pub(super) fn next_deadline(&self) -> Time {
-        let next = (self.advert_sent + self.interval).min(self.refresh_at());
+        let next = self.advert_due.min(self.refresh_at());
         self.announcements.as_ref().map_or(next, |announcements| next.min(announcements.next_deadline()))
     }
 }
