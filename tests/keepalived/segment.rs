@@ -129,6 +129,8 @@ unicast_peers = [{unicast}]
         format!(
             r"global_defs {{
     vrrp_version 3
+    # Ours does the same: the winner may never have heard of the loser, and the segment believes the loser.
+    vrrp_higher_prio_send_advert true
 }}
 
 vrrp_instance main {{
