@@ -108,10 +108,10 @@ fn adverts_are_even_and_come_from_one_node() {
     assert!(lab.announcements(1 - active, begin).is_empty(), "the backup announces");
 }
 
-/// Whoever takes over adverts and announces at once, again after 100 and 500 ms, and half a second after the lease of the
-/// one before it has surely ended: 1 s, which the kernel may exceed by 0.4 s.
+/// Whoever takes over adverts and announces at once, and again after 100 and 500 ms. The lease of the one before it, 1 s,
+/// may last for 0.4 s more: it announces when that has ended, and half a second later.
 #[test]
-fn a_takeover_is_announced_four_times() {
+fn a_takeover_is_announced_until_the_other_lease_has_ended() {
     let Some(lab) = lab(|options| options.preempt = false) else { return };
     let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let heir = 1 - victim;
@@ -123,7 +123,7 @@ fn a_takeover_is_announced_four_times() {
     assert!(announcements.first().is_some_and(|announced| *announced >= first), "it announces before it adverts");
     let after: Vec<Duration> = announcements.iter().map(|at| *at - first).collect();
     eprintln!("adverts {:?} after the fault, then announces after {after:?}", first - struck.at());
-    let expected = [ms(0), ms(100), ms(500), ms(1900)];
+    let expected = [ms(0), ms(100), ms(500), ms(1400), ms(1900)];
     assert_eq!(after.len(), expected.len(), "{after:?}");
     for (after, expected) in after.iter().zip(expected) {
         assert!(*after + ms(2) >= expected && *after <= expected + TOLERANCE, "{after:?}, not {expected:?}");
