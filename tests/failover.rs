@@ -65,8 +65,8 @@ fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The kernel sends a SYN again after this: an attempt that takes as long had sent one to where nobody is.
-const STRANDED: Duration = Duration::from_secs(1);
+/// An attempt that takes as long had sent its packets to where nobody is, again and again.
+const STRANDED: Duration = Duration::from_secs(2);
 
 /// What holds for every fault that the other node can do something about.
 fn assert_served(report: &Report, interval: Duration, pair: &Pair) {
