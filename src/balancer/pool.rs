@@ -12,12 +12,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
 use crate::balancer::connect::{Connected, Way};
 use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::socket::Socket;
 use crate::balancer::state::Shared;
 use crate::config::model::BackendIndex;
 
@@ -30,7 +30,7 @@ const BUFFER: usize = 64 * 1024;
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
     /// `None`: closed.
-    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    connection: Option<Connection<Socket, RequestBody>>,
     is_over: bool,
     way: Way,
     backend: BackendIndex,
@@ -46,7 +46,7 @@ impl Upstream {
     /// None that hyper has today.
     pub async fn new(connected: Connected, backend: BackendIndex, server: usize) -> hyper::Result<Box<Self>> {
         let Connected { stream, way } = connected;
-        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(Socket::new(stream)).await?;
         let (connection, is_over, is_reused) = (Some(connection), false, false);
         Ok(Box::new(Self { sender, connection, is_over, way, backend, server, idle_since: 0, is_reused }))
     }
@@ -83,7 +83,7 @@ impl Upstream {
     /// The socket of a connection that became another protocol, and what has come of that already; `None` if it was closed.
     pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
         let parts = self.connection?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        Some((parts.io.into_stream(), parts.read_buf))
     }
 
     /// Is it ready for its next request? Looks once, and leaves no waker behind.

@@ -12,6 +12,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod page;
+pub mod socket;
 mod tunnel;
 mod waker;
 
