@@ -14,6 +14,7 @@ mod headers;
 mod page;
 pub mod socket;
 mod tunnel;
+mod turn;
 mod waker;
 
 use std::future::{Future, poll_fn};
