@@ -35,8 +35,11 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
         }
         Some(_) => {}
         None => {
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
-            request.headers.insert(HOST, host);
+            let authority = authority.as_str();
+            if !authority.bytes().all(may_be_in_host) {
+                return Err(Refusal::BadHost);
+            }
+            request.headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?);
         }
     }
     let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));

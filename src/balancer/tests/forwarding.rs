@@ -110,6 +110,7 @@ fn a_request_that_is_not_clear_about_its_host_is_refused() {
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
             "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+            "GET http://user@a/ HTTP/1.0\r\n\r\n",
         ] {
             let mut client = balancer.connect().await;
             client.send(head).await;
