@@ -264,12 +264,13 @@ impl Keeper {
                 (peer, own_address.map(|address| (virtual_router_id, address)).into_iter().collect(), reason)
             }
         };
-        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
         let own_routers = self.routers.borrow();
         for (id, address) in routers {
             let own = own_routers.iter().find(|own| own.virtual_router_id == id && own.state == State::Backup);
             let Some(id) = NonZeroU8::new(id) else { continue };
-            if own.is_some_and(|own| view::is_first_in_line(own, &peer, &peers)) {
+            if own.is_some_and(|own| view::is_first_in_line(own, &peer, peers)) {
                 self.driver.router_gone(id, address, &reason);
             }
         }
