@@ -30,6 +30,9 @@ const PEERING_PORT: u16 = 8650;
 /// Between two looks at the state of the pair.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A client is well when all has gone well for so long.
+const WELL: Duration = Duration::from_millis(200);
+
 /// How the lab is made.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -231,6 +234,11 @@ impl Pair {
         }
     }
 
+    /// Has every attempt been good for a while, and does none from before that still hang?
+    pub fn client_is_well(&self) -> bool {
+        self.prober.is_well(WELL) && self.prober.all_over_before(Instant::now() - WELL)
+    }
+
     /// The last messages of both nodes.
     pub fn messages(&self) -> String {
         self.nodes.iter().map(|node| format!("--- {}\n{}", node.name, tail(&node.messages()))).collect()
@@ -268,7 +276,7 @@ impl Pair {
                 return Err(format!("{name} was told that {} cannot take over", peer.name));
             }
         }
-        if !self.prober.is_well(Duration::from_millis(200)) {
+        if !self.client_is_well() {
             return Err(format!("the client is not well: {:?}", self.prober.last()));
         }
         Ok(active)
