@@ -13,6 +13,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::Config;
 
@@ -71,6 +73,8 @@ impl Machine {
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Machine {
             host_name: if host_name.trim().is_empty() { "localhost".to_owned() } else { host_name.trim().to_owned() },
+    /// How many files one process may have open, which limits the default of `process.max_connections`.
+    pub open_files: u64,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -80,6 +84,7 @@ impl Machine {
 ///
 /// # Errors
 /// Everything that is wrong in it.
+            open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
 pub fn parse_for(text: &str, file_name: &str, machine: &Machine) -> Result<Config, Diagnostics> {
     let (toml, mut problems) = syntax::well_formed(text);
     let reading = read::read(&toml);
@@ -105,7 +110,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../docs/example.toml");
 
     fn machine() -> Machine {
-        Machine { host_name: "lb1".to_owned(), cores: 4 }
+        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX }
     }
 
     fn hash(text: &str) -> String {
@@ -172,6 +177,23 @@ mod tests {
             &machine(),
         );
         let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+    #[test]
+    fn the_default_of_connections_is_what_the_limit_of_open_files_allows() {
+        let connections = |process: &str, open_files| {
+            let text = format!(
+                "[process]\n{process}\n[frontends.f]\nbind = '*:1'\ndefault_backend = 'b'\n\
+                                [backends.b]\nservers = [{{ name = 's', address = 'a:1' }}]\n"
+            );
+            let config = parse_for(&text, "test", &Machine { open_files, ..machine() }).unwrap();
+            config.balancer.max_connections
+        };
+        assert_eq!(connections("", u64::MAX), 20_000);
+        let fewer = connections("", 20_000);
+        assert!((1_000..20_000).contains(&fewer) && model::open_files_for(fewer) <= 20_000, "{fewer}");
+        assert_eq!(connections("", 1_024), 100, "so few files that it says so when it starts");
+        assert_eq!(connections("max_connections = 20000", 1_024), 20_000, "who writes it down means it");
+    }
+
         assert_eq!((config.node.name.as_str(), config.balancer.threads), ("lb1", 4));
     }
 
