@@ -284,6 +284,54 @@ fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"]).arg(file);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
+#[test]
+fn what_was_open_or_secret_is_passed_on_to_nobody() {
+    let Some(mut node) = Node::new() else { return };
+    let (file, private) = (node.configure(&Change::default()), node.path("private"));
+    fs::write(&private, "private").unwrap();
+    let mut command = Command::new("sh");
+    let script = "exec 7<\"$1\" && exec \"$2\" run -c node.toml";
+    command.args(["-c", script, "sh"]).arg(&private).arg(env!("CARGO_BIN_EXE_relevo"));
+    command.current_dir(file.parent().unwrap()).env("PASSWORD", "open sesame").env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
+
+    let (keeper, balancer) = (node.keeper().unwrap(), node.balancer().unwrap());
+    for pid in [keeper, balancer] {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut files = open.filter_map(|descriptor| fs::read_link(descriptor.unwrap().path()).ok());
+        assert!(!files.any(|file| file == private), "{pid}");
+    }
+    let environment = fs::read(format!("/proc/{balancer}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("sesame"));
+    for pid in [node.guard(), keeper] {
+        assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"), "no file system is kept busy");
+    }
+}
+
+/// systemd may send SIGTERM to every process of a service, and who reloads one by its name sends SIGHUP to all.
+#[test]
+fn signals_to_all_processes_are_for_the_guard_alone() {
+    let Some(mut node) = Node::new() else { return };
+    node.start(&Change::default());
+    let (keeper, balancer) = (node.keeper().unwrap(), node.balancer().unwrap());
+    let is_handled = |pid, signal: Signal| {
+        let caught = u64::from_str_radix(&proc_status(pid, "SigCgt"), 16).unwrap();
+        caught & (1 << (signal as i32 - 1)) != 0
+    };
+    assert!(is_handled(keeper, Signal::SIGHUP));
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        assert!(is_handled(balancer, signal), "{signal}");
+        kill(balancer, signal).unwrap();
+    }
+    kill(keeper, Signal::SIGHUP).unwrap();
+    // Both still work: an answer comes from the keeper, and a balancer that had died would be another soon.
+    node.connect().unwrap();
+    assert!(node.status().is_some_and(|status| serves(&status)));
+    assert_eq!((node.keeper(), node.balancer()), (Some(keeper), Some(balancer)), "{}", node.log());
+}
+
     node.guard = Some(node.host.namespace.spawn(command).unwrap());
     node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
 
@@ -325,6 +373,11 @@ fn what_cannot_work_is_refused_with_one_clear_message() {
     assert_refused(&node, &peering, "relevo key");
     assert!(relevo().arg("key").arg(node.path("pair.key")).status().unwrap().success());
     fs::set_permissions(node.path("pair.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let open = node.path("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let open_directory = node.configure(&Change { process: &format!("chroot = {open:?}"), ..Change::default() });
+    assert_refused(&node, &open_directory, "chmod 755");
     assert_refused(&node, &peering, "chmod 600");
 
     assert!(!node.path("node.sock").exists());
