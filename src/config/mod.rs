@@ -28,7 +28,7 @@ pub const DEFAULT_CONTROL_SOCKET: &str = "/run/relevo/control.sock";
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file itself.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error("cannot read the configuration {}: {source}{}", path.display(), what_to_do(source.kind()))]
     Unreadable {
         /// As given.
         path: PathBuf,
@@ -38,6 +38,14 @@ pub enum LoadError {
     /// What is in it.
     #[error(transparent)]
     Invalid(#[from] Diagnostics),
+}
+
+fn what_to_do(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::NotFound => "; write it (docs/example.toml is one), or name another with -c",
+        std::io::ErrorKind::PermissionDenied => "; run as root, or as a user who may read it",
+        _ => "",
+    }
 }
 
 /// Reads and checks a file.
@@ -65,6 +73,8 @@ pub struct Machine {
     pub host_name: String,
     /// The default of `process.threads`.
     pub cores: usize,
+    /// How many files one process may have open, which limits the default of `process.max_connections`.
+    pub open_files: u64,
 }
 
 impl Machine {
@@ -73,9 +83,8 @@ impl Machine {
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Machine {
             host_name: if host_name.trim().is_empty() { "localhost".to_owned() } else { host_name.trim().to_owned() },
-    /// How many files one process may have open, which limits the default of `process.max_connections`.
-    pub open_files: u64,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
         }
     }
 }
@@ -84,7 +93,6 @@ impl Machine {
 ///
 /// # Errors
 /// Everything that is wrong in it.
-            open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
 pub fn parse_for(text: &str, file_name: &str, machine: &Machine) -> Result<Config, Diagnostics> {
     let (toml, mut problems) = syntax::well_formed(text);
     let reading = read::read(&toml);
@@ -170,14 +178,6 @@ mod tests {
     }
 
     #[test]
-    fn defaults_come_from_the_machine() {
-        let config = parse_for(
-            "[frontends]\n[vrrp.a]\ninterface='i'\nvirtual_router_id=1\naddresses='192.0.2.1/24'",
-            "",
-            &machine(),
-        );
-        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
-    #[test]
     fn the_default_of_connections_is_what_the_limit_of_open_files_allows() {
         let connections = |process: &str, open_files| {
             let text = format!(
@@ -194,6 +194,14 @@ mod tests {
         assert_eq!(connections("max_connections = 20000", 1_024), 20_000, "who writes it down means it");
     }
 
+    #[test]
+    fn defaults_come_from_the_machine() {
+        let config = parse_for(
+            "[frontends]\n[vrrp.a]\ninterface='i'\nvirtual_router_id=1\naddresses='192.0.2.1/24'",
+            "",
+            &machine(),
+        );
+        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!((config.node.name.as_str(), config.balancer.threads), ("lb1", 4));
     }
 
