@@ -242,6 +242,12 @@ fn scheduling_policy(pid: Pid) -> u32 {
     fields.split_whitespace().nth(38).unwrap().parse().unwrap()
 }
 
+fn session(pid: Pid) -> Pid {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    Pid::from_raw(fields.split_whitespace().nth(3).unwrap().parse().unwrap())
+}
+
 fn assert_no_rights(balancer: Pid) {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(proc_status(balancer, set), "0000000000000000", "{set}");
@@ -271,19 +277,13 @@ fn each_process_has_the_rights_it_needs_and_no_more() {
     assert_no_rights(balancer);
     assert_eq!(proc_status(balancer, "Uid"), format!("{NOBODY} {NOBODY} {NOBODY} {NOBODY}"));
     assert_eq!(fs::read_link(format!("/proc/{balancer}/root")).unwrap(), chroot);
+    assert_eq!(session(balancer), balancer, "without a controlling terminal");
 
     assert_eq!(scheduling_policy(keeper), 1);
     assert_ne!(proc_status(keeper, "VmLck"), "0 kB");
     assert!(!node.log().contains("restricted mode"), "{}", node.log());
 }
 
-#[test]
-fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
-    let Some(mut node) = Node::new() else { return };
-    let file = node.configure(&Change::default());
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"]).arg(file);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
 #[test]
 fn what_was_open_or_secret_is_passed_on_to_nobody() {
     let Some(mut node) = Node::new() else { return };
@@ -332,6 +332,13 @@ fn signals_to_all_processes_are_for_the_guard_alone() {
     assert_eq!((node.keeper(), node.balancer()), (Some(keeper), Some(balancer)), "{}", node.log());
 }
 
+#[test]
+fn a_user_namespace_is_restricted_mode_and_one_warning_says_so() {
+    let Some(mut node) = Node::new() else { return };
+    let file = node.configure(&Change::default());
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_relevo"), "run", "-c"]).arg(file);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
     node.guard = Some(node.host.namespace.spawn(command).unwrap());
     node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
 
@@ -366,6 +373,11 @@ fn what_cannot_work_is_refused_with_one_clear_message() {
     let Some(node) = Node::new() else { return };
     let missing_user = node.configure(&Change { process: "user = \"no-such-user\"", ..Change::default() });
     assert_refused(&node, &missing_user, "useradd --system");
+    let open = node.path("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let open_directory = node.configure(&Change { process: &format!("chroot = {open:?}"), ..Change::default() });
+    assert_refused(&node, &open_directory, "chmod 755");
     let missing_directory = node.configure(&Change { process: "chroot = \"/no/such\"", ..Change::default() });
     assert_refused(&node, &missing_directory, "mkdir -p /no/such");
 
@@ -373,11 +385,6 @@ fn what_cannot_work_is_refused_with_one_clear_message() {
     assert_refused(&node, &peering, "relevo key");
     assert!(relevo().arg("key").arg(node.path("pair.key")).status().unwrap().success());
     fs::set_permissions(node.path("pair.key"), fs::Permissions::from_mode(0o640)).unwrap();
-    let open = node.path("open");
-    fs::create_dir(&open).unwrap();
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    let open_directory = node.configure(&Change { process: &format!("chroot = {open:?}"), ..Change::default() });
-    assert_refused(&node, &open_directory, "chmod 755");
     assert_refused(&node, &peering, "chmod 600");
 
     assert!(!node.path("node.sock").exists());

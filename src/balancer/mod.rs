@@ -68,7 +68,10 @@ fn failed(reason: &str) -> ExitCode {
 }
 
 async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
-    let parent = getppid();
+    // What is sent to all processes of the service at once is for the guard alone: the keeper says when to stop.
+    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()] {
+        drop(signal(kind)?);
+    }
     let (sender, mut receiver) = halves(keeper_socket()?);
     let Some((ToBalancer::Start(start), descriptors)) = receiver.receive().await? else {
         return Err("this command is for the keeper alone; use `relevo run`".into());
@@ -78,7 +81,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
     let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
-    sandbox::enter(start.chroot.as_deref(), start.user, parent)?;
+    sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;
 
     // Only now may there be threads: what was given up is given up by all of them.
     let guard = log::init(start.log_level, "balancer");
