@@ -5,10 +5,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{available_parallelism, scope, sleep};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::gettid;
 use relevo::lab::directory::Directory;
 use relevo::lab::fault::Fault;
 use relevo::lab::network::{Switch, mac};
@@ -23,6 +26,9 @@ const fn ms(ms: u64) -> Duration {
 
 /// How late something may be on a noisy machine.
 const TOLERANCE: Duration = ms(50);
+
+/// Between two adverts, while the machine is busy.
+const BUSY_INTERVAL: Duration = ms(10);
 
 /// The capabilities of a node in restricted mode: those without which there is no election.
 const RESTRICTED: &str = "-all,+net_admin,+net_raw,+net_bind_service";
@@ -102,10 +108,10 @@ fn adverts_are_even_and_come_from_one_node() {
     assert!(lab.announcements(1 - active, begin).is_empty(), "the backup announces");
 }
 
-/// Whoever takes over adverts and announces at once, again after 100 and 500 ms, and half a second after the lease of the
-/// one before it has surely ended: 1 s, which the kernel may exceed by 0.4 s.
+/// Whoever takes over adverts and announces at once, and again after 100 and 500 ms. The lease of the one before it, 1 s,
+/// may last for 0.4 s more: it announces when that has ended, and half a second later.
 #[test]
-fn a_takeover_is_announced_four_times() {
+fn a_takeover_is_announced_until_the_other_lease_has_ended() {
     let Some(lab) = lab(|options| options.preempt = false) else { return };
     let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let heir = 1 - victim;
@@ -117,7 +123,7 @@ fn a_takeover_is_announced_four_times() {
     assert!(announcements.first().is_some_and(|announced| *announced >= first), "it announces before it adverts");
     let after: Vec<Duration> = announcements.iter().map(|at| *at - first).collect();
     eprintln!("adverts {:?} after the fault, then announces after {after:?}", first - struck.at());
-    let expected = [ms(0), ms(100), ms(500), ms(1900)];
+    let expected = [ms(0), ms(100), ms(500), ms(1400), ms(1900)];
     assert_eq!(after.len(), expected.len(), "{after:?}");
     for (after, expected) in after.iter().zip(expected) {
         assert!(*after + ms(2) >= expected && *after <= expected + TOLERANCE, "{after:?}, not {expected:?}");
@@ -147,16 +153,20 @@ fn a_node_that_stops_says_so_once() {
 
 #[test]
 fn busy_processors_change_no_state_in_privileged_mode() {
-    let Some(lab) = lab(|options| options.interval = ms(10)) else { return };
-    let seen = keep_busy(&lab);
-    eprintln!("privileged: {seen}");
+    let Some(lab) = lab(|options| options.interval = BUSY_INTERVAL) else { return };
+    // A virtual machine that itself stands still proves nothing.
+    let is_fair = |seen: &Seen| seen.changes == 0 || seen.standstill < 2 * BUSY_INTERVAL;
+    let seen = (0..3).map(|_| keep_busy(&lab)).find(is_fair);
+    let seen = seen.expect("this machine stands still time and again: there is nothing to be learnt on it");
     assert_eq!(seen.changes, 0, "{seen}\n{}", lab.pair.messages());
+    assert_eq!(seen.strangers, 0, "the backup adverts: {seen}");
+    assert!(seen.is_held_throughout, "{seen}\n{}", lab.pair.messages());
 }
 
 #[test]
 fn busy_processors_leave_one_active_in_restricted_mode() {
     let Some(lab) = lab(|options| {
-        options.interval = ms(10);
+        options.interval = BUSY_INTERVAL;
         options.binary = restricted(&options.binary, &options.directory);
     }) else {
         return;
@@ -164,8 +174,7 @@ fn busy_processors_leave_one_active_in_restricted_mode() {
     assert!(lab.pair.wait_ready(READY_TIMEOUT).is_ok(), "{}", lab.pair.messages());
     let is_warned = |node: usize| lab.pair.nodes[node].messages().contains("no real-time priority");
     assert!(is_warned(0) && is_warned(1), "{}", lab.pair.messages());
-    let seen = keep_busy(&lab);
-    eprintln!("restricted: {seen}");
+    keep_busy(&lab);
     lab.pair.wait_ready(READY_TIMEOUT).unwrap();
 }
 
@@ -181,19 +190,26 @@ fn restricted(binary: &Path, directory: &Path) -> std::path::PathBuf {
 struct Seen {
     load: Duration,
     threads: usize,
+    /// Longest time between two adverts, before and during the load.
     idle_gap: Duration,
     busy_gap: Duration,
     adverts: usize,
+    /// Of the node that was backup.
+    strangers: usize,
+    /// Of state, of both nodes.
     changes: u64,
+    is_held_throughout: bool,
+    /// Longest time that even the most urgent thread of a processor was not run.
+    standstill: Duration,
 }
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { load, threads, idle_gap, busy_gap, adverts, changes } = self;
+        let Self { load, threads, idle_gap, busy_gap, adverts, changes, standstill, .. } = self;
         write!(
             f,
-            "{threads} busy threads for {load:?} at an interval of 10 ms: {adverts} adverts, longest gap {busy_gap:?} (before \
-             {idle_gap:?}), {changes} changes of state"
+            "{threads} busy threads for {load:?}, {adverts} adverts at {BUSY_INTERVAL:?}, longest gap {busy_gap:?} (before: \
+             {idle_gap:?}), {changes} changes of state; the machine itself stood still for {standstill:?} at most"
         )
     }
 }
@@ -203,24 +219,56 @@ fn keep_busy(lab: &Lab) -> Seen {
     let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let seconds = std::env::var("RELEVO_LOAD_SECONDS").map_or(15, |seconds| seconds.parse().unwrap());
     let load = Duration::from_secs(seconds);
-    let threads = 2 * available_parallelism().unwrap().get();
+    let processors = available_parallelism().unwrap().get();
+    let threads = 2 * processors;
     let before = Instant::now();
     sleep(ms(1000));
     let transitions = lab.transitions();
     let begin = Instant::now();
-    scope(|scope| {
+    let standstill = scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| while begin.elapsed() < load {});
         }
+        let watchers: Vec<_> =
+            (0..processors).map(|processor| scope.spawn(move || longest_standstill(processor, begin + load))).collect();
+        watchers.into_iter().map(|watcher| watcher.join().unwrap()).max().unwrap()
     });
+    let end = Instant::now();
     let (idle, adverts) = (lab.adverts(active, before), lab.adverts(active, begin));
-    let changes = lab.transitions().iter().zip(transitions).map(|(now, then)| now.abs_diff(then)).sum();
     let idle: Vec<_> = idle.into_iter().filter(|(at, _)| *at < begin).collect();
     let owners = lab.pair.watch.history();
-    assert_eq!(owners.owners_at(Instant::now()), 1, "{}", owners.describe(begin));
-    // An observer on the wire agrees with the nodes.
-    let strangers = lab.adverts(1 - active, begin);
-    assert_eq!(strangers.is_empty(), changes == 0, "{} adverts of the other node", strangers.len());
-    let (idle_gap, busy_gap) = (gaps(&idle).1, gaps(&adverts).1);
-    Seen { load, threads, idle_gap, busy_gap, adverts: adverts.len(), changes }
+    let unsettled = owners.longest_without_owner(begin, end) + owners.longest_with_two_owners(begin, end);
+    let seen = Seen {
+        load,
+        threads,
+        idle_gap: gaps(&idle).1,
+        busy_gap: gaps(&adverts).1,
+        adverts: adverts.len(),
+        strangers: lab.adverts(1 - active, begin).len(),
+        changes: lab.transitions().iter().zip(transitions).map(|(now, then)| now.abs_diff(then)).sum(),
+        is_held_throughout: owners.holds(active) && unsettled.is_zero(),
+        standstill,
+    };
+    eprintln!("{seen}");
+    if seen.changes > 0 {
+        eprintln!("{}", lab.pair.messages());
+    }
+    seen
+}
+
+/// More urgent than the election itself, on one processor, this thread looks at the clock every millisecond.
+fn longest_standstill(processor: usize, until: Instant) -> Duration {
+    let mut here = CpuSet::new();
+    here.set(processor).unwrap();
+    // A container's processors may have other numbers; then the thread goes where there is one.
+    let _ = sched_setaffinity(gettid(), &here);
+    let chrt = Command::new("chrt").args(["--fifo", "--pid", "50"]).arg(gettid().to_string()).status();
+    assert!(chrt.unwrap().success(), "no real-time priority to be had");
+    let mut longest = Duration::ZERO;
+    while Instant::now() < until {
+        let begin = Instant::now();
+        sleep(ms(1));
+        longest = longest.max(begin.elapsed() - ms(1));
+    }
+    longest
 }

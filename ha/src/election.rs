@@ -261,7 +261,7 @@ impl Election {
             // §6.4.3, for priority 0 and for lower priority alike.
             Role::Active(tenure) => {
                 tenure.rival_heard(now, lease(received.advertisement_interval));
-                if tenure.may_answer() {
+                if tenure.may_answer(now) {
                     tenure.advert_sent(now);
                     actions.push(Action::SendAdvert { priority: own_priority });
                 }

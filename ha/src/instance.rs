@@ -19,8 +19,6 @@ use crate::router::{RouterStatus, State, VirtualRouter};
 const BATCH: usize = 32;
 /// A receive queue holds no more than some hundred packets; a flood might refill it while it is drained.
 const DRAINED_AT_MOST: usize = 4096;
-/// The priority of an advert that gives the addresses up (RFC 9568 §5.2.4).
-const LETS_GO: u8 = 0;
 /// Why there is nothing yet.
 const STARTING: &str = "starting";
 /// See the first line.
@@ -260,8 +258,9 @@ impl Instance {
 
     fn send_advert(&mut self, priority: u8) {
         let Some(sockets) = &self.sockets else { return };
-        // Frozen between the decision and here: by now another router may be active, and would yield to this.
-        if priority != LETS_GO && !self.in_time.is_now() {
+        // Active, and frozen between the decision and here: by now another router may be active, and would yield to this.
+        // (A last advert, of a router that lets go or is overruled, makes nobody yield.)
+        if self.election.replaceable_at().is_some_and(|until| clock::now() >= until) {
             return;
         }
         let advert = Advert {

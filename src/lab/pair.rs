@@ -288,5 +288,5 @@ pub fn servers_up(status: &NodeStatus) -> usize {
 
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("{line}\n")).collect()
+    lines[lines.len().saturating_sub(40)..].iter().map(|line| format!("{line}\n")).collect()
 }

@@ -129,6 +129,8 @@ unicast_peers = [{unicast}]
         format!(
             r"global_defs {{
     vrrp_version 3
+    # Ours does the same: the winner may never have heard of the loser, and the segment believes the loser.
+    vrrp_higher_prio_send_advert true
 }}
 
 vrrp_instance main {{
@@ -364,15 +366,10 @@ impl Segment {
     }
 
     /// Waits for something that must come.
-    pub(crate) fn wait(&self, what: &str, is_so: impl FnMut() -> bool) {
-        self.wait_for(PATIENCE, what, is_so);
-    }
-
-    /// The same with a limit that is part of what is shown.
-    pub(crate) fn wait_for(&self, limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !is_so() {
-            assert!(begin.elapsed() < limit, "not within {limit:?}: {what}\n{}", self.messages());
+            assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.messages());
             sleep(Duration::from_millis(2));
         }
     }

@@ -72,8 +72,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "priority 0 not answered by an active router",
         file: ELECTION,
-        from: "actions.push(Action::SendAdvert { priority: own_priority });",
-        to: "if received.priority != LETS_GO { actions.push(Action::SendAdvert { priority: own_priority }) }",
+        from: "{\n                    tenure.advert_sent(now);\n                    actions.push(Action::SendAdvert { priority: own_priority });",
+        to: "{\n                    tenure.advert_sent(now);\n                    if received.priority != LETS_GO { actions.push(Action::SendAdvert { priority: own_priority }) }",
     },
     Mutation {
         what: "no priority 0 when it lets go",

@@ -13,7 +13,7 @@ const LOSSES: usize = 3;
 /// ... in this time is given up.
 const LOSSES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Adverts out of turn before one is due again.
+/// Adverts out of turn in an interval.
 const ANSWERS: u32 = 8;
 
 /// From becoming active to letting go.
@@ -23,8 +23,8 @@ pub(super) struct Tenure {
     pub(super) since: Time,
     advert_sent: Time,
     advert_due: Time,
-    /// Adverts sent out of turn since the last one in turn.
-    answers: u32,
+    /// Adverts sent out of turn in the interval that began then.
+    answers: (Time, u32),
     lease_requested: Time,
     /// Requests that the kernel has not answered. It answers in order, so what it has taken is never older than we think.
     unanswered: VecDeque<Time>,
@@ -43,7 +43,7 @@ impl Tenure {
             since: now,
             advert_sent: now,
             advert_due: now + interval,
-            answers: 0,
+            answers: (now, 0),
             lease_requested: now,
             unanswered: VecDeque::from([now]),
             leased_until: now + lease(interval),
@@ -72,14 +72,19 @@ impl Tenure {
     /// late by a whole interval, begins a new beat, so that there is never a burst.
     pub(super) fn advert_sent(&mut self, now: Time) {
         let in_turn = self.advert_due <= now && now < self.advert_due + self.interval;
-        self.answers = if in_turn { 0 } else { self.answers + 1 };
+        let (begin, answers) = self.answers_at(now);
+        self.answers = if in_turn { (now, 0) } else { (begin, answers + 1) };
         self.advert_due = if in_turn { self.advert_due } else { now } + self.interval;
         self.advert_sent = now;
     }
 
     /// Whether one more advert may be sent out of turn: a flood of a rival's must not become a flood of ours.
-    pub(super) fn may_answer(&self) -> bool {
-        self.answers < ANSWERS
+    pub(super) fn may_answer(&self, now: Time) -> bool {
+        self.answers_at(now).1 < ANSWERS
+    }
+
+    fn answers_at(&self, now: Time) -> (Time, u32) {
+        if now >= self.answers.0 + self.interval { (now, 0) } else { self.answers }
     }
 
     pub(super) fn refresh_due(&self, now: Time) -> bool {
