@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -25,6 +26,9 @@ use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a balancer that does not read.
 const OUTBOX: usize = 64;
+
+/// Of the environment: what its log looks like.
+const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 
 /// What every balancer of this keeper starts with.
 pub(super) struct Template {
@@ -250,6 +254,7 @@ enum StartError {
 impl Template {
     fn first_message(&self, listeners: &Listeners) -> Start {
         Start {
+            keeper: Pid::this().as_raw(),
             config: self.config.clone(),
             log_level: self.log_level,
             user: self.user,
@@ -270,7 +275,9 @@ impl Process {
         let child = Command::new("/proc/self/exe")
             .arg0("relevo")
             .arg("balancer")
-            .env_remove("NOTIFY_SOCKET")
+            // A service's environment may hold what is nobody's business.
+            .env_clear()
+            .envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::from(OwnedFd::from(its)))
             .spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
@@ -350,7 +357,7 @@ mod tests {
     fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
         let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
                     [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1 };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
         let config = parse_for(text, "test", &machine).unwrap().balancer;
         let beat = |silences: &[u64], servers: &[(&str, &str)]| {
             let server = |(name, reason): &(&str, &str)| ServerStatus {
