@@ -21,6 +21,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use crate::process::descriptor;
+
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// For what a dead keeper left behind to be dead as well.
@@ -42,6 +44,9 @@ pub enum Error {
     /// To find the balancer of a dead keeper.
     #[error("orphans cannot be adopted: {0}")]
     Orphans(#[from] Errno),
+    /// To keep what whoever started it left open from the other processes.
+    #[error("inherited descriptors cannot be closed: {0}")]
+    Inherited(#[source] io::Error),
     /// The keeper.
     #[error("the keeper cannot be started: {0}")]
     Start(#[source] io::Error),
@@ -52,6 +57,10 @@ pub enum Error {
 /// # Errors
 /// When the guard itself cannot work.
 pub async fn run(config: &Path) -> Result<ExitCode, Error> {
+    descriptor::pass_nothing_on().map_err(Error::Inherited)?;
+    // No file system is kept busy, and every keeper reads the same file.
+    let config = &std::path::absolute(config).map_err(Error::Start)?;
+    std::env::set_current_dir("/").map_err(Error::Start)?;
     let releaser = Releaser::new()?;
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.

@@ -114,6 +114,17 @@ pub struct ServerStatus {
     pub requests: u64,
 }
 
+impl ServerStatus {
+    /// Longest address and longest reason, in characters.
+    pub const LONGEST_TEXT: usize = 500;
+
+    /// One line for [`ServerStatus::reason`], whatever a resolver or a long list of expected statuses made of it.
+    pub fn reason_from(text: &str) -> String {
+        let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        plain.take(Self::LONGEST_TEXT).collect()
+    }
+}
+
 /// `servers.state`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -242,6 +242,12 @@ fn scheduling_policy(pid: Pid) -> u32 {
     fields.split_whitespace().nth(38).unwrap().parse().unwrap()
 }
 
+fn session(pid: Pid) -> Pid {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    Pid::from_raw(fields.split_whitespace().nth(3).unwrap().parse().unwrap())
+}
+
 fn assert_no_rights(balancer: Pid) {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(proc_status(balancer, set), "0000000000000000", "{set}");
@@ -271,10 +277,59 @@ fn each_process_has_the_rights_it_needs_and_no_more() {
     assert_no_rights(balancer);
     assert_eq!(proc_status(balancer, "Uid"), format!("{NOBODY} {NOBODY} {NOBODY} {NOBODY}"));
     assert_eq!(fs::read_link(format!("/proc/{balancer}/root")).unwrap(), chroot);
+    assert_eq!(session(balancer), balancer, "without a controlling terminal");
 
     assert_eq!(scheduling_policy(keeper), 1);
     assert_ne!(proc_status(keeper, "VmLck"), "0 kB");
     assert!(!node.log().contains("restricted mode"), "{}", node.log());
+}
+
+#[test]
+fn what_was_open_or_secret_is_passed_on_to_nobody() {
+    let Some(mut node) = Node::new() else { return };
+    let (file, private) = (node.configure(&Change::default()), node.path("private"));
+    fs::write(&private, "private").unwrap();
+    let mut command = Command::new("sh");
+    let script = "exec 7<\"$1\" && exec \"$2\" run -c node.toml";
+    command.args(["-c", script, "sh"]).arg(&private).arg(env!("CARGO_BIN_EXE_relevo"));
+    command.current_dir(file.parent().unwrap()).env("PASSWORD", "open sesame").env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
+
+    let (keeper, balancer) = (node.keeper().unwrap(), node.balancer().unwrap());
+    for pid in [keeper, balancer] {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut files = open.filter_map(|descriptor| fs::read_link(descriptor.unwrap().path()).ok());
+        assert!(!files.any(|file| file == private), "{pid}");
+    }
+    let environment = fs::read(format!("/proc/{balancer}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("sesame"));
+    for pid in [node.guard(), keeper] {
+        assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"), "no file system is kept busy");
+    }
+}
+
+/// systemd may send SIGTERM to every process of a service, and who reloads one by its name sends SIGHUP to all.
+#[test]
+fn signals_to_all_processes_are_for_the_guard_alone() {
+    let Some(mut node) = Node::new() else { return };
+    node.start(&Change::default());
+    let (keeper, balancer) = (node.keeper().unwrap(), node.balancer().unwrap());
+    let is_handled = |pid, signal: Signal| {
+        let caught = u64::from_str_radix(&proc_status(pid, "SigCgt"), 16).unwrap();
+        caught & (1 << (signal as i32 - 1)) != 0
+    };
+    assert!(is_handled(keeper, Signal::SIGHUP));
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        assert!(is_handled(balancer, signal), "{signal}");
+        kill(balancer, signal).unwrap();
+    }
+    kill(keeper, Signal::SIGHUP).unwrap();
+    // Both still work: an answer comes from the keeper, and a balancer that had died would be another soon.
+    node.connect().unwrap();
+    assert!(node.status().is_some_and(|status| serves(&status)));
+    assert_eq!((node.keeper(), node.balancer()), (Some(keeper), Some(balancer)), "{}", node.log());
 }
 
 #[test]
@@ -318,6 +373,11 @@ fn what_cannot_work_is_refused_with_one_clear_message() {
     let Some(node) = Node::new() else { return };
     let missing_user = node.configure(&Change { process: "user = \"no-such-user\"", ..Change::default() });
     assert_refused(&node, &missing_user, "useradd --system");
+    let open = node.path("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let open_directory = node.configure(&Change { process: &format!("chroot = {open:?}"), ..Change::default() });
+    assert_refused(&node, &open_directory, "chmod 755");
     let missing_directory = node.configure(&Change { process: "chroot = \"/no/such\"", ..Change::default() });
     assert_refused(&node, &missing_directory, "mkdir -p /no/such");
 
@@ -506,12 +566,12 @@ fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
     }
     node.wait_for_guard();
     node.wait_until_nothing_runs();
-    // The last of a process's threads is gone a moment after the first.
-    node.wait_until("nobody answers", |node| UnixStream::connect(node.path("node.sock")).is_err());
     assert!(node.holds_address(), "all were killed at once, so that nobody removed it");
 
-    let done = release(&node);
-    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let mut done = None;
+    // The last of a process's threads is gone a moment after the first.
+    node.wait_until("it is not refused any more", |node| done.insert(release(node)).status.success());
+    let done = done.unwrap();
     assert!(String::from_utf8_lossy(&done.stdout).contains(&format!("removed {FLOATING}/24")), "{done:?}");
     node.wait_until("the address is gone", |node| !node.holds_address());
     let again = release(&node);

@@ -250,6 +250,9 @@ fn keep_busy(lab: &Lab) -> Seen {
         standstill,
     };
     eprintln!("{seen}");
+    if seen.changes > 0 {
+        eprintln!("{}", lab.pair.messages());
+    }
     seen
 }
 

@@ -83,6 +83,8 @@ struct Backup {
     active_router: Option<Ipv4Addr>,
     /// It has sent priority 0 since.
     let_go: bool,
+    /// The last advert that we did not obey: its router is about to be preempted.
+    outranked: Option<Received>,
     /// The timer has fired late before, and nothing has been heard since: the next time it counts.
     was_late: bool,
 }
@@ -248,7 +250,7 @@ impl Election {
             // §6.4.2
             Role::Backup(_) if obeyed => self.role = self.obey(received, now),
             // §6.4.2: the timer runs on, and ends with us being active.
-            Role::Backup(_) => {}
+            Role::Backup(backup) => backup.outranked = Some(received),
             // §6.4.3
             Role::Active(_) if (received.priority, Some(received.source)) > (own_priority, own_address) => {
                 actions.push(Action::RemoveAddresses);
@@ -387,10 +389,13 @@ impl Election {
 
 impl Backup {
     fn listening(until: Time) -> Self {
-        Self { active_down_at: until, active_router: None, let_go: false, was_late: false }
+        Self { active_down_at: until, active_router: None, let_go: false, outranked: None, was_late: false }
     }
 
     fn why_it_ended(&self) -> String {
+        if let Some(Received { source, priority, .. }) = self.outranked {
+            return format!("preempted {source}, which adverts with priority {priority}");
+        }
         match self.active_router {
             Some(address) if self.let_go => format!("{address} let go"),
             Some(address) => format!("no advert from {address} in the active-down interval"),

@@ -19,6 +19,10 @@ pub type Millis = u64;
 /// No deadline.
 pub const NEVER: Millis = Millis::MAX;
 
+/// How far ahead the queue looks at most. What has been moved forward or forgotten stays in it no longer than this, however
+/// far off its deadline was: an hour for each tunnel that has ended would be many.
+const FURTHEST: Millis = 10_000;
+
 /// How many times one reading of the clock is used when the loop never rests (it then tells nobody of its rounds).
 const USES: u32 = 64;
 
@@ -75,11 +79,12 @@ impl Clock {
     /// Moves a deadline.
     pub fn set(&self, deadline: &Rc<Deadline>, at: Millis) {
         deadline.at.set(at);
-        let key = key(at);
-        if at != NEVER && deadline.queued.get().is_none_or(|queued| queued > key) {
-            deadline.queued.set(Some(key));
-            self.queue.borrow_mut().entry(key).or_default().push(deadline.clone());
+        if at == NEVER || deadline.queued.get().is_some_and(|queued| queued <= key(at)) {
+            return;
         }
+        let key = key(at.min(self.millis().saturating_add(FURTHEST)));
+        deadline.queued.set(Some(key));
+        self.queue.borrow_mut().entry(key).or_default().push(deadline.clone());
     }
 
     /// Wakes every task whose deadline has passed. Called every [`TICK`].
@@ -239,6 +244,21 @@ mod tests {
         pass(&mut clock, 160);
         assert_eq!(task.woken(), 1);
         pass(&mut clock, 2000);
+        assert_eq!(task.woken(), 1);
+    }
+
+    #[test]
+    fn a_deadline_far_ahead_wakes_on_time_and_leaves_the_queue_soon_after_its_task() {
+        let (mut clock, task, gone) = (clock(0), Task::new(), Task::new());
+        clock.set(&task.deadline, 3 * FURTHEST);
+        clock.set(&gone.deadline, 3_600_000);
+        gone.deadline.forget();
+        pass(&mut clock, FURTHEST + 60);
+        assert_eq!(Rc::strong_count(&gone.deadline), 1);
+        pass(&mut clock, FURTHEST + 60);
+        pass(&mut clock, FURTHEST - 130);
+        assert_eq!(task.woken(), 0);
+        pass(&mut clock, 60);
         assert_eq!(task.woken(), 1);
     }
 

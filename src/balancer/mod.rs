@@ -32,21 +32,20 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::getppid;
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::balancer::access_log::Writer;
 use crate::balancer::control::Control;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
-use crate::config::model::AccessLog;
+use crate::config::model::{AccessLog, open_files_for};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
 use crate::process::messages::{Start, ToBalancer};
 
-/// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
-const OTHER_DESCRIPTORS: usize = 2048;
 /// How long the last lines of the access log may take.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -69,7 +68,10 @@ fn failed(reason: &str) -> ExitCode {
 }
 
 async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
-    let parent = getppid();
+    // What is sent to all processes of the service at once is for the guard alone: the keeper says when to stop.
+    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()] {
+        drop(signal(kind)?);
+    }
     let (sender, mut receiver) = halves(keeper_socket()?);
     let Some((ToBalancer::Start(start), descriptors)) = receiver.receive().await? else {
         return Err("this command is for the keeper alone; use `relevo run`".into());
@@ -79,7 +81,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
     let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
-    sandbox::enter(start.chroot.as_deref(), start.user, parent)?;
+    sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;
 
     // Only now may there be threads: what was given up is given up by all of them.
     let guard = log::init(start.log_level, "balancer");
@@ -145,8 +147,7 @@ fn listeners(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Vec<Vec<(usize,
 ///
 /// Not more than needed: when the process dies, its kernel goes through the whole table.
 fn limit_descriptors(max_connections: usize) -> io::Result<(RawFd, Option<String>)> {
-    // A client's, its server's, and one that waits in the pool.
-    let needed = (3 * max_connections + OTHER_DESCRIPTORS) as u64;
+    let needed = open_files_for(max_connections);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let limit = needed.min(hard);
     let shortage = (limit < needed).then(|| {

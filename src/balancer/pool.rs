@@ -1,6 +1,6 @@
 //! A worker's connections to servers: those that wait for their next request, and what one of them is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
 use crate::balancer::connect::{Connected, Way};
 use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::socket::Socket;
 use crate::balancer::state::Shared;
 use crate::config::model::BackendIndex;
 
@@ -30,7 +30,7 @@ const BUFFER: usize = 64 * 1024;
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
     /// `None`: closed.
-    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    connection: Option<Connection<Socket, RequestBody>>,
     is_over: bool,
     way: Way,
     backend: BackendIndex,
@@ -46,7 +46,7 @@ impl Upstream {
     /// None that hyper has today.
     pub async fn new(connected: Connected, backend: BackendIndex, server: usize) -> hyper::Result<Box<Self>> {
         let Connected { stream, way } = connected;
-        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(Socket::new(stream)).await?;
         let (connection, is_over, is_reused) = (Some(connection), false, false);
         Ok(Box::new(Self { sender, connection, is_over, way, backend, server, idle_since: 0, is_reused }))
     }
@@ -83,7 +83,7 @@ impl Upstream {
     /// The socket of a connection that became another protocol, and what has come of that already; `None` if it was closed.
     pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
         let parts = self.connection?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        Some((parts.io.into_stream(), parts.read_buf))
     }
 
     /// Is it ready for its next request? Looks once, and leaves no waker behind.
@@ -95,15 +95,17 @@ impl Upstream {
 /// The connections that wait, by backend and server, the last that came first.
 pub struct Pool {
     idle: RefCell<Vec<Vec<VecDeque<Box<Upstream>>>>>,
+    /// How many there are in all.
+    waiting: Cell<usize>,
     most: usize,
 }
 
 impl Pool {
-    /// An empty one that keeps at most so many for each server.
+    /// An empty one that keeps at most so many, whichever servers they lead to: descriptors are counted on that.
     pub fn new(shared: &Shared, most: usize) -> Self {
         let of_backend = |servers: usize| (0..servers).map(|_| VecDeque::new()).collect();
         let idle = shared.config.backends.iter().map(|backend| of_backend(backend.servers.len())).collect();
-        Self { idle: RefCell::new(idle), most }
+        Self { idle: RefCell::new(idle), waiting: Cell::new(0), most }
     }
 
     /// A connection to this server that still leads where a new one would.
@@ -112,6 +114,7 @@ impl Pool {
         let connections = &mut idle[backend.0][server];
         let way = if connections.is_empty() { None } else { Way::to(shared, backend, server) };
         while let Some(mut upstream) = connections.pop_back() {
+            self.waiting.update(|waiting| waiting - 1);
             if Some(upstream.way) == way && !is_stale(&upstream, now) {
                 upstream.is_reused = true;
                 return Some(upstream);
@@ -128,17 +131,22 @@ impl Pool {
         upstream.idle_since = now;
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle[upstream.backend.0][upstream.server];
-        if connections.len() >= self.most {
-            connections.pop_front();
+        if self.waiting.get() < self.most {
+            self.waiting.update(|waiting| waiting + 1);
+        } else if connections.pop_front().is_none() {
+            return;
         }
         connections.push_back(upstream);
     }
 
     /// Closes those that have waited too long and those that their servers have closed. Called every second or so.
     pub fn sweep(&self, now: Millis) {
+        let mut waiting = 0;
         for connections in self.idle.borrow_mut().iter_mut().flatten() {
             connections.retain_mut(|upstream| !is_stale(upstream, now) && upstream.is_idle());
+            waiting += connections.len();
         }
+        self.waiting.set(waiting);
     }
 }
 

@@ -6,7 +6,7 @@ use caps::CapSet;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, chdir, chroot, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, chroot, getppid, setgroups, setresgid, setresuid, setsid};
 
 use crate::process::messages::Identity;
 
@@ -48,6 +48,8 @@ pub(super) fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) ->
     let step = |step| move |error| Error::Prctl { step, error };
     prctl::set_no_new_privs().map_err(step("PR_SET_NO_NEW_PRIVS"))?;
     prctl::set_dumpable(false).map_err(step("PR_SET_DUMPABLE"))?;
+    // Without a controlling terminal nobody can type into it. (Who leads a session already has none of the keeper's.)
+    let _ = setsid();
     // A change of user clears it: it comes after that. And the parent may have died before it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("PR_SET_PDEATHSIG"))?;
     if getppid() != parent {

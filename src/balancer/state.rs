@@ -216,7 +216,7 @@ impl ServerShared {
             name: config.name.clone(),
             address,
             state,
-            reason: self.reason.lock().unwrap_or_else(PoisonError::into_inner).to_string(),
+            reason: ServerStatus::reason_from(&self.reason.lock().unwrap_or_else(PoisonError::into_inner)),
             weight: config.weight,
             connections: self.connections.load(Relaxed),
             requests: self.requests.load(Relaxed),

@@ -18,8 +18,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, LoadError};
 
+const BEGIN: &str = "\
+To see it work: relevo demo (it needs no configuration).
+To set it up: write /etc/relevo/relevo.toml on both nodes, then relevo check, relevo run and relevo status.";
+
 #[derive(Parser)]
-#[command(name = "relevo", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "relevo", version, about, propagate_version = true, disable_help_subcommand = true, after_help = BEGIN)]
 struct Relevo {
     #[command(subcommand)]
     command: Command,

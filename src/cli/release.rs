@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     if keeper::is_running(&control_socket) {
         eprintln!(
-            "relevo: refused: a keeper runs here and looks after its addresses ({} answers); stop it first",
+            "relevo: refused: a keeper runs here and looks after its addresses (it has {}); stop it first",
             control_socket.display()
         );
         return ExitCode::FAILURE;

@@ -28,10 +28,10 @@ pub(super) struct Arguments {
     /// As JSON, for scripts
     #[arg(long)]
     json: bool,
-    /// The configuration that names the control socket
+    /// The configuration that names the control socket [default: /etc/relevo/relevo.toml, if it can be read]
     #[arg(short, long = "config", value_name = "FILE", conflicts_with = "socket")]
     config: Option<PathBuf>,
-    /// The control socket of the node
+    /// The control socket of the node [default: the configuration's, or /run/relevo/control.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -42,8 +42,7 @@ enum StatusError {
     #[error(transparent)]
     Config(#[from] config::LoadError),
     #[error(
-        "no node runs here: nobody answers at {}; start it with `systemctl start relevo` or `relevo run`, or name its \
-         socket with --socket",
+        "no node runs here: nobody answers at {}; start it with `relevo run`, or name its socket with --socket",
         .0.display()
     )]
     NotRunning(PathBuf),
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn what_went_wrong_says_what_to_do() {
         let nobody = std::env::temp_dir().join("relevo-status-nobody.sock");
-        assert!(ask(&nobody).unwrap_err().to_string().contains("start it with `systemctl start relevo`"));
+        assert!(ask(&nobody).unwrap_err().to_string().contains("start it with `relevo run`"));
         let refusing = Node::start("refusing", Some("error: unknown command\n".into()));
         assert!(ask(&refusing.0).unwrap_err().to_string().contains("answered \"error: unknown command\""));
         let silent = Node::start("silent", None);

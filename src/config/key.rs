@@ -19,7 +19,11 @@ pub struct Key([u8; KEY_LENGTH]);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum KeyError {
-    #[error("cannot read the key file {}: {source}; make one with `relevo key {}`", path.display(), path.display())]
+    #[error(
+        "cannot read the key file {}: {source}; copy it from the other node, or, if no node has it yet, make one with \
+         `relevo key {}`",
+        path.display(), path.display()
+    )]
     Missing { path: PathBuf, source: io::Error },
     #[error("cannot read the key file {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },

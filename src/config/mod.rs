@@ -13,6 +13,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::Config;
 
@@ -26,7 +28,7 @@ pub const DEFAULT_CONTROL_SOCKET: &str = "/run/relevo/control.sock";
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file itself.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error("cannot read the configuration {}: {source}{}", path.display(), what_to_do(source.kind()))]
     Unreadable {
         /// As given.
         path: PathBuf,
@@ -36,6 +38,14 @@ pub enum LoadError {
     /// What is in it.
     #[error(transparent)]
     Invalid(#[from] Diagnostics),
+}
+
+fn what_to_do(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::NotFound => "; write it (docs/example.toml is one), or name another with -c",
+        std::io::ErrorKind::PermissionDenied => "; run as root, or as a user who may read it",
+        _ => "",
+    }
 }
 
 /// Reads and checks a file.
@@ -63,6 +73,8 @@ pub struct Machine {
     pub host_name: String,
     /// The default of `process.threads`.
     pub cores: usize,
+    /// How many files one process may have open, which limits the default of `process.max_connections`.
+    pub open_files: u64,
 }
 
 impl Machine {
@@ -72,6 +84,7 @@ impl Machine {
         Machine {
             host_name: if host_name.trim().is_empty() { "localhost".to_owned() } else { host_name.trim().to_owned() },
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
         }
     }
 }
@@ -105,7 +118,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../docs/example.toml");
 
     fn machine() -> Machine {
-        Machine { host_name: "lb1".to_owned(), cores: 4 }
+        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX }
     }
 
     fn hash(text: &str) -> String {
@@ -162,6 +175,23 @@ mod tests {
             assert_ne!(changed, EXAMPLE, "{written} is not in the example");
             assert_ne!(hash(&changed), hash(EXAMPLE), "{other}");
         }
+    }
+
+    #[test]
+    fn the_default_of_connections_is_what_the_limit_of_open_files_allows() {
+        let connections = |process: &str, open_files| {
+            let text = format!(
+                "[process]\n{process}\n[frontends.f]\nbind = '*:1'\ndefault_backend = 'b'\n\
+                                [backends.b]\nservers = [{{ name = 's', address = 'a:1' }}]\n"
+            );
+            let config = parse_for(&text, "test", &Machine { open_files, ..machine() }).unwrap();
+            config.balancer.max_connections
+        };
+        assert_eq!(connections("", u64::MAX), 20_000);
+        let fewer = connections("", 20_000);
+        assert!((1_000..20_000).contains(&fewer) && model::open_files_for(fewer) <= 20_000, "{fewer}");
+        assert_eq!(connections("", 1_024), 100, "so few files that it says so when it starts");
+        assert_eq!(connections("max_connections = 20000", 1_024), 20_000, "who writes it down means it");
     }
 
     #[test]

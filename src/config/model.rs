@@ -101,6 +101,21 @@ pub struct Balancer {
     pub backends: Vec<Backend>,
 }
 
+/// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
+const OTHER_DESCRIPTORS: usize = 2048;
+
+/// So many files a balancer has to be able to open for so many clients: for each its own connection, its server's, and one
+/// that waits in the pool.
+pub fn open_files_for(max_connections: usize) -> u64 {
+    (3 * max_connections + OTHER_DESCRIPTORS) as u64
+}
+
+/// 20,000, or as many as that number of open files is enough for, but not fewer than a hundred.
+pub(super) fn default_connections(open_files: u64) -> usize {
+    let enough = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS) / 3;
+    enough.clamp(100, 20_000)
+}
+
 /// Where a frontend listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {

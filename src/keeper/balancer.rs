@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -19,12 +20,15 @@ use super::listeners::Listeners;
 use crate::config::model::{self, LogLevel};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a balancer that does not read.
 const OUTBOX: usize = 64;
+
+/// Of the environment: what its log looks like.
+const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 
 /// What every balancer of this keeper starts with.
 pub(super) struct Template {
@@ -99,6 +103,9 @@ impl Balancer {
                     self.state = BalancerState::Serving;
                     self.lost_at = None;
                     return Change::Serving;
+                }
+                Happening::Message(FromBalancer::Beat(beat)) if !fits(&beat, &self.template.config) => {
+                    return self.lost("its report does not fit its configuration".to_owned());
                 }
                 Happening::Message(FromBalancer::Beat(beat)) => {
                     let verdict = self.lifecycle.beat(&beat.worker_silence_ms, Instant::now());
@@ -193,7 +200,8 @@ impl Balancer {
             None => Arc::new(Listeners::bind(&self.template.config)?),
         };
         self.listeners = Some(listeners.clone());
-        let process = Process::start(self.template.first_message(&listeners), listeners)?;
+        let longest = longest_message(&self.template.config);
+        let process = Process::start(self.template.first_message(&listeners), listeners, longest)?;
         tracing::info!(pid = process.pid, "the balancer starts");
         self.process = Some(process);
         self.state = BalancerState::Starting;
@@ -246,6 +254,7 @@ enum StartError {
 impl Template {
     fn first_message(&self, listeners: &Listeners) -> Start {
         Start {
+            keeper: Pid::this().as_raw(),
             config: self.config.clone(),
             log_level: self.log_level,
             user: self.user,
@@ -259,20 +268,22 @@ impl Template {
 
 impl Process {
     /// Must be called on the main thread: the balancer dies with the thread that started it (PDEATHSIG).
-    fn start(start: Start, listeners: Arc<Listeners>) -> io::Result<Self> {
+    fn start(start: Start, listeners: Arc<Listeners>, longest_message: usize) -> io::Result<Self> {
         let (ours, its) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (sender, receiver) = descriptors::halves(UnixStream::from_std(ours)?);
         let child = Command::new("/proc/self/exe")
             .arg0("relevo")
             .arg("balancer")
-            .env_remove("NOTIFY_SOCKET")
+            // A service's environment may hold what is nobody's business.
+            .env_clear()
+            .envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::from(OwnedFd::from(its)))
             .spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         tokio::spawn(send(sender, start, listeners, messages));
-        Ok(Process { pid, child, receiver, outbox })
+        Ok(Process { pid, child, receiver: receiver.distrust(longest_message), outbox })
     }
 
     /// Makes sure that it is dead, and says how it died. Nobody waits for that.
@@ -302,10 +313,74 @@ async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut m
     }
 }
 
+/// What a beat needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
+fn longest_message(config: &model::Balancer) -> usize {
+    let backend = |backend: &model::Backend| {
+        let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
+        256 + backend.name.len() + names + backend.servers.len() * (512 + 2 * 4 * ServerStatus::LONGEST_TEXT)
+    };
+    1024 + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
+}
+
+/// Does it speak of the workers and servers that there are, in words that a log, a terminal and a peer can take?
+fn fits(beat: &Beat, config: &model::Balancer) -> bool {
+    let is_plain =
+        |text: &str| text.chars().count() <= ServerStatus::LONGEST_TEXT && !text.chars().any(char::is_control);
+    let is_server = |(status, server): (&ServerStatus, &model::Server)| {
+        status.name == server.name && is_plain(&status.address) && is_plain(&status.reason)
+    };
+    let is_backend = |(status, backend): (&BackendStatus, &model::Backend)| {
+        status.name == backend.name
+            && status.servers.len() == backend.servers.len()
+            && status.servers.iter().zip(&backend.servers).all(is_server)
+    };
+    beat.worker_silence_ms.len() == config.threads
+        && beat.backends.len() == config.backends.len()
+        && beat.backends.iter().zip(&config.backends).all(is_backend)
+}
+
 /// Did a server change its state?
 fn differ(before: &[BackendStatus], after: &[BackendStatus]) -> bool {
     let states = |backends: &[BackendStatus]| -> Vec<_> {
         backends.iter().flat_map(|backend| &backend.servers).map(|server| server.state).collect()
     };
     states(before) != states(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Machine, parse_for};
+    use crate::status::ServerState;
+
+    #[test]
+    fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
+        let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
+                    [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
+        let config = parse_for(text, "test", &machine).unwrap().balancer;
+        let beat = |silences: &[u64], servers: &[(&str, &str)]| {
+            let server = |(name, reason): &(&str, &str)| ServerStatus {
+                name: (*name).to_owned(),
+                reason: (*reason).to_owned(),
+                state: ServerState::Down,
+                ..ServerStatus::default()
+            };
+            let servers = servers.iter().map(server).collect();
+            let backends = vec![BackendStatus { name: "b".to_owned(), servers }];
+            Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
+        };
+        let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));
+        assert!(fits(&beat(&[0, 0], &[("s", "connection refused")]), &config));
+        let longest = beat(&[u64::MAX, u64::MAX], &[("s", &long)]);
+        assert!(fits(&longest, &config));
+        assert!(serde_json::to_vec(&FromBalancer::Beat(longest)).unwrap().len() <= longest_message(&config));
+
+        assert!(!fits(&Beat::default(), &config), "no worker, no backend");
+        assert!(!fits(&beat(&[0], &[("s", "")]), &config), "a worker too few");
+        assert!(!fits(&beat(&[0, 0], &[("t", "")]), &config), "an unknown server");
+        assert!(!fits(&beat(&[0, 0], &[("s", ""), ("s", "")]), &config), "a server too many");
+        assert!(!fits(&beat(&[0, 0], &[("s", "\x1b[2J")]), &config), "something for a terminal");
+        assert!(!fits(&beat(&[0, 0], &[("s", &"x".repeat(501))]), &config), "a novel");
+    }
 }

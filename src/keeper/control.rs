@@ -2,13 +2,16 @@
 //!
 //! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
 
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -20,10 +23,14 @@ use crate::status::PairStatus;
 const CLIENTS: usize = 16;
 /// For the line to come, and for the answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After each client, so that many of them, one after the other, leave the election its time.
+const PAUSE: Duration = Duration::from_millis(5);
 /// No command is longer.
 const LONGEST_LINE: u64 = 256;
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
+/// Nobody else may take the lock.
+const LOCK_MODE: u32 = 0o600;
 
 /// What a client asks for.
 pub(super) enum Query {
@@ -35,7 +42,7 @@ pub(super) enum Query {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A live one.
-    #[error("another relevo is running: its control socket {} answers; end it first, or set node.control_socket", .0.display())]
+    #[error("another relevo is running: it has the control socket {}; end it first, or set node.control_socket", .0.display())]
     Running(PathBuf),
     /// Not ours to remove.
     #[error("the control socket {} cannot be made: there is something else of that name; move it away", .0.display())]
@@ -53,17 +60,20 @@ pub enum Error {
 /// The socket in the file system; its name goes away with the value.
 pub(super) struct ControlSocket {
     path: PathBuf,
+    /// Held while this keeper lives, so that of two that start at once only one takes the name.
+    _lock: Flock<File>,
 }
 
 /// Makes the socket, in place of one that a dead keeper left, and answers on it. Queries arrive at the receiver.
 pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>), Error> {
     let other = |source| Error::Other { path: path.to_owned(), source };
-    remove_leftover(path)?;
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(other)?;
     }
+    let lock = lock(path)?;
+    remove_leftover(path)?;
     let listener = StdUnixListener::bind(path).map_err(other)?;
-    let socket = ControlSocket { path: path.to_owned() };
+    let socket = ControlSocket { path: path.to_owned(), _lock: lock };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(other)?;
     listener.set_nonblocking(true).map_err(other)?;
     let listener = UnixListener::from_std(listener).map_err(other)?;
@@ -72,9 +82,27 @@ pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>)
     Ok((socket, receiver))
 }
 
-/// Does a keeper answer on this socket? One that is merely slow counts.
+/// Does a keeper have this socket? One that is merely slow counts.
 pub(super) fn is_live(path: &Path) -> bool {
-    StdUnixStream::connect(path).is_ok()
+    let file = OpenOptions::new().read(true).open(lock_path(path));
+    file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+}
+
+/// Beside the socket. It stays behind: who removes a lock that another waits for gives two the same.
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+fn lock(socket: &Path) -> Result<Flock<File>, Error> {
+    let path = lock_path(socket);
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(LOCK_MODE).open(&path);
+    let file = file.map_err(|source| Error::Other { path: path.clone(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => Error::Running(socket.to_owned()),
+        error => Error::Other { path, source: error.into() },
+    })
 }
 
 impl Drop for ControlSocket {
@@ -88,9 +116,6 @@ fn remove_leftover(path: &Path) -> Result<(), Error> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {
         return Err(Error::Occupied(path.to_owned()));
-    }
-    if is_live(path) {
-        return Err(Error::Running(path.to_owned()));
     }
     std::fs::remove_file(path).map_err(|source| Error::Other { path: path.to_owned(), source })
 }
@@ -107,6 +132,7 @@ async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
                     let _ = timeout(2 * PATIENCE, answer(stream, queries)).await;
                     drop(place);
                 });
+                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "a client of the control socket could not be accepted");

@@ -1,6 +1,7 @@
 //! What the balancer's process becomes: which user, locked in where. Found by trying, not by asking what should be possible.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,6 +45,9 @@ pub enum Error {
     /// No such directory.
     #[error("process.chroot: {} is not a directory; make it: mkdir -p {}", .0.display(), .0.display())]
     NoDirectory(PathBuf),
+    /// Whoever can write there can put files where the balancer looks for them.
+    #[error("process.chroot: others than root can write to {path}; make it root's: chown root: {path} && chmod 755 {path}", path = .0.display())]
+    OpenDirectory(PathBuf),
     /// The balancer would have to be root.
     #[error("process.user: the balancer never runs as root; name another user")]
     Root,
@@ -130,8 +134,15 @@ fn chroot(configured: Option<&Path>, missing: &mut Vec<String>) -> Result<Option
         return Ok(None);
     }
     match configured {
-        Some(path) if path.is_dir() => Ok(Some(path.to_owned())),
-        Some(path) => Err(Error::NoDirectory(path.to_owned())),
-        None => Ok([DEFAULT_CHROOT, FALLBACK_CHROOT].iter().map(PathBuf::from).find(|path| path.is_dir())),
+        Some(path) if !path.is_dir() => Err(Error::NoDirectory(path.to_owned())),
+        Some(path) if !is_closed(path) => Err(Error::OpenDirectory(path.to_owned())),
+        Some(path) => Ok(Some(path.to_owned())),
+        None => Ok([DEFAULT_CHROOT, FALLBACK_CHROOT].iter().map(PathBuf::from).find(|path| is_closed(path))),
     }
+}
+
+/// A directory that nobody but this user can write to.
+fn is_closed(path: &Path) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0)
 }

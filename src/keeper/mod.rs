@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -78,6 +79,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
     let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
     raise_open_files()?;
+    // Its folder and its socket are for owner and group from the first moment.
+    umask(Mode::from_bits_truncate(0o027));
     let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
     nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     let stop = StopSignals::new()?;
@@ -264,12 +267,13 @@ impl Keeper {
                 (peer, own_address.map(|address| (virtual_router_id, address)).into_iter().collect(), reason)
             }
         };
-        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
         let own_routers = self.routers.borrow();
         for (id, address) in routers {
             let own = own_routers.iter().find(|own| own.virtual_router_id == id && own.state == State::Backup);
             let Some(id) = NonZeroU8::new(id) else { continue };
-            if own.is_some_and(|own| view::is_first_in_line(own, &peer, &peers)) {
+            if own.is_some_and(|own| view::is_first_in_line(own, &peer, peers)) {
                 self.driver.router_gone(id, address, &reason);
             }
         }
@@ -300,7 +304,7 @@ impl Keeper {
     }
 }
 
-/// From the guard, or from a person.
+/// From the guard, or from a person. SIGHUP is the guard's business, and must not end the keeper.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -308,6 +312,7 @@ struct StopSignals {
 
 impl StopSignals {
     fn new() -> io::Result<Self> {
+        drop(signal(SignalKind::hangup())?);
         Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

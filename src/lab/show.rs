@@ -156,7 +156,9 @@ pub fn introduction(pair: &Pair) -> String {
     format!(
         "A pair of load balancers on this machine, in network namespaces of its own:\n\n  client ──► {FLOATING} ──► {} or \
          {} ──► {}\n\nOne node is active and holds the floating IP {FLOATING}; the other takes over when it fails.\n\
-         A client asks every 2 ms, each time on a new connection.\n",
+         A client asks every 2 ms, each time on a new connection. An outage lasts from the start of its first request that\n\
+         fails or takes over 50 ms to the start of the one after which all are well. A request already under way when a node\n\
+         dies may hang for seconds or fail; that alone does not make the outage longer.\n",
         NODES[0],
         NODES[1],
         servers.join(", ")
@@ -177,7 +179,8 @@ pub fn node_line(index: usize, status: Option<&PairStatus>) -> String {
     };
     let balancer = match node.balancer.state {
         BalancerState::Serving => "balancer serves",
-        BalancerState::Starting => "balancer starts",
+        // It does not know its servers yet.
+        BalancerState::Starting => return format!("{name}  {role}; balancer starts"),
         BalancerState::Down => "balancer is down",
     };
     let up = servers_up(node);
@@ -204,8 +207,12 @@ pub fn outage_line(outage: &Outage) -> String {
         return format!("no outage: none of {} requests failed or took over 50 ms", outage.attempts);
     }
     let duration = outage.duration.as_secs_f64() * 1e3;
+    let longest = outage.longest.as_secs_f64() * 1e3;
     let Outage { failed, slow, attempts, .. } = outage;
-    format!("an outage of {duration:.1} ms: of {attempts} requests {failed} failed and {slow} took over 50 ms")
+    format!(
+        "an outage of {duration:.1} ms: of {attempts} requests {failed} failed and {slow} took over 50 ms, the longest \
+         {longest:.1} ms"
+    )
 }
 
 fn node_name(address: &str) -> &str {

@@ -19,6 +19,8 @@ pub enum ToBalancer {
 /// What a balancer starts with.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Start {
+    /// The keeper's process: whoever finds another parent has outlived it.
+    pub keeper: i32,
     /// Its part of the configuration.
     pub config: Balancer,
     /// Level of its log.

@@ -256,6 +256,17 @@ fn the_lease_is_the_shortest_in_whole_seconds_that_outlives_three_intervals() {
 }
 
 #[test]
+fn a_router_that_preempts_says_whom() {
+    let mut bench = Bench::backup();
+    bench.give(advert(SMALLER, 100, 100));
+    let mut actions = Vec::new();
+    bench.election.handle(Event::Timer, Time(325_000), &mut actions);
+    let reason = "preempted 192.168.1.11, which adverts with priority 100".to_owned();
+    let changed = Action::Changed(Transition { from: State::Backup, to: State::Active, reason });
+    assert!(actions.contains(&changed), "{actions:?}");
+}
+
+#[test]
 fn announced_when_the_kernel_has_the_addresses_not_before() {
     let mut bench = Bench::backup();
     bench.at(325, Event::Timer);

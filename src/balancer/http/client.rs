@@ -11,11 +11,11 @@ use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Format, Record};
 use crate::balancer::clock;
+use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::waker::UpstreamWaker;
 use crate::balancer::session::Session;
@@ -176,19 +176,19 @@ fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
 
 /// The client's socket as hyper sees it.
 pub(super) struct ClientSocket {
-    io: TokioIo<TcpStream>,
+    io: Socket,
     client: Rc<Client>,
 }
 
 impl ClientSocket {
     /// The socket of this client.
     pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
-        Self { io: TokioIo::new(stream), client }
+        Self { io: Socket::new(stream), client }
     }
 
     /// Gives it back.
     pub(super) fn into_stream(self) -> TcpStream {
-        self.io.into_inner()
+        self.io.into_stream()
     }
 }
 

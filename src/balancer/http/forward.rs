@@ -17,6 +17,7 @@ use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::headers;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::http::turn::let_others_read;
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
 use crate::balancer::routing::route;
@@ -41,6 +42,7 @@ pub(super) async fn answer(
 async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, body) = request.into_parts();
     client.request_begins(&head);
+    let_others_read().await;
     headers::check_target(&mut head)?;
 
     let session = &client.session;
@@ -60,6 +62,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;
+    let_others_read().await;
 
     let server = attempts.server();
     let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -35,8 +35,11 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
         }
         Some(_) => {}
         None => {
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
-            request.headers.insert(HOST, host);
+            let authority = authority.as_str();
+            if !authority.bytes().all(may_be_in_host) {
+                return Err(Refusal::BadHost);
+            }
+            request.headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?);
         }
     }
     let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -52,7 +55,9 @@ fn may_be_in_host(byte: u8) -> bool {
 pub(super) fn make_request_end_to_end(request: &mut Parts) -> bool {
     let found = Found::in_headers(&request.headers);
     let mut upgrade = None;
-    if found.upgrade && found.connection && request.version == Version::HTTP_11 {
+    // Where a body ends and the other protocol begins is not ours to guess: with a body there is no upgrade.
+    let has_body = found.transfer_encoding || request.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if found.upgrade && found.connection && !has_body && request.version == Version::HTTP_11 {
         // HTTP/2 in the clear would bypass everything here (RFC 9113 does away with this upgrade).
         let is_named = tokens(&request.headers, CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
         let is_http2 = tokens(&request.headers, UPGRADE).any(|token| token.eq_ignore_ascii_case("h2c"));
@@ -242,6 +247,18 @@ mod tests {
         );
         assert!(!make_request_end_to_end(&mut request));
         assert_eq!(names(&request.headers), ["host", "accept"]);
+    }
+
+    #[test]
+    fn a_request_with_a_body_stays_what_it_is() {
+        for (framing, is_upgrade) in [("0", true), ("5", false), ("00", false)] {
+            let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", framing)];
+            assert_eq!(make_request_end_to_end(&mut request("/", &headers)), is_upgrade, "{framing}");
+        }
+        let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("transfer-encoding", "chunked")];
+        let mut request = request("/", &headers);
+        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(names(&request.headers), ["transfer-encoding"]);
     }
 
     #[test]

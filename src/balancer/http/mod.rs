@@ -12,7 +12,9 @@ mod exchange;
 mod forward;
 mod headers;
 mod page;
+pub mod socket;
 mod tunnel;
+mod turn;
 mod waker;
 
 use std::future::{Future, poll_fn};

@@ -19,6 +19,21 @@ fn connections_are_kept_on_both_sides() {
 }
 
 #[test]
+fn no_more_connections_wait_than_descriptors_were_counted_for() {
+    on_worker(async || {
+        let servers = [echoing_server().await, echoing_server().await, echoing_server().await];
+        let balancer = Balancer::start(model::Balancer { max_connections: 2, ..config(&servers) }).await;
+        let mut client = balancer.connect().await;
+        let mut bodies = Vec::new();
+        for _ in 0..6 {
+            bodies.push(client.get("/").await.1);
+        }
+        let new = bodies.iter().skip(3).filter(|body| body.starts_with("connection 1\n")).count();
+        assert_eq!(new, 1, "{bodies:?}");
+    });
+}
+
+#[test]
 fn a_client_that_closes_does_not_close_the_servers_side() {
     on_worker(async || {
         let balancer = Balancer::start(config(&[echoing_server().await])).await;
@@ -110,6 +125,7 @@ fn a_request_that_is_not_clear_about_its_host_is_refused() {
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
             "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+            "GET http://user@a/ HTTP/1.0\r\n\r\n",
         ] {
             let mut client = balancer.connect().await;
             client.send(head).await;

@@ -63,12 +63,14 @@ impl Text {
     }
 
     fn router(&mut self, router: &RouterStatus) {
-        let state = match router.state {
-            State::Active => self.paint("active", Colour::Good),
-            State::Backup => self.paint("backup", Colour::Good),
-            State::Init => self.paint("init", Colour::Middling),
-            State::Fault => self.paint("fault", Colour::Bad),
-        };
+        let state = self.paint(
+            &router.state.to_string(),
+            match router.state {
+                State::Active | State::Backup => Colour::Good,
+                State::Init => Colour::Middling,
+                State::Fault => Colour::Bad,
+            },
+        );
         let mut line = format!("  {}: {state}", router.name);
         if let Ok(since) = router.since.parse::<Timestamp>() {
             let _ = write!(line, " for {}", duration(self.now.duration_since(since).as_secs_f64()));
@@ -103,7 +105,7 @@ impl Text {
         let (name, down) = (self.paint(&peer.name, Colour::Title), self.paint("link down", Colour::Bad));
         self.line(format!("{name}  peer, {down}: {}", peer.link_error));
         for router in &peer.status.vrrp {
-            self.line(format!("  {}: was {} when it was last heard", router.name, word(router.state)));
+            self.line(format!("  {}: was {} when it was last heard", router.name, router.state));
         }
         self.line("");
     }
@@ -256,15 +258,6 @@ fn servers_of(node: &NodeStatus) -> impl Iterator<Item = (&str, &ServerStatus)> 
 
 fn find<'a>(node: &'a NodeStatus, backend: &str, server: &str) -> Option<&'a ServerStatus> {
     servers_of(node).find(|(its_backend, it)| *its_backend == backend && it.name == server).map(|(_, it)| it)
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Init => "init",
-        State::Backup => "backup",
-        State::Active => "active",
-        State::Fault => "fault",
-    }
 }
 
 fn server_word(state: ServerState) -> (&'static str, Colour) {

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::diagnostic::Diagnostic;
 use super::file::{self, Named, Table};
-use super::model::{AccessLog, Balancer, Config, LogLevel, Node, Peering, Process};
+use super::model::{self, AccessLog, Balancer, Config, LogLevel, Node, Peering, Process};
 use super::read::{Reading, Tree};
 use super::value::{FromText, Text, is_name};
 use super::{Machine, hash};
@@ -59,7 +59,9 @@ impl Checker<'_> {
         let balancer = Balancer {
             node: name.clone(),
             threads: process.threads.map_or(machine.cores, |threads| threads.0 as usize),
-            max_connections: process.max_connections.map_or(20_000, |connections| connections.0 as usize),
+            max_connections: process
+                .max_connections
+                .map_or_else(|| model::default_connections(machine.open_files), |connections| connections.0 as usize),
             access_log: plain(log.format).unwrap_or(AccessLog::HttpLog),
             frontends,
             backends,

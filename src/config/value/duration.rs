@@ -11,6 +11,7 @@ impl FromText for Duration {
         match parse_duration(text) {
             Some(Duration::ZERO) => Err(Some("it must be longer than zero".to_owned())),
             Some(duration) => Ok(duration),
+            None if text.parse::<u32>().is_ok() => Self::from_number(text.parse().unwrap_or_default()),
             None => Err(meant_duration(text).map(|meant| format!("did you mean \"{meant}\"?"))),
         }
     }
