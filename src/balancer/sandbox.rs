@@ -10,6 +10,9 @@ use nix::unistd::{Gid, Pid, Uid, chdir, chroot, getppid, setgroups, setresgid, s
 
 use crate::process::messages::Identity;
 
+/// Of an ordinary thread, in nanoseconds (timer_slack in time(7)).
+const TIMER_SLACK: u64 = 50_000;
+
 /// A step that failed: the process must not go on with more rights than it should have.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -48,6 +51,8 @@ pub(super) fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) ->
     let step = |step| move |error| Error::Prctl { step, error };
     prctl::set_no_new_privs().map_err(step("PR_SET_NO_NEW_PRIVS"))?;
     prctl::set_dumpable(false).map_err(step("PR_SET_DUMPABLE"))?;
+    // A real-time keeper's is zero: no timer would ever wait for another, and each would wake this process by itself.
+    let _ = prctl::set_timerslack(TIMER_SLACK);
     // Without a controlling terminal nobody can type into it. (Who leads a session already has none of the keeper's.)
     let _ = setsid();
     // A change of user clears it: it comes after that. And the parent may have died before it.
