@@ -9,6 +9,7 @@ mod release;
 mod run;
 mod status;
 
+use std::ffi::CStr;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -53,9 +54,20 @@ pub fn run() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
-        Command::Keeper(arguments) => run::keeper(&arguments),
-        Command::Balancer => crate::balancer::run(),
+        Command::Keeper(arguments) => {
+            name_process(c"relevo-keeper");
+            run::keeper(&arguments)
+        }
+        Command::Balancer => {
+            name_process(c"relevo-balancer");
+            crate::balancer::run()
+        }
     }
+}
+
+/// What `ps` and `pgrep` show: a program started through /proc/self/exe is called `exe` otherwise.
+fn name_process(name: &CStr) {
+    let _ = nix::sys::prctl::set_name(name);
 }
 
 /// `-c FILE`, for every command that needs the configuration.
