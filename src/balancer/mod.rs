@@ -46,6 +46,9 @@ use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
 use crate::process::messages::{Start, ToBalancer};
 
+/// How long the first connections wait in the accept queue for the first checks; well below the second after which the keeper
+/// takes silence for death.
+const FIRST_RESULTS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the last lines of the access log may take.
 const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -95,6 +98,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let shared = Shared::new(start.config);
     tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
     tokio::task::spawn_local(health::watch(shared.clone()));
+    health::first_results(&shared, FIRST_RESULTS_PATIENCE).await;
 
     let (ready_sender, ready) = mpsc::unbounded_channel();
     let (stop, stop_receiver) = watch::channel(None);

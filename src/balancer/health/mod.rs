@@ -29,6 +29,19 @@ pub async fn watch(shared: Arc<Shared>) {
     std::future::pending().await
 }
 
+/// Waits for every server's first result, but no longer than `patience`: a balancer that took connections before it would
+/// answer them with 503. The wait is short and seldom, so it looks again and again instead of having each check tell it.
+pub async fn first_results(shared: &Shared, patience: Duration) {
+    let end = Instant::now() + patience;
+    let is_unproven = || {
+        let mut servers = shared.backends.iter().flat_map(|backend| &backend.servers);
+        servers.any(|server| server.state() == ServerState::Starting)
+    };
+    while is_unproven() && Instant::now() < end {
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Until the process ends, or at once if there is no such server.
 async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) {
     let Some(place) = shared.server(backend, index) else { return };
