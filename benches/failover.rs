@@ -92,8 +92,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
 fn outage(fault: Fault, interval: Duration) -> Result<Duration> {
     let directory = Directory::new()?;
-    let options =
-        Options { interval, preempt: false, ..Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path()) };
+    let options = Options {
+        interval,
+        preempt: false,
+        max_connections: fault.max_connections(),
+        ..Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path())
+    };
     let pair = Pair::start(&options)?;
     let (report, _struck) = Trial::of(fault).run(&pair)?;
     if report.outage.duration > fault.limit(interval) {

@@ -89,6 +89,7 @@ fn survives_at(fault: Fault, interval: Duration) {
     let Some(mut lab) = lab(|options| {
         options.interval = interval;
         options.preempt = false;
+        options.max_connections = fault.max_connections();
     }) else {
         return;
     };

@@ -57,6 +57,14 @@ impl Struck {
 }
 
 impl Fault {
+    /// What a pair's `max_connections` must be at least for this fault, where the default may be too low.
+    pub fn max_connections(self) -> Option<usize> {
+        match self {
+            Self::BalancerKilledHolding(count) => Some(count + 1000),
+            _ => None,
+        }
+    }
+
     /// In words.
     pub fn name(self) -> String {
         match self {

@@ -52,6 +52,8 @@ pub struct Options {
     pub chroot: Option<PathBuf>,
     /// The balancer's workers; `None`: not written.
     pub threads: Option<usize>,
+    /// Most clients at a time; `None`: not written.
+    pub max_connections: Option<usize>,
     /// How many web servers.
     pub servers: u8,
     /// `log.level` of the nodes.
@@ -91,6 +93,7 @@ impl Options {
             user: privileged.then(|| "nobody".into()),
             chroot: privileged.then(|| directory.join("empty")),
             threads: None,
+            max_connections: None,
             servers: 3,
             log_level: "info".into(),
             messages: Messages::File,
@@ -99,6 +102,7 @@ impl Options {
 
     fn configuration(&self, node: usize, servers: &[WebServer]) -> String {
         let quoted = |key: &str, value: Option<String>| value.map(|v| format!("{key} = \"{v}\"\n")).unwrap_or_default();
+        let number = |key: &str, value: Option<usize>| value.map(|v| format!("{key} = {v}\n")).unwrap_or_default();
         let name = NODES[node];
         let peer = 1 - node;
         let servers: String = servers
@@ -114,7 +118,7 @@ name = "{name}"
 control_socket = "{control_socket}"
 
 [process]
-{user}{chroot}{threads}
+{user}{chroot}{threads}{max_connections}
 [log]
 format = "off"
 level = "{level}"
@@ -146,7 +150,8 @@ peers = {{ {peer_name} = "{peer_address}:{PEERING_PORT}" }}
             control_socket = control_socket(&self.directory, name).display(),
             user = quoted("user", self.user.clone()),
             chroot = quoted("chroot", self.chroot.as_ref().map(|path| path.display().to_string())),
-            threads = self.threads.map(|threads| format!("threads = {threads}\n")).unwrap_or_default(),
+            threads = number("threads", self.threads),
+            max_connections = number("max_connections", self.max_connections),
             level = self.log_level,
             priority = self.priorities[node],
             interval = self.interval.as_millis(),
