@@ -127,8 +127,8 @@ async fn ask(
         client.record.borrow_mut().connected = Some(clock::now());
 
         // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is then
-        // sent once more, on a new connection, if nothing of an answer had come, it has no body, and its method is one
-        // that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
+        // sent once more, on a new connection, if no whole head of an answer had come, it has no body, and its method is
+        // one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
         let may_repeat = is_reused && request.body().is_empty() && request.method().is_idempotent();
         let copy = may_repeat.then(|| copy_without_body(&request));
         match exchange(client, upstream, request, timeout).await {
