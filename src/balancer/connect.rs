@@ -18,6 +18,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Attempts<'session> {
     session: &'session Session,
     backend: BackendIndex,
+    /// What hashing chooses by.
+    key: Option<u64>,
     server: usize,
     /// Counts it at the server.
     pub under_way: UnderWay,
@@ -40,11 +42,16 @@ pub enum Unreachable {
 }
 
 impl<'session> Attempts<'session> {
-    /// Takes the server that a session is kept at, where it may have it, or the backend's next one.
+    /// Takes the server that a session is kept at, where it may have it, or the backend's next one, by `key` where it hashes.
     ///
     /// # Errors
     /// When no server is up.
-    pub fn begin(session: &'session Session, backend: BackendIndex, kept: Option<usize>) -> Result<Self, Unreachable> {
+    pub fn begin(
+        session: &'session Session,
+        backend: BackendIndex,
+        kept: Option<usize>,
+        key: Option<u64>,
+    ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
         let is_up = |server: &usize| {
             let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
@@ -53,12 +60,12 @@ impl<'session> Attempts<'session> {
         let server = match kept.filter(is_up) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,
-            None => worker.chooser.borrow_mut().choose(backend, &[]),
+            None => worker.chooser.borrow_mut().choose(backend, key, &[]),
         };
         let server = server.ok_or(Unreachable::NoServer)?;
         let under_way = UnderWay::at_server(worker, backend, server);
         let redispatched = kept.is_some_and(|kept| kept != server);
-        Ok(Self { session, backend, server, under_way, tried: Vec::new(), retries: 0, redispatched })
+        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched })
     }
 
     /// The server whose turn it is.
@@ -99,8 +106,10 @@ impl<'session> Attempts<'session> {
         self.retries += 1;
         self.tried.push(self.server);
         let worker = &self.session.worker;
-        let other =
-            if backend.redispatch { worker.chooser.borrow_mut().choose(self.backend, &self.tried) } else { None };
+        let other = match backend.redispatch {
+            true => worker.chooser.borrow_mut().choose(self.backend, self.key, &self.tried),
+            false => None,
+        };
         match other {
             Some(other) => {
                 self.server = other;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Format, Record};
+use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::relay::{self, Side};
@@ -27,7 +28,8 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 
-    let mut attempts = match Attempts::begin(session, index, None) {
+    let key = key::of_client(&session.backend(index).balance, session.client.ip());
+    let mut attempts = match Attempts::begin(session, index, None, key) {
         Ok(attempts) => attempts,
         Err(_) => return record.end(*b"SC"),
     };

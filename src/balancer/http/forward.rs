@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 
 use crate::balancer::access_log::Record;
+use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::http::body::{RequestBody, ResponseBody};
@@ -53,10 +54,11 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
+    let key = key::of_request(&backend.balance, session.client.ip(), &head.uri, &head.headers);
     let wants_upgrade = prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;

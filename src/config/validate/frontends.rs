@@ -163,14 +163,17 @@ impl Checker<'_> {
             else {
                 continue;
             };
-            if let Some(cookie) = &backend.cookie {
-                self.conflict(
-                    cookie.span(),
-                    "sessions are kept by cookie in HTTP only",
-                    "has no effect in mode \"tcp\"",
-                    reference.span(),
-                    "a frontend of mode \"tcp\" leads here",
-                );
+            let cookie = backend.cookie.as_ref().map(Spanned::span);
+            let balance =
+                backend.balance.as_ref().filter(|balance| balance.get_ref().needs_a_request()).map(Spanned::span);
+            for (span, message) in [
+                (cookie, "sessions are kept by cookie in HTTP only"),
+                (balance, "servers are chosen by what is in a request in HTTP only"),
+            ] {
+                if let Some(span) = span {
+                    let (found, label) = ("has no effect in mode \"tcp\"", "a frontend of mode \"tcp\" leads here");
+                    self.conflict(span, message, found, reference.span(), label);
+                }
             }
         }
     }

@@ -1,7 +1,9 @@
 //! From what is written to what it means: defaults filled in, references followed, contradictions found.
 
 mod backends;
+mod balance;
 mod frontends;
+mod health;
 mod vrrp;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use super::diagnostic::Diagnostic;
 use super::file::{self, Named, Table};
 use super::model::{self, AccessLog, Balancer, Config, LogLevel, Node, Peering, Process};
 use super::read::{Reading, Tree};
-use super::value::{FromText, Text, is_name};
+use super::value::{FromText, Number, Text, is_name};
 use super::{Machine, hash};
 
 /// A configuration, or what is wrong with it.
@@ -194,6 +196,10 @@ impl Checker<'_> {
 /// The value without its place.
 fn plain<T>(value: Option<Text<T>>) -> Option<T> {
     value.map(|text| text.0)
+}
+
+fn port(written: Option<Number<1, 65535>>) -> Option<u16> {
+    written.and_then(|port| u16::try_from(port.0).ok())
 }
 
 /// A table's own, the file's, or the default in seconds.
