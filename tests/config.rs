@@ -228,7 +228,7 @@ fn every_error_says_where_what_and_what_instead() {
         ),
         (
             &backend("health = { method = \"HEAD\", expect_body = \"ok\" }"),
-            "11:44 backends.b.health.expect_body: an answer to HEAD has no body",
+            "11:43 backends.b.health.expect_body: an answer to HEAD has no body",
             &["use `method = \"GET\"`"],
         ),
         (

@@ -6,6 +6,7 @@ use std::{fmt, io};
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
@@ -83,15 +84,27 @@ impl<'session> Attempts<'session> {
             let timeout = self.session.backend(self.backend).timeouts.connect;
             let attempt = connect(shared, self.backend, self.server);
             let failure = match self.session.server_within(timeout, attempt).await {
-                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Ok(connected)) => {
+                    self.observe(Seen::Connected);
+                    return Ok(connected);
+                }
                 Ok(Err(error)) => {
+                    self.observe(Seen::NotConnected(&error));
                     tracing::debug!(server = %self.name(), %error, "a connection failed");
                     Unreachable::Failed
                 }
-                Err(Late) => Unreachable::Timeout,
+                Err(Late) => {
+                    self.observe(Seen::ConnectTimeout);
+                    Unreachable::Timeout
+                }
             };
             self.failed(failure).await?;
         }
+    }
+
+    /// Tells of what became of the attempt, where anybody wants to know.
+    pub fn observe(&self, seen: Seen<'_>) {
+        observe(&self.session.worker.shared, self.backend, self.server, seen);
     }
 
     /// A connection has failed: whose turn is it now?

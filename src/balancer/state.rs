@@ -88,6 +88,8 @@ pub struct ServerShared {
     pub address: ArcSwapOption<SocketAddr>,
     /// Told when `address` changed: whoever checks the server does so at once.
     pub address_changed: Notify,
+    /// Told when its traffic took it down: the next check is at the fast interval.
+    pub marked_down: Notify,
     /// What is known of it. Never locked on a request's way.
     facts: Mutex<Facts>,
 }
@@ -275,6 +277,7 @@ impl ServerShared {
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
+            marked_down: Notify::new(),
             facts: Mutex::new(facts),
         }
     }

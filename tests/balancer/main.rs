@@ -3,6 +3,7 @@
 mod bodies;
 mod choice;
 mod errors;
+mod health;
 mod log;
 mod names;
 mod retries;

@@ -1,8 +1,11 @@
-//! Checks of the servers: who gets traffic, decided by what they answer.
+//! Checks of the servers: who gets traffic, decided by what they answer (here and in `probe.rs`), by what they say of
+//! themselves (`agent.rs`) and by what becomes of the traffic (`observation.rs`).
 //!
 //! A server that starts is unproven: its first check says whether it is up or down. After that `fall` failures in a row take
 //! it down and `rise` successes in a row bring it back; while such a row is under way the checks come at the fast interval.
 
+mod agent;
+pub mod observation;
 mod probe;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,12 +19,18 @@ use crate::balancer::state::{Health, Shared};
 use crate::config::model::{BackendIndex, HealthCheck};
 use crate::status::ServerState;
 
-/// Check every server with `check = true`, on the control thread; never ends.
+/// Check every server with `check = true` and ask every agent, on the control thread; never ends.
 pub async fn watch(shared: Arc<Shared>) {
     let mut checks = JoinSet::new();
     for (backend, config) in shared.config.backends.iter().enumerate() {
-        for (server, _) in config.servers.iter().enumerate().filter(|(_, server)| server.check) {
-            checks.spawn(watch_server(shared.clone(), BackendIndex(backend), server));
+        let backend = BackendIndex(backend);
+        for (index, server) in config.servers.iter().enumerate() {
+            if server.check {
+                checks.spawn(watch_server(shared.clone(), backend, index));
+            }
+            if config.agent.is_some() {
+                checks.spawn(agent::watch_agent(shared.clone(), backend, index));
+            }
         }
     }
     while checks.join_next().await.is_some() {}
@@ -68,11 +77,12 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
-        let spread = f64::from(health.spread) / 100.0 * (2.0 * chance.fraction() - 1.0);
-        let pause = row.pause(after, health).mul_f64(1.0 + spread);
+        let pause = chance.spread(row.pause(after, health), health.spread);
         tokio::select! {
             () = sleep_until(began + pause) => {}
             () = state.address_changed.notified() => row = Row::default(),
+            // The traffic took it down: what follows is a row of successes, or none.
+            () = state.marked_down.notified() => sleep(health.fast_interval).await,
         }
     }
 }
@@ -139,6 +149,11 @@ impl Chance {
     fn fraction(&mut self) -> f64 {
         self.drawn += 1;
         hash((self.seed, self.drawn)) as f64 / u64::MAX as f64
+    }
+
+    /// An interval, up to so many percent shorter or longer.
+    fn spread(&mut self, interval: Duration, percent: u32) -> Duration {
+        interval.mul_f64(1.0 + f64::from(percent) / 100.0 * (2.0 * self.fraction() - 1.0))
     }
 }
 
@@ -318,5 +333,12 @@ mod tests {
         assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
         let mean = fractions.iter().sum::<f64>() / 1000.0;
         assert!((0.4..0.6).contains(&mean), "{mean}");
+
+        let second = Duration::from_secs(1);
+        assert_eq!(chance.spread(second, 0), second);
+        let spread: Vec<_> = (0..1000).map(|_| chance.spread(second, 50)).collect();
+        assert!(spread.iter().all(|interval| (second / 2..=second * 3 / 2).contains(interval)));
+        assert!(spread.iter().any(|interval| *interval < second * 6 / 10));
+        assert!(spread.iter().any(|interval| *interval > second * 14 / 10));
     }
 }

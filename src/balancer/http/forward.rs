@@ -12,6 +12,7 @@ use crate::balancer::access_log::Record;
 use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::health::observation::Seen;
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
@@ -61,8 +62,16 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
+    let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
+    match &asked {
+        Ok((response, _)) => attempts.observe(Seen::Answered(response.status().as_u16())),
+        // What ended with a body may have ended because of it.
+        Err(Refusal::BadGateway) if has_body => {}
+        Err(Refusal::BadGateway | Refusal::ServerTimeout) => attempts.observe(Seen::NotAnswered),
+        Err(_) => {}
+    }
     let (mut response, upstream) = asked?;
     let_others_read().await;
 
