@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
@@ -173,6 +173,13 @@ impl Shared {
         let (reason, rises) = (facts.reason(), facts.rising_since.is_some());
         drop(facts);
 
+        // A busy agent does so all the time: no more than a detail.
+        if before.1 != after.1 {
+            debug!(
+                "server {}/{} has the weight {}, after {}",
+                place.backend.name, place.server.name, after.1, before.1
+            );
+        }
         place.backend_state.replan(place.backend);
         if rises {
             place.backend_state.came_back.notify_one();

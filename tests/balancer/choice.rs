@@ -194,8 +194,7 @@ fn first_backups_and_what_happens_when_all_are_down() {
     let _place = own_loopback();
     let mut servers = vec![Server::named("a"), Server::named("b"), Server::named("c")];
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let balance =
-        "balance = \"first\"\nwhen_all_down = \"try_all\"\nhealth = { interval = \"50ms\", fall = 1, rise = 1 }";
+    let balance = "balance = \"first\"\nwhen_all_down = \"try_all\"\nhealth = { interval = \"50ms\", timeout = \"5s\", fall = 1, rise = 1 }";
     let (web, text) = configuration("", balance, &addresses);
     let text = text.replace("check = false", "check = true");
     let text = text.replace("name = \"a\"", "name = \"a\"\nbackup = true");
@@ -225,7 +224,7 @@ fn a_server_that_comes_back_begins_slowly() {
     let _place = own_loopback();
     let stays = Server::named("a");
     let address = Server::nowhere();
-    let backend = "slow_start = \"3s\"\nhealth = { interval = \"50ms\", fall = 1, rise = 1 }";
+    let backend = "slow_start = \"3s\"\nhealth = { interval = \"50ms\", timeout = \"5s\", fall = 1, rise = 1 }";
     let (web, text) = configuration("", backend, &[stays.address, address]);
     let node = Relevo::start_with(&text.replace("check = false", "check = true"), 1);
     let _returns = Server::answering_at(address, named("b"));

@@ -53,7 +53,7 @@ fn a_check_is_what_the_file_says_and_looks_into_the_body() {
     });
     let health = format!(
         "health = {{ path = \"/up?deep=1\", host = \"site.example\", headers = {{ X-Check = \"relevo\" }}, expect = [203], \
-         expect_body = \"well\", port = {}, interval = \"50ms\", fall = 2 }}",
+         expect_body = \"well\", port = {}, interval = \"50ms\", timeout = \"5s\", fall = 2 }}",
         checks.address.port()
     );
     let (web, text) = checked(&health, &[server.address]);
@@ -68,7 +68,7 @@ fn a_check_is_what_the_file_says_and_looks_into_the_body() {
     node.wait_for_message("server app/a is down: the text \"well\" is not in the body");
     assert_eq!(get(web, "/").status(), 503);
     state.lock().unwrap().0 = "well again";
-    node.wait_for_message("server app/a is up: status 203 and the text");
+    wait_for(&node, "a", ServerState::Up, "status 203 and the text");
     assert_all_from(web, "a", &node);
     let changes = node.messages().lines().filter(|line| line.contains("server app/a is")).count();
     assert_eq!(changes, 3, "up, down and up\n{}", node.messages());
@@ -85,10 +85,10 @@ fn checks_without_end_take_their_servers_down_and_nothing_else() {
         while connection.send("8\r\nnonsense\r\n").is_ok() {}
     });
     let sound = Server::answering(|_| response("200 OK", "X-Server: c\r\n", "ready"));
-    let health = "health = { path = \"/\", expect_body = \"ready\", interval = \"100ms\" }";
+    let health = "health = { path = \"/\", expect_body = \"ready\", interval = \"100ms\", timeout = \"1s\", fall = 2 }";
     let (web, text) = checked(health, &[silent.address, endless.address, sound.address]);
     let node = Relevo::start_with(&text, 1);
-    wait_for(&node, "a", ServerState::Down, "no answer within 100ms");
+    wait_for(&node, "a", ServerState::Down, "no answer within 1s");
     wait_for(&node, "b", ServerState::Down, "the text \"ready\" is not in the first 64 KiB of the body");
     assert_all_from(web, "c", &node);
 }
@@ -110,7 +110,7 @@ fn a_server_is_what_its_agent_says() {
         }
     });
     // Only the first server has one; the other's refuses connections.
-    let backend = format!("agent = {{ port = {}, interval = \"20ms\" }}", agent.address.port());
+    let backend = format!("agent = {{ port = {}, interval = \"300ms\" }}", agent.address.port());
     let (web, text) = configuration("", &backend, &servers.each_ref().map(|server| server.address));
     let node = Relevo::start(&text.replace("check = false", "check = false\nweight = 10"));
     let agent_says = |text| *says.lock().unwrap() = text;
@@ -137,7 +137,7 @@ fn a_server_is_what_its_agent_says() {
     assert_eq!(complaints, 1, "{}", node.messages());
 
     agent_says("up\n");
-    node.wait_for_message("server app/a is up: not checked");
+    wait_for(&node, "a", ServerState::Up, "not checked");
     let answers: String = (0..20).map(|_| server_of(&get(web, "/")).to_owned()).collect();
     assert_eq!(answers.matches('a').count(), 10, "{answers}");
 }
@@ -148,15 +148,17 @@ fn a_refused_connection_takes_a_server_down_at_once() {
     let _place = own_loopback();
     let mut servers = vec![Server::named("a"), Server::named("b")];
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let health = "health = { interval = \"1h\", fast_interval = \"100ms\", rise = 2, on_refused = \"mark_down\" }";
+    let health = "health = { interval = \"1h\", fast_interval = \"100ms\", down_interval = \"100ms\", rise = 2, on_refused = \"mark_down\" }";
     let (web, text) = checked(health, &addresses);
     let node = Relevo::start_with(&text, 2);
     drop(servers.remove(0));
     assert_all_from(web, "b", &node);
     node.wait_for_message("server app/a is down: an error of its traffic: connection refused");
 
+    wait_for(&node, "a", ServerState::Down, "");
+
     let _again = Server::answering_at(addresses[0], named("a"));
-    node.wait_for_message("server app/a is up: connection accepted");
+    wait_for(&node, "a", ServerState::Up, "connection accepted");
 }
 
 /// `observe`: a server that passes its checks and fails its clients goes down after so many errors in a row.

@@ -37,8 +37,12 @@ enum Verdict {
 
 /// Take in what became of a connection to a server, or of a request to it.
 pub fn observe(shared: &Shared, backend: BackendIndex, server: usize, seen: Seen<'_>) {
+    let Some(config) = shared.config.backends.get(backend.0) else { return };
+    let health = &config.health;
+    if !health.heeds_traffic() {
+        return;
+    }
     let Some(place) = shared.server(backend, server).filter(|place| place.server.check) else { return };
-    let health = &place.backend.health;
     match judge(health, seen) {
         Verdict::Nothing => {}
         Verdict::Fine if place.state.errors.load(Relaxed) == 0 => {}
