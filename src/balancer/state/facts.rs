@@ -75,7 +75,7 @@ impl Facts {
         }
     }
 
-    /// Whom nobody wants to serve is in maintenance, whatever its health; who cannot serve is not drained but down.
+    /// What is in maintenance is that whatever its health; what cannot serve is down, drained or not.
     pub(super) fn state(&self) -> ServerState {
         match (self.operator.max(self.agent.admin), self.health) {
             (Admin::Maintenance, _) => ServerState::Maintenance,
