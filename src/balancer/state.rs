@@ -90,8 +90,8 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
-    /// What is known of it. Never locked on a request's way.
-    facts: Mutex<Facts>,
+    /// What is known of it. Never locked on a request's way, and elsewhere, so that the rest stays on one line.
+    facts: Box<Mutex<Facts>>,
 }
 
 /// One server: what is configured and what is so.
@@ -285,7 +285,7 @@ impl ServerShared {
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
-            facts: Mutex::new(facts),
+            facts: Box::new(Mutex::new(facts)),
         }
     }
 

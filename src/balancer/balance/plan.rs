@@ -2,7 +2,7 @@
 //! request only looks it up.
 
 use super::random::{Random, Urn};
-use super::ring::{Ring, places_per_weight};
+use super::ring::{MOST_PLACES, Ring, places_per_weight};
 use super::{Schedule, least_connections};
 use crate::config::model::{Backend, Balance, HashMethod, WhenAllDown};
 use crate::status::ServerState;
@@ -95,7 +95,7 @@ impl Plan {
                 let places = |server: usize, standing: &Standing| {
                     let name = backend.servers.get(server).map_or("", |server| server.name.as_str());
                     let share = u64::from(standing.weight * standing.tenths);
-                    (server, name, (per_weight * share / u64::from(10 * WHOLE)).max(1))
+                    (server, name, (per_weight * share / u64::from(10 * WHOLE)).clamp(1, MOST_PLACES))
                 };
                 let ring = Ring::new(
                     eligible
@@ -153,4 +153,92 @@ fn eligible(backend: &Backend, standing: &[Standing]) -> Vec<usize> {
     }
     let is_hoped_for = |state: ServerState| matches!(state, ServerState::Down | ServerState::Starting);
     servers().filter(|(_, (_, now))| is_hoped_for(now.state)).map(|(index, _)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::balancer::state::tests::{one_backend, server};
+    use crate::config::model::{HashKey, Server};
+
+    fn balances() -> impl Strategy<Value = Balance> {
+        let hash = |method| Balance::Hash { key: HashKey::Source, method };
+        prop_oneof![
+            Just(Balance::RoundRobin),
+            Just(Balance::StaticRoundRobin),
+            Just(Balance::LeastConnections),
+            Just(Balance::First),
+            (1..5_u32).prop_map(|draws| Balance::Random { draws }),
+            Just(hash(HashMethod::MapBased)),
+            Just(hash(HashMethod::Consistent)),
+        ]
+    }
+
+    fn states() -> impl Strategy<Value = ServerState> {
+        use ServerState::{Down, Drain, Maintenance, Starting, Up};
+        prop_oneof![3 => Just(Up), 1 => Just(Starting), 2 => Just(Down), 1 => Just(Drain), 1 => Just(Maintenance)]
+    }
+
+    fn standing() -> impl Strategy<Value = Standing> {
+        let weight = prop_oneof![Just(0_u32), 1..4_u32];
+        (states(), weight, 1..=WHOLE).prop_map(|(state, weight, tenths)| Standing { state, weight, tenths })
+    }
+
+    /// Who may serve, by the words of the reference.
+    fn may_serve(backend: &Backend, standing: &[Standing]) -> Vec<usize> {
+        let all = || 0..standing.len();
+        let is_up = |server: &usize| standing[*server].state == ServerState::Up && standing[*server].weight > 0;
+        let is_backup = |server: &usize| backend.servers[*server].backup;
+        let active: Vec<_> = all().filter(|server| is_up(server) && !is_backup(server)).collect();
+        let backups: Vec<_> = all().filter(|server| is_up(server) && is_backup(server)).collect();
+        match (active.is_empty(), backups.is_empty()) {
+            (false, _) => active,
+            (true, false) if backend.all_backups => backups,
+            (true, false) => vec![backups[0]],
+            (true, true) if backend.when_all_down == WhenAllDown::Reject => Vec::new(),
+            (true, true) => {
+                let is_tried = |now: &Standing| matches!(now.state, ServerState::Down | ServerState::Starting);
+                all().filter(|server| is_tried(&standing[*server]) && standing[*server].weight > 0).collect()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn somebody_who_may_serve_is_chosen_as_long_as_one_is_left(
+            balance in balances(),
+            servers in proptest::collection::vec((standing(), any::<bool>(), 0..3_u32), 0..7),
+            all_backups: bool, tries_all: bool, key: Option<u64>, first_turn: u64, seed: u64,
+        ) {
+            let configured = servers.iter().enumerate().map(|(index, (_, backup, weight))| {
+                Server { backup: *backup, ..server(&format!("s{index}"), *weight) }
+            });
+            let mut config = one_backend(balance, configured.collect());
+            let backend = &mut config.backends[0];
+            backend.all_backups = all_backups;
+            backend.when_all_down = if tries_all { WhenAllDown::TryAll } else { WhenAllDown::Reject };
+            let standing: Vec<_> = servers.iter().map(|(standing, ..)| *standing).collect();
+
+            let plan = Plan::new(backend, &standing, &Plan::default(), first_turn);
+            let mut left = may_serve(backend, &standing);
+            let (mut tried, mut turn, mut random) = (Vec::new(), first_turn, Random::new(seed));
+            while !left.is_empty() {
+                let chosen = plan.choose(Circumstances {
+                    key,
+                    tried: &tried,
+                    connections: |server: usize| server as u64 % 3,
+                    turn: || { turn = turn.wrapping_add(1); turn },
+                    random: &mut random,
+                });
+                prop_assert!(chosen.is_some_and(|server| left.contains(&server)), "{chosen:?} of {left:?}");
+                left.retain(|server| Some(*server) != chosen);
+                tried.extend(chosen);
+            }
+            let (connections, turn) = (|_| 0, || turn);
+            let last = Circumstances { key, tried: &tried, connections, turn, random: &mut random };
+            prop_assert_eq!(plan.choose(last), None);
+        }
+    }
 }

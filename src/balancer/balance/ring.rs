@@ -9,6 +9,9 @@ use super::key::{mix, of_bytes};
 /// Places of a server of average weight. Its share of the keys is then mostly within a twentieth of what its weight says.
 const PLACES: u64 = 512;
 
+/// No server has more, however heavy it becomes while running: a ring is made anew whenever a server changes.
+pub(super) const MOST_PLACES: u64 = 32 * PLACES;
+
 /// All places, in order.
 #[derive(Debug, Default)]
 pub(super) struct Ring(Vec<(u64, u32)>);
