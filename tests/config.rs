@@ -114,6 +114,66 @@ fn every_error_says_where_what_and_what_instead() {
             &[],
         ),
         (
+            "[[frontends.web.routes]]\npath_regex = [\"^/a$\", \"(a{1000}){1000}\"]\nbackend = \"app\"",
+            "11:23 frontends.web.routes[0].path_regex[1]: expected a regular expression",
+            &["compiled it takes more than 1024 KiB"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost_regex = \"www(\"\nbackend = \"app\"",
+            "11:14 frontends.web.routes[0].host_regex: expected a regular expression",
+            &["unclosed group"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost_suffix = \"*.example.com\"\nbackend = \"app\"",
+            "11:15 frontends.web.routes[0].host_suffix: expected the end of a host name",
+            &["did you mean \".example.com\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nsource = [\"192.0.2.7/24\"]\nbackend = \"app\"",
+            "11:11 frontends.web.routes[0].source[0]: expected a network or an address",
+            &["did you mean \"192.0.2.0/24\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nmethod = \"get\"\nbackend = \"app\"",
+            "11:10 frontends.web.routes[0].method: expected a method in capitals",
+            &["did you mean \"GET\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nheader = { name = \"Accept:\", value = \"a\" }\nbackend = \"app\"",
+            "11:19 frontends.web.routes[0].header.name: expected the name of a header",
+            &["did you mean \"Accept\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\ncookie = [{ name = \"a\" }, { value = \"1\" }]\nbackend = \"app\"",
+            "11:27 frontends.web.routes[0].cookie[1]: `name` is missing",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\nquery = { name = \"a\", values = \"1\" }\nbackend = \"app\"",
+            "11:23 frontends.web.routes[0].query.values: unknown key",
+            &["did you mean `value`?", "accepted here: name, value, prefix, suffix, regex"],
+        ),
+        (
+            "[[frontends.web.routes]]\ndestination_port = 70000\nbackend = \"app\"",
+            "11:20 frontends.web.routes[0].destination_port: expected a whole number from 1 to 65535",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\nany = [{ path = \"/\" }, {}]\nbackend = \"app\"",
+            "11:24 frontends.web.routes[0].any[1]: expected a condition",
+            &["an empty one"],
+        ),
+        (
+            "[[frontends.web.routes]]\nnot = { any = [{ pth = \"/\" }] }\nbackend = \"app\"",
+            "11:18 frontends.web.routes[0].not.any[0].pth: unknown key",
+            &["did you mean `path`?"],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\nroutes = [{ source = \"::/0\", not = { path = \"/\" }, backend = \"app\" }]",
+            "13:45 frontends.b.routes[0].not.path: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
             "[[frontends.web.routes]]\nhost = [\"a.example\", \"b.example:80\"]\nbackend = \"app\"",
             "11:22 frontends.web.routes[0].host[1]: expected a host name",
             &["did you mean \"b.example\"?"],
@@ -346,6 +406,8 @@ fn the_reference_names_every_key() {
         "[timeouts]",
         "[frontends.x]",
         "[[frontends.x.routes]]",
+        "[[frontends.x.routes]]\n[frontends.x.routes.not]",
+        "[[frontends.x.routes]]\n[frontends.x.routes.header]",
         "[frontends.x.timeouts]",
         "[backends.x]",
         "[backends.x.cookie]",

@@ -2,6 +2,8 @@
 //!
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
+mod condition;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,9 +19,10 @@ use toml::Spanned;
 
 use super::model::{AccessLog, Balance, CookieMode, LogLevel, Mode, ServerAddress};
 use super::value::{
-    Account, BindAddress, FromText, HostHeader, Interface, LogTarget, Name, Number, OneOrMany, PathSuffix, RouteHost,
-    StatusRange, Text, Token, UrlPath,
+    Account, BindAddress, FromText, HostHeader, Interface, LogTarget, Name, Number, OneOrMany, StatusRange, Text,
+    Token, UrlPath,
 };
+pub(super) use condition::{Condition, NamedTest, Route};
 
 /// Tables by name, each with the place of its name.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
@@ -156,16 +159,6 @@ pub(super) struct ClientTimeouts {
     pub(super) client: Option<Text<Duration>>,
     pub(super) http_request: Option<Spanned<Text<Duration>>>,
     pub(super) http_keep_alive: Option<Spanned<Text<Duration>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Route {
-    pub(super) host: Option<Spanned<OneOrMany<Text<RouteHost>>>>,
-    pub(super) path_prefix: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) path_suffix: Option<Spanned<OneOrMany<Text<PathSuffix>>>>,
-    pub(super) path: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) backend: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

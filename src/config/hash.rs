@@ -5,6 +5,8 @@
 //! named here and not taken from the model's fields, and what has its default does not go in. A key that a later version
 //! adds then changes no digest until somebody uses it.
 
+mod condition;
+
 use relevo_ha::VirtualRouter;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -70,14 +72,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
     let Frontend { name: _, binds, mode, routes, default_backend, forwarded_for, timeouts } = frontend;
     let backend_name = |index: usize| backends.get(index).map(|backend| backend.name.clone());
     let route = |route: &Route| {
-        let Route { host, path_prefix, path_suffix, path, backend } = route;
-        Table::new()
-            .with("host", host.clone(), Value::Array(Vec::new()))
-            .with("path_prefix", path_prefix.clone(), Value::Array(Vec::new()))
-            .with("path_suffix", path_suffix.clone(), Value::Array(Vec::new()))
-            .with("path", path.clone(), Value::Array(Vec::new()))
-            .with("backend", backend_name(backend.0), Value::Null)
-            .done()
+        let Route { when, backend } = route;
+        Table(condition::members(when)).with("backend", backend_name(backend.0), Value::Null).done()
     };
     let ClientTimeouts { client, http_request, http_keep_alive } = *timeouts;
     let mode = match mode {

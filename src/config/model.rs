@@ -3,6 +3,8 @@
 //! A value of these types is valid by construction: names are unique, every reference points at something, defaults are
 //! filled in. What a person writes is in `file.rs`.
 
+mod condition;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
+
+pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
 
 /// The whole file.
 #[derive(Debug, Clone)]
@@ -155,17 +159,11 @@ pub struct Frontend {
     pub timeouts: ClientTimeouts,
 }
 
-/// `[[frontends.NAME.routes]]`: the lists that are not empty must each have a match.
+/// `[[frontends.NAME.routes]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {
-    /// Host names, lower case, without port.
-    pub host: Vec<String>,
-    /// Beginnings of the path.
-    pub path_prefix: Vec<String>,
-    /// Ends of the path.
-    pub path_suffix: Vec<String>,
-    /// Whole paths.
-    pub path: Vec<String>,
+    /// What is routed so.
+    pub when: Condition,
     /// Where it goes.
     pub backend: BackendIndex,
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, SET_COOKIE};
+use hyper::header::SET_COOKIE;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 
@@ -20,6 +20,7 @@ use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
+use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
 use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
@@ -44,16 +45,22 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
+    // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
+    let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
     let session = &client.session;
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let index = route(session.frontend(), host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let subject = Subject {
+        source: session.client.ip().to_canonical(),
+        destination_port: session.destination_port,
+        request: Some(&head),
+    };
+    let index = route(session.frontend(), &subject).ok_or(Refusal::NoRoute)?;
     let backend = session.backend(index);
     client.goes_to(index);
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
-    let wants_upgrade = prepare_request(client, backend, &mut head);
+    prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
@@ -89,9 +96,8 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     Ok(response.map(|_| ResponseBody::Empty))
 }
 
-/// The head as the server is to see it. Is it a request to become another protocol?
-fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool {
-    let wants_upgrade = headers::make_request_end_to_end(head);
+/// The head as the server is to see it.
+fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) {
     if client.session.frontend().forwarded_for {
         headers::add_forwarded_for(&mut head.headers, &client.address);
     }
@@ -99,7 +105,6 @@ fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool
         persistence::prepare_request(cookie, &mut head.headers);
     }
     head.version = Version::HTTP_11;
-    wants_upgrade
 }
 
 /// Asks servers until one has answered or no further attempt may be made.

@@ -1,6 +1,7 @@
 //! From what is written to what it means: defaults filled in, references followed, contradictions found.
 
 mod backends;
+mod conditions;
 mod frontends;
 mod vrrp;
 
