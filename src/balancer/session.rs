@@ -65,6 +65,11 @@ impl Session {
         &self.worker.shared.config.backends[backend.0]
     }
 
+    /// The scheme that the client used.
+    pub fn scheme(&self) -> &'static str {
+        "http"
+    }
+
     /// The task to wake when either side is late.
     pub fn set_waker(&self, waker: &Waker) {
         self.deadline.set_waker(waker);

@@ -1,6 +1,7 @@
 //! `relevo check`: all errors of a configuration, or a summary of what it would run.
 
 mod condition;
+mod rule;
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -68,8 +69,10 @@ impl Summary<'_> {
     fn frontend(&self, f: &mut fmt::Formatter<'_>, frontend: &Frontend) -> fmt::Result {
         let mode = if frontend.mode == Mode::Http { "HTTP" } else { "TCP" };
         let binds: Vec<_> = frontend.binds.iter().map(|bind| bind.address.to_string()).collect();
-        let forwarded_for = if frontend.forwarded_for { ", adds X-Forwarded-For" } else { "" };
-        writeln!(f, "frontend {}: {mode} on {}{forwarded_for}", frontend.name, binds.join(", "))?;
+        writeln!(f, "frontend {}: {mode} on {}{}", frontend.name, binds.join(", "), rule::additions(frontend))?;
+        for it in &frontend.rules {
+            writeln!(f, "  {}", rule::words(it))?;
+        }
         for route in &frontend.routes {
             writeln!(f, "  {} → {}", condition::words(&route.when), self.backend_name(route.backend))?;
         }

@@ -4,6 +4,8 @@
 //! filled in. What a person writes is in `file.rs`.
 
 mod condition;
+mod rule;
+mod template;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +17,11 @@ use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use rule::{
+    Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
+    Rule,
+};
+pub use template::{Part, Template, TemplateError, Variable};
 
 /// The whole file.
 #[derive(Debug, Clone)]
@@ -149,12 +156,18 @@ pub struct Frontend {
     pub binds: Vec<Bind>,
     /// HTTP or TCP.
     pub mode: Mode,
+    /// In order, before routing.
+    pub rules: Vec<Rule>,
     /// First match wins.
     pub routes: Vec<Route>,
     /// Where a request goes that no route matches; without one it is answered with 404 (TCP: closed).
     pub default_backend: Option<BackendIndex>,
-    /// Add the client's address to X-Forwarded-For.
-    pub forwarded_for: bool,
+    /// What the server is told of the client.
+    pub forwarding: Option<Forwarding>,
+    /// Whose word about the client is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Every request has one.
+    pub request_id: Option<RequestId>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
 }

@@ -1,10 +1,10 @@
 //! Where a request goes: by host, by path, to a default or nowhere; and what it carries.
 
-use crate::rig::http::{Connection, exchange, get};
+use crate::rig::http::{exchange, get};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::Server;
-use crate::{configuration, server_of};
+use crate::{configuration, connection_from, server_of};
 
 /// The first route that matches wins, hosts are compared without case and port, the lists of one route must all match, and
 /// what matches none goes to the default.
@@ -202,13 +202,4 @@ fn connections_are_routed_by_source_and_port() {
     let mut nowhere = connection_from("127.2.0.1", first);
     assert_eq!(nowhere.receive_rest().unwrap(), b"", "{}", node.messages());
     node.wait_for_message("tcp/<NOSRV>");
-}
-
-/// A client with an address of its own.
-fn connection_from(source: &str, to: std::net::SocketAddr) -> Connection {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let source: std::net::IpAddr = source.parse().unwrap();
-    socket.bind(&std::net::SocketAddr::new(source, 0).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    Connection::new(socket.into()).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -38,8 +39,10 @@ pub enum Phase {
 pub struct Client {
     /// Its connection.
     pub session: Session,
-    /// Its address as X-Forwarded-For has it.
+    /// Who connected, as X-Forwarded-For has it.
     pub address: HeaderValue,
+    /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
+    pub source: Cell<IpAddr>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -62,7 +65,8 @@ impl Client {
     /// A client that has just connected.
     pub fn new(session: Session) -> Rc<Self> {
         // Both forms are made once for all its requests.
-        let ip = session.client.ip().to_canonical().to_string();
+        let source = session.client.ip().to_canonical();
+        let ip = source.to_string();
         let address_and_port = match session.worker.access_log.is_on() {
             true => format!("{ip}:{}", session.client.port()).into_bytes().into(),
             false => Box::default(),
@@ -70,6 +74,7 @@ impl Client {
         let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
         Rc::new(Self {
             address,
+            source: Cell::new(source),
             address_and_port,
             phase: Cell::new(Phase::Idle),
             record: RefCell::new(Record::new(session.accepted)),
@@ -131,7 +136,16 @@ impl Client {
         }
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
-        self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
+        let named: Vec<u8>;
+        let client: &[u8] = match self.source.get() {
+            source if source == self.session.client.ip().to_canonical() => &self.address_and_port,
+            // Its port is known to the proxy alone.
+            source => {
+                named = format!("{source}:0").into_bytes();
+                &named
+            }
+        };
+        self.session.worker.access_log.write(Format::Http, &self.session, client, &record);
     }
 
     /// Bytes that a tunnel sent to the client.

@@ -14,14 +14,16 @@ use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
-use crate::balancer::http::headers;
+use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
+use crate::balancer::http::{forwarded, headers};
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
+use crate::balancer::rules::{self, ResponseEdits};
 use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
 
@@ -30,18 +32,24 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let response = forward(&client, request).await.unwrap_or_else(|refusal| {
+    let mut edits = ResponseEdits::default();
+    let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
         client.record.borrow_mut().end(refusal.termination());
         client.is_answered.set(true);
         refusal.response()
     });
+    edits.apply(&client, &mut response);
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
 
-async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut head, body) = request.into_parts();
+async fn forward(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    edits: &mut ResponseEdits,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut head, mut body) = request.into_parts();
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
@@ -49,12 +57,25 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
     let session = &client.session;
-    let subject = Subject {
-        source: session.client.ip().to_canonical(),
-        destination_port: session.destination_port,
-        request: Some(&head),
-    };
-    let index = route(session.frontend(), &subject).ok_or(Refusal::NoRoute)?;
+    let frontend = session.frontend();
+    if !frontend.trusted_proxies.is_empty() {
+        let peer = session.client.ip().to_canonical();
+        client.source.set(forwarded::client_address(peer, &head.headers, &frontend.trusted_proxies));
+    }
+    if let Some(id) = &frontend.request_id {
+        forwarded::identify(&mut head.headers, id);
+    }
+    let mut opening = Opening::default();
+    if !frontend.rules.is_empty()
+        && let Some(answer) = rules::apply(client, &mut head, &mut body, &mut opening, edits).await?
+    {
+        client.record.borrow_mut().end(*b"LR");
+        client.is_answered.set(true);
+        return Ok(answer);
+    }
+    let subject =
+        Subject { source: client.source.get(), destination_port: session.destination_port, request: Some(&head) };
+    let index = route(frontend, &subject).ok_or(Refusal::NoRoute)?;
     let backend = session.backend(index);
     client.goes_to(index);
 
@@ -65,7 +86,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
-    let body = RequestBody::new(body, client, backend.timeouts.server);
+    let body = RequestBody::new(opening.frames, body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;
@@ -98,8 +119,8 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
 /// The head as the server is to see it.
 fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) {
-    if client.session.frontend().forwarded_for {
-        headers::add_forwarded_for(&mut head.headers, &client.address);
+    if let Some(forwarding) = &client.session.frontend().forwarding {
+        forwarded::add(client, forwarding, &mut head.headers);
     }
     if let Some(cookie) = &backend.cookie {
         persistence::prepare_request(cookie, &mut head.headers);

@@ -20,7 +20,7 @@ impl Checker<'_> {
         (!tests.is_empty()).then_some(Condition(tests))
     }
 
-    fn nested(&mut self, written: Spanned<Table<file::Condition>>, mode: Mode) -> Option<Condition> {
+    pub(super) fn nested(&mut self, written: Spanned<Table<file::Condition>>, mode: Mode) -> Option<Condition> {
         let place = written.span();
         let condition = self.condition(written.into_inner().0, mode);
         if condition.is_none() && !self.is_refused_at(&place) {

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use hyper::header::HeaderName;
 use toml::Spanned;
 
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, Route};
+use crate::config::model::{
+    BackendIndex, Bind, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, RequestId, Route,
+};
 use crate::config::nearest::nearest;
 use crate::config::value::{BindAddress, FromText, OneOrMany};
 
@@ -42,6 +45,15 @@ impl Checker<'_> {
         }
         let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
         let routes = written.routes.into_iter().filter_map(|route| self.route(route, mode)).collect();
+        let request_id = written.request_id.map(|written| self.request_id(written.into_inner().0));
+        let rules = written.rules.into_iter().filter_map(|rule| self.rule(rule, request_id.is_some())).collect();
+        let is_on = |key: Option<Spanned<bool>>| key.is_some_and(Spanned::into_inner);
+        let forwarding = Forwarding {
+            forwarded_for: written.forwarded_for.and_then(|written| forwarded_for(written.into_inner())),
+            forwarded: is_on(written.forwarded),
+            proto: is_on(written.forwarded_proto),
+            host: is_on(written.forwarded_host),
+        };
         let own = written.timeouts.0;
         let (http_request, http_keep_alive) = (own.http_request.as_ref(), own.http_keep_alive.as_ref());
         let timeouts = ClientTimeouts {
@@ -53,9 +65,12 @@ impl Checker<'_> {
             name: name.into_inner(),
             binds: binds?,
             mode,
+            rules,
             routes,
             default_backend,
-            forwarded_for: written.forwarded_for.is_some_and(Spanned::into_inner),
+            forwarding: (forwarding != Forwarding::default()).then_some(forwarding),
+            trusted_proxies: self.values(written.trusted_proxies, |network| network.0),
+            request_id,
             timeouts,
         })
     }
@@ -63,6 +78,12 @@ impl Checker<'_> {
     fn http_keys_in_tcp(&mut self, written: &file::Frontend) {
         let places = [
             written.forwarded_for.as_ref().map(Spanned::span),
+            written.forwarded.as_ref().map(Spanned::span),
+            written.forwarded_proto.as_ref().map(Spanned::span),
+            written.forwarded_host.as_ref().map(Spanned::span),
+            written.trusted_proxies.as_ref().map(Spanned::span),
+            written.request_id.as_ref().map(Spanned::span),
+            written.rules.first().map(Spanned::span),
             written.timeouts.0.http_request.as_ref().map(Spanned::span),
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
         ];
@@ -113,6 +134,17 @@ impl Checker<'_> {
         Some(Route { backend: self.backend_index(&backend?)?, when: when? })
     }
 
+    fn request_id(&mut self, written: file::RequestId) -> RequestId {
+        let header = match written.header {
+            Some(header) => {
+                self.may_change(&header.get_ref().0.0, header.span());
+                header.into_inner().0
+            }
+            None => FieldName(HeaderName::from_static("x-request-id")),
+        };
+        RequestId { header, keep: written.keep.unwrap_or(true) }
+    }
+
     fn backend_index(&mut self, reference: &Spanned<String>) -> Option<BackendIndex> {
         let names = self.tree.names("backends");
         let index = names.iter().position(|name| name.get_ref() == reference.get_ref());
@@ -150,6 +182,16 @@ impl Checker<'_> {
                     "a frontend of mode \"tcp\" leads here",
                 );
             }
+        }
+    }
+}
+
+fn forwarded_for(written: file::ForwardedFor) -> Option<ForwardedFor> {
+    match written {
+        file::ForwardedFor::Whether(whether) => whether.then(ForwardedFor::default),
+        file::ForwardedFor::How { except, only_if_absent } => {
+            let except = except.into_iter().map(|network| network.0).collect();
+            Some(ForwardedFor { except, only_if_absent })
         }
     }
 }

@@ -3,6 +3,7 @@
 mod backends;
 mod conditions;
 mod frontends;
+mod rules;
 mod vrrp;
 
 use std::collections::BTreeMap;

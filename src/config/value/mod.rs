@@ -3,6 +3,7 @@
 mod address;
 mod duration;
 mod request;
+mod rule;
 mod text;
 mod word;
 
@@ -15,6 +16,7 @@ use toml::Spanned;
 
 pub(super) use address::BindAddress;
 pub(super) use request::HostPattern;
+pub(super) use rule::{RedirectPrefix, RedirectStatus, Replacement, Scheme, leads_somewhere};
 pub(super) use text::{
     Account, FieldValue, HostHeader, HostSuffix, Interface, Name, ParameterName, PathDirectory, PathSuffix, RouteHost,
     StatusRange, Token, UrlPath, is_name,
