@@ -96,7 +96,7 @@ pub(in crate::config) struct RequestId {
 #[derive(Debug)]
 pub(in crate::config) enum ForwardedFor {
     Whether(bool),
-    How { except: Vec<Text<Network>>, only_if_absent: bool },
+    How { except: Option<OneOrMany<Text<Network>>>, only_if_absent: bool },
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,7 +127,6 @@ impl<'de> Visitor<'de> for ForwardedForVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ForwardedFor, A::Error> {
         let table = ForwardedForTable::deserialize(MapAccessDeserializer::new(map))?;
-        let except = table.except.map(OneOrMany::values).unwrap_or_default();
-        Ok(ForwardedFor::How { except, only_if_absent: table.only_if_absent })
+        Ok(ForwardedFor::How { except: table.except, only_if_absent: table.only_if_absent })
     }
 }

@@ -9,10 +9,10 @@ use toml::Spanned;
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{
-    BackendIndex, Bind, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, RequestId, Route,
+    BackendIndex, Bind, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, Network, RequestId, Route,
 };
 use crate::config::nearest::nearest;
-use crate::config::value::{BindAddress, FromText, OneOrMany};
+use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
 
 impl Checker<'_> {
     pub(super) fn frontends(&mut self, written: Named<file::Frontend>, defaults: &file::Timeouts) -> Vec<Frontend> {
@@ -69,7 +69,7 @@ impl Checker<'_> {
             routes,
             default_backend,
             forwarding: (forwarding != Forwarding::default()).then_some(forwarding),
-            trusted_proxies: self.values(written.trusted_proxies, |network| network.0),
+            trusted_proxies: networks(written.trusted_proxies.map(Spanned::into_inner)),
             request_id,
             timeouts,
         })
@@ -186,12 +186,15 @@ impl Checker<'_> {
     }
 }
 
+fn networks(written: Option<OneOrMany<Text<Network>>>) -> Vec<Network> {
+    written.map(OneOrMany::values).unwrap_or_default().into_iter().map(|network| network.0).collect()
+}
+
 fn forwarded_for(written: file::ForwardedFor) -> Option<ForwardedFor> {
     match written {
         file::ForwardedFor::Whether(whether) => whether.then(ForwardedFor::default),
         file::ForwardedFor::How { except, only_if_absent } => {
-            let except = except.into_iter().map(|network| network.0).collect();
-            Some(ForwardedFor { except, only_if_absent })
+            Some(ForwardedFor { except: networks(except), only_if_absent })
         }
     }
 }

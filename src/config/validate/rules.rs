@@ -68,7 +68,7 @@ impl Checker<'_> {
         let mut written_at: Vec<Range<usize>> = written_at.into_iter().flatten().collect();
         written_at.sort_by_key(|place| place.start);
         match &written_at[..] {
-            [] if ACTIONS.iter().any(|action| self.is_refused(&place, action)) => {}
+            [] if self.is_refused_at(&place) => {}
             [] => {
                 let hint = format!("add one of {}", ACTIONS.join(", "));
                 self.problem_with_hint(place.clone(), "a rule does something", "this one does nothing", hint);
