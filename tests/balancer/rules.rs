@@ -51,6 +51,7 @@ fn rules_deny_redirect_rewrite_and_answer_in_their_order() {
         ("example.org", "/a?b", 302, "https://www.example.org/a?b"),
         ("www.example.org:8080", "/secure/a?b", 308, "https://www.example.org/secure/a?b"),
         ("[2001:db8::1]:8080", "/secure", 308, "https://[2001:db8::1]/secure"),
+        ("[2001:db8::1]:8080", "/go", 307, "http://[2001:db8::1]/to?from=/go&"),
         ("www.example.org:8080", "/go?x=1", 307, "http://www.example.org/to?from=/go&x=1"),
     ] {
         let answer = exchange(web, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));

@@ -50,6 +50,8 @@ pub struct Client {
     /// The request under way.
     pub record: RefCell<Record>,
     is_recording: Cell<bool>,
+    /// What hyper answered by itself to what is no request.
+    refused_with: Cell<Option<u16>>,
     sent: Cell<u64>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
@@ -79,6 +81,7 @@ impl Client {
             phase: Cell::new(Phase::Idle),
             record: RefCell::new(Record::new(session.accepted)),
             is_recording: Cell::new(false),
+            refused_with: Cell::new(None),
             sent: Cell::new(0),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
@@ -115,8 +118,9 @@ impl Client {
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Something came that is no request.
+    /// Something came that is no request; `status` is the answer, where hyper has not given one.
     pub fn bad_request(&self, status: u16, end: [u8; 2]) {
+        let status = self.refused_with.get().unwrap_or(status);
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
         record.request_line.extend_from_slice(b"<BADREQ>");
@@ -151,6 +155,14 @@ impl Client {
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.
+    fn sends(&self, bytes: &[u8]) {
+        if self.phase.get() == Phase::Head {
+            let status = bytes.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+            self.refused_with.set(status.and_then(|status| status.parse().ok()));
+        }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -222,6 +234,7 @@ impl Read for ClientSocket {
 
 impl HyperWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.sends(bytes);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.client.sent(&result);
         result
@@ -232,6 +245,7 @@ impl HyperWrite for ClientSocket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
         let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
         self.client.sent(&result);
         result

@@ -71,10 +71,13 @@ pub(super) fn add(client: &Client, forwarding: &Forwarding, headers: &mut Header
 /// Adds whoever connected to the list of those the request came through.
 fn add_forwarded_for(headers: &mut HeaderMap, how: &ForwardedFor, client: IpAddr, peer: &HeaderValue) {
     let ForwardedFor { except, only_if_absent } = how;
-    let is_excepted = except.iter().any(|network| network.contains(client));
-    if !is_excepted && !(*only_if_absent && headers.contains_key(X_FORWARDED_FOR)) {
-        append_to_list(headers, X_FORWARDED_FOR, peer);
+    if except.iter().any(|network| network.contains(client)) {
+        return;
     }
+    if *only_if_absent && headers.contains_key(X_FORWARDED_FOR) {
+        return;
+    }
+    append_to_list(headers, X_FORWARDED_FOR, peer);
 }
 
 /// RFC 7239 §4. An IPv6 address and a host are quoted; a Host that was accepted has no quote and no backslash in it.

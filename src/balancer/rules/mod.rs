@@ -194,10 +194,10 @@ fn remove_all(headers: &mut HeaderMap, names: &[FieldName]) {
 
 /// Nothing is added where there is no room left, or nothing to say; what was to be replaced goes all the same.
 fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>, replaces: bool) {
-    let _full = match (value, replaces) {
-        (Some(value), true) => headers.try_insert(name, value).is_err(),
-        (Some(value), false) => headers.try_append(name, value).is_err(),
-        (None, true) => headers.remove(name).is_none(),
-        (None, false) => false,
-    };
+    match (value, replaces) {
+        (Some(value), true) => drop(headers.try_insert(name, value)),
+        (Some(value), false) => drop(headers.try_append(name, value)),
+        (None, true) => drop(headers.remove(name)),
+        (None, false) => {}
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! One table for all workers, so that a limit is what it says however a client's connections fall; a lock is held for the few
 //! instructions that look at eight entries, and a table of any size has one for each eight. An entry is a moment: when all
-//! that was admitted will have been worth its time. Where eight keys fall together and all are in use, the one that is
-//! nearest to being free is forgotten: who is over the limit stays over it.
+//! that was admitted will have been worth its time. Where more than eight keys fall together, the one that is nearest to
+//! being free is forgotten: mostly it is free already. Only more keys than the table has room for make it forget others.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -109,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_neither_grows_the_table_nor_frees_who_is_over_the_limit() {
+    fn a_flood_of_keys_does_not_grow_the_table_and_a_full_one_still_limits() {
         let (limiter, start) = limit(1, 60, 1, 64);
         let now = start + Duration::from_secs(1);
         assert_eq!(limiter.admit("greedy", now), Ok(()));
         let size = limiter.buckets.len() * WAYS;
         assert_eq!(size, 64);
-        // Each is as much over the limit as a key can be; the flood came later, so it is forgotten no sooner.
+        // However they fall, these eight have room together.
         for number in 0..7 {
             let _ = limiter.admit(number, now);
         }

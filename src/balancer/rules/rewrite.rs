@@ -22,13 +22,12 @@ pub(super) fn location(to: &Destination, facts: &Facts<'_>) -> Result<Option<Hea
             None => return Ok(None),
         },
         Destination::Location(template) => facts.text(template),
+        Destination::Scheme(_) if host(facts.head).is_empty() => return Err(Refusal::BadHost),
         Destination::Scheme(scheme) => {
-            let host = host(facts.head);
-            match host {
-                "" => return Err(Refusal::BadHost),
-                literal if literal.contains(':') => format!("{scheme}://[{literal}]{uri}").into_bytes(),
-                name => format!("{scheme}://{name}{uri}").into_bytes(),
-            }
+            let mut location = format!("{scheme}://").into_bytes();
+            facts.write_host(&mut location);
+            location.extend_from_slice(uri.as_bytes());
+            location
         }
     };
     HeaderValue::from_maybe_shared(Bytes::from(of_this_host(location))).map(Some).map_err(|_| Refusal::BadTarget)

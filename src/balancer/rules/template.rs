@@ -74,6 +74,15 @@ impl<'a> Facts<'a> {
         Resolved::Late(pieces, text)
     }
 
+    /// As it stands in a URL: an IPv6 address in brackets.
+    pub(super) fn write_host(&self, text: &mut Vec<u8>) {
+        let host = host(self.head).as_bytes();
+        let [open, close]: [&[u8]; 2] = if host.contains(&b':') { [b"[", b"]"] } else { [b"", b""] };
+        for part in [open, host, close] {
+            text.extend_from_slice(part);
+        }
+    }
+
     fn write(&self, variable: Variable, text: &mut Vec<u8>) {
         let uri = &self.head.uri;
         let frontend = self.session.frontend();
@@ -88,7 +97,7 @@ impl<'a> Facts<'a> {
                 text.extend_from_slice(id.map(HeaderValue::as_bytes).unwrap_or_default());
                 return;
             }
-            Variable::Host => host(self.head),
+            Variable::Host => return self.write_host(text),
             Variable::Path => uri.path(),
             Variable::Query => uri.query().unwrap_or_default(),
             Variable::Uri => uri.path_and_query().map_or("/", |uri| uri.as_str()),

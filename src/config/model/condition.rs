@@ -53,18 +53,6 @@ pub enum Test {
     Not(Box<Condition>),
 }
 
-impl Condition {
-    /// Can it be judged without a request, by the connection alone?
-    pub fn is_of_connection(&self) -> bool {
-        self.0.iter().all(|test| match test {
-            Test::Source(_) | Test::DestinationPort(_) => true,
-            Test::Any(conditions) | Test::All(conditions) => conditions.iter().all(Self::is_of_connection),
-            Test::Not(condition) => condition.is_of_connection(),
-            _ => false,
-        })
-    }
-}
-
 /// A cookie or a parameter, by its name, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedTest {
