@@ -112,6 +112,7 @@ impl Instance {
             Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
             Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
             Input::Event(event) => self.handle(event),
+            Input::Late => self.deadline_reached(&mut [0; LONGEST_PACKET]),
         }
         self.publish();
     }

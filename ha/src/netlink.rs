@@ -37,6 +37,8 @@ pub(crate) enum Input {
         /// As asked.
         tenure: u64,
     },
+    /// Its deadline has long been reached.
+    Late,
     /// Something for its election.
     Event(Event),
 }
