@@ -1,12 +1,13 @@
 //! The parent that cleans up. It takes no input from any network: when the keeper dies it removes the virtual addresses at
-//! once and starts a new keeper; when it dies itself the keeper notices, hands over and stops.
+//! once and starts a new keeper, on the configuration and the key that it read before the first; when it dies itself the
+//! keeper notices, hands over and stops.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,13 +16,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use relevo_ha::address::Releaser;
 use sd_notify::NotifyState;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use crate::config::key::{Key, KeyError};
+use crate::config::model::Config;
 use crate::process::descriptor;
+use crate::process::descriptors::{self, Receiver};
+use crate::process::messages::{Charge, FromKeeper};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -35,15 +39,18 @@ const PAUSES_MS: [u64; 6] = [0, 250, 500, 1_000, 2_000, 5_000];
 /// What the guard cannot do without.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// For the keepers' peer links.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// To remove addresses with.
     #[error(transparent)]
     Releaser(#[from] relevo_ha::address::Error),
     /// To be told to stop.
     #[error("signals cannot be handled: {0}")]
     Signals(#[source] io::Error),
-    /// To find the balancer of a dead keeper.
-    #[error("orphans cannot be adopted: {0}")]
-    Orphans(#[from] Errno),
+    /// To find the balancer of a dead keeper, and to keep the key from others.
+    #[error("the guard cannot become what it has to be: {0}")]
+    Process(#[from] Errno),
     /// To keep what whoever started it left open from the other processes.
     #[error("inherited descriptors cannot be closed: {0}")]
     Inherited(#[source] io::Error),
@@ -56,11 +63,14 @@ pub enum Error {
 ///
 /// # Errors
 /// When the guard itself cannot work.
-pub async fn run(config: &Path) -> Result<ExitCode, Error> {
+pub async fn run(config: Config) -> Result<ExitCode, Error> {
     descriptor::pass_nothing_on().map_err(Error::Inherited)?;
-    // No file system is kept busy, and every keeper reads the same file.
-    let config = &std::path::absolute(config).map_err(Error::Start)?;
+    // It holds the key.
+    nix::sys::prctl::set_dumpable(false)?;
+    // No file system is kept busy.
     std::env::set_current_dir("/").map_err(Error::Start)?;
+    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
+    let charge = Arc::new(Charge { config, key });
     let releaser = Releaser::new()?;
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
@@ -68,7 +78,7 @@ pub async fn run(config: &Path) -> Result<ExitCode, Error> {
     let mut was_ever_ready = false;
     let mut deaths = 0;
     loop {
-        let mut keeper = Keeper::start(config).map_err(Error::Start)?;
+        let mut keeper = Keeper::start(charge.clone()).map_err(Error::Start)?;
         let end = keeper.watch(&mut stop).await;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
@@ -108,39 +118,40 @@ enum End {
 struct Keeper {
     child: Child,
     pid: Pid,
-    /// Its other end is the keeper's highest descriptor: the first that closes when it dies.
-    liveness: UnixStream,
+    /// Its other end is on a high descriptor of the keeper: one of the first that close when it dies.
+    link: Receiver,
     ready_since: Option<Instant>,
 }
 
 impl Keeper {
-    fn start(config: &Path) -> io::Result<Self> {
+    fn start(charge: Arc<Charge>) -> io::Result<Self> {
         let (ours, its) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
             .arg0("relevo")
-            .args(["keeper", "--config"])
-            .arg(config)
+            .arg("keeper")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::from(OwnedFd::from(its)))
             // Of its own, so that Ctrl-C reaches the guard alone.
             .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Keeper { child, pid: Pid::from_raw(pid), liveness: UnixStream::from_std(ours)?, ready_since: None })
+        let (mut sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
+        // A failure means that it is dead, which the receiving half tells.
+        tokio::spawn(async move { sender.send(&*charge, &[]).await });
+        Ok(Keeper { child, pid: Pid::from_raw(pid), link, ready_since: None })
     }
 
     /// Until it has ended, one way or the other.
     async fn watch(&mut self, stop: &mut StopSignals) -> End {
         loop {
-            let mut message = [0; 1];
             tokio::select! {
-                read = self.liveness.read(&mut message) => match read {
-                    Ok(1..) => {
+                message = self.link.receive() => match message {
+                    Ok(Some((FromKeeper::Ready, _))) => {
                         self.ready_since = Some(Instant::now());
                         notify(NotifyState::Ready);
                     }
-                    Ok(0) | Err(_) => return End::Died,
+                    Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
                 () = stop.recv() => {

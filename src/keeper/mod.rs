@@ -31,8 +31,9 @@ use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
-use crate::config::key::Key;
 use crate::config::model::Config;
+use crate::process::log;
+use crate::process::messages::Charge;
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -51,8 +52,6 @@ pub enum Error {
     #[error("this command is not for people: `relevo run` starts it")]
     NoGuard,
     #[error(transparent)]
-    Key(#[from] crate::config::key::KeyError),
-    #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -70,22 +69,21 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-/// Runs until the guard dies or somebody says stop: then hands over first.
+/// Runs what the guard says until the guard dies or somebody says stop: then hands over first.
 ///
 /// # Errors
 /// When it cannot start; nothing is left half done then.
-pub async fn run(config: Config) -> Result<(), Error> {
-    let sockets =
-        config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
-    let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
+pub async fn run() -> Result<(), Error> {
+    // What it is told next holds the key.
+    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     raise_open_files()?;
     // Its folder and its socket are for owner and group from the first moment.
     umask(Mode::from_bits_truncate(0o027));
-    let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
-    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
+    let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
+    let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
+    let _log = log::init(config.log_level, "keeper");
     let stop = StopSignals::new()?;
 
-    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let confinement = identity::find(&config.process)?;
     let missing = [realtime::acquire(), confinement.missing].concat();
     if !missing.is_empty() {
@@ -114,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
                 key,
                 config_hash: config.hash.clone(),
                 source: peering.listen.ip(),
-                first_descriptor: first_high + GUARD_DESCRIPTORS,
+                first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
             Some(peering::start(settings, listener, status.subscribe())?)
         }
@@ -337,6 +335,12 @@ async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
     if receiver.changed().await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Above all listening sockets and whatever else is open.
+fn first_high_descriptor(config: &Config) -> i32 {
+    let binds = config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>();
+    i32::try_from(binds * config.balancer.threads).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR
 }
 
 /// To the highest that is allowed: the keeper's links live on high descriptors, and the balancer inherits the limit.

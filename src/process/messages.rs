@@ -1,9 +1,27 @@
-//! What the keeper and its balancer say to each other over their socketpair.
+//! What guard and keeper, keeper and balancer say to each other over their socketpairs.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Balancer, LogLevel};
+use crate::config::key::Key;
+use crate::config::model::{Balancer, Config, LogLevel};
 use crate::status::BackendStatus;
+
+/// From the guard, once: what a keeper runs on. It was read before the first keeper started: one that follows another that
+/// died runs what that one ran, whatever is in the files by now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Charge {
+    /// The whole file.
+    pub config: Config,
+    /// The key of the peer links, where there are any.
+    pub key: Option<Key>,
+}
+
+/// To the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromKeeper {
+    /// This node serves.
+    Ready,
+}
 
 /// From the keeper. The first is always [`ToBalancer::Start`], which the listening sockets come with.
 #[derive(Debug, Serialize, Deserialize)]
