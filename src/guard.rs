@@ -3,7 +3,7 @@
 //! keeper notices, hands over and stops.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -25,6 +25,7 @@ use crate::config::key::{Key, KeyError};
 use crate::config::model::Config;
 use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver};
+use crate::process::lock;
 use crate::process::messages::{Charge, FromKeeper};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
@@ -42,6 +43,9 @@ pub enum Error {
     /// For the keepers' peer links.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// To be the only one.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
     /// To remove addresses with.
     #[error(transparent)]
     Releaser(#[from] relevo_ha::address::Error),
@@ -71,14 +75,16 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let charge = Arc::new(Charge { config, key });
-    let releaser = Releaser::new()?;
+    // Without a virtual router it has no business with anybody's addresses.
+    let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
     let mut deaths = 0;
     loop {
-        let mut keeper = Keeper::start(charge.clone()).map_err(Error::Start)?;
+        let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
+            .map_err(Error::Start)?;
         let end = keeper.watch(&mut stop).await;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
@@ -89,7 +95,9 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
                 }
             });
         }
-        release(&releaser).await;
+        if let Some(addresses) = &addresses {
+            addresses.release().await;
+        }
         if let End::Stopped = end {
             return Ok(ExitCode::SUCCESS);
         }
@@ -124,7 +132,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(charge: Arc<Charge>) -> io::Result<Self> {
+    /// The keeper has the lock too: a guard that dies must not leave it to others while its keeper hands over.
+    fn start(charge: Arc<Charge>, lock: Option<Arc<OwnedFd>>) -> io::Result<Self> {
         let (ours, its) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
@@ -138,7 +147,10 @@ impl Keeper {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         let (mut sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
         // A failure means that it is dead, which the receiving half tells.
-        tokio::spawn(async move { sender.send(&*charge, &[]).await });
+        tokio::spawn(async move {
+            let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
+            sender.send(&*charge, &lock).await
+        });
         Ok(Keeper { child, pid: Pid::from_raw(pid), link, ready_since: None })
     }
 
@@ -209,14 +221,26 @@ impl StopSignals {
     }
 }
 
-async fn release(releaser: &Releaser) {
-    match releaser.release_all().await {
-        Ok(released) => {
-            for (interface, address) in released {
-                tracing::warn!(interface, %address, "removed an address that the keeper left behind");
+/// The virtual addresses of this network namespace.
+struct Addresses {
+    lock: Arc<OwnedFd>,
+    releaser: Releaser,
+}
+
+impl Addresses {
+    async fn take() -> Result<Self, Error> {
+        Ok(Addresses { lock: Arc::new(lock::take().await?), releaser: Releaser::new()? })
+    }
+
+    async fn release(&self) {
+        match self.releaser.release_all().await {
+            Ok(released) => {
+                for (interface, address) in released {
+                    tracing::warn!(interface, %address, "removed an address that the keeper left behind");
+                }
             }
+            Err(error) => tracing::error!(%error, "addresses may be left behind until their lease ends"),
         }
-        Err(error) => tracing::error!(%error, "addresses may be left behind until their lease ends"),
     }
 }
 

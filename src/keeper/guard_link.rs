@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -21,6 +21,8 @@ const OUTBOX: usize = 4;
 pub(super) struct GuardLink {
     outbox: mpsc::Sender<FromKeeper>,
     receiver: Receiver,
+    /// Held as long as this keeper lives.
+    _lock: Vec<OwnedFd>,
 }
 
 impl GuardLink {
@@ -35,12 +37,12 @@ impl GuardLink {
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         stream.set_nonblocking(true)?;
         let (sender, mut receiver) = halves(UnixStream::from_std(stream)?);
-        let Some((charge, _)) = receiver.receive().await? else { return Ok(None) };
+        let Some((charge, lock)) = receiver.receive().await? else { return Ok(None) };
         let first = first(&charge);
         let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, first))?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         tokio::spawn(send(sender, messages));
-        Ok(Some((GuardLink { outbox, receiver }, charge)))
+        Ok(Some((GuardLink { outbox, receiver, _lock: lock }, charge)))
     }
 
     /// Says that this node serves.

@@ -16,7 +16,6 @@ mod view;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,9 +97,11 @@ pub async fn run() -> Result<(), Error> {
         ),
         None => None,
     };
-    // Only now is it certain that no other instance owns them.
-    for (interface, address) in relevo_ha::address::release_all().await? {
-        tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+    // The guard's lock says that no other instance owns them.
+    if !config.virtual_routers.is_empty() {
+        for (interface, address) in relevo_ha::address::release_all().await? {
+            tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+        }
     }
 
     let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
@@ -146,11 +147,6 @@ pub async fn run() -> Result<(), Error> {
     let result = keeper.run().await;
     keeper.end(result.as_ref().map_or("it cannot start", |reason| reason)).await;
     result.map(drop)
-}
-
-/// Does a keeper answer on this control socket?
-pub fn is_running(control_socket: &Path) -> bool {
-    control::is_live(control_socket)
 }
 
 struct Keeper {

@@ -1,5 +1,6 @@
 //! What happens when a process dies or hangs.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -92,6 +93,25 @@ fn when_the_keeper_dies_the_guard_removes_the_address_and_starts_another() {
     node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
     assert_ne!(node.keeper(), Some(keeper));
     assert_ne!(node.balancer(), Some(balancer));
+}
+
+/// What the node runs was read and checked when it started, the key too.
+#[test]
+fn a_new_keeper_runs_what_the_last_one_ran_whatever_is_in_the_files_by_now() {
+    let Some(mut node) = Node::new() else { return };
+    assert!(relevo().arg("key").arg(node.path("pair.key")).status().unwrap().success());
+    node.start(&Change { peering: true, ..Change::default() });
+    let (keeper, before) = (node.keeper().unwrap(), node.status().unwrap().node);
+    fs::write(node.path("node.toml"), "[frontends.web\nbind = ").unwrap();
+    fs::remove_file(node.path("pair.key")).unwrap();
+    kill(keeper, Signal::SIGKILL).unwrap();
+    node.wait_until("another keeper serves", |node| {
+        node.keeper().is_some_and(|now| now != keeper) && node.status().is_some_and(|status| serves(&status))
+    });
+    let after = node.status().unwrap();
+    assert_eq!((&after.node.node, &after.node.config_hash), (&before.node, &before.config_hash));
+    assert_eq!(after.peers[0].name, "other", "the peer link works, and so the key is there");
+    node.wait_until("it holds the address again", Node::holds_address);
 }
 
 #[test]

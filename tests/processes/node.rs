@@ -40,8 +40,10 @@ pub(crate) struct Change<'a> {
     pub(crate) interval: Option<&'a str>,
     /// A peer that does not run.
     pub(crate) peering: bool,
-    /// Another control socket.
+    /// Another control socket, another port.
     pub(crate) second: bool,
+    /// No virtual router.
+    pub(crate) alone: bool,
 }
 
 impl Node {
@@ -71,6 +73,12 @@ impl Node {
             "[peering]\nlisten = \"{ADDRESS}:8650\"\nkey_file = \"{}\"\npeers = {{ other = \"{PEER}:8650\" }}",
             self.path("pair.key").display()
         );
+        let virtual_router = format!(
+            "[vrrp.main]\ninterface = \"{interface}\"\nvirtual_router_id = 1\npriority = 255\n\
+             addresses = [\"{FLOATING}/24\"]\nadvertisement_interval = \"{interval}\"",
+            interface = relevo::lab::network::INTERFACE,
+            interval = change.interval.unwrap_or("100ms"),
+        );
         let text = format!(
             r#"[node]
 name = "node"
@@ -81,7 +89,7 @@ threads = 2
 {process}
 
 [frontends.web]
-bind = ["*:{PORT}"]
+bind = ["*:{port}"]
 default_backend = "app"
 
 [[backends.app.servers]]
@@ -89,19 +97,14 @@ name = "one"
 address = "127.0.0.1:1"
 check = false
 
-[vrrp.main]
-interface = "{interface}"
-virtual_router_id = 1
-priority = 255
-addresses = ["{FLOATING}/24"]
-advertisement_interval = "{interval}"
+{virtual_router}
 
 {peering}
 "#,
             socket = self.path(&format!("{name}.sock")).display(),
             process = change.process,
-            interface = relevo::lab::network::INTERFACE,
-            interval = change.interval.unwrap_or("100ms"),
+            port = PORT + u16::from(change.second),
+            virtual_router = if change.alone { "" } else { &virtual_router },
             peering = if change.peering { &peering } else { "" },
         );
         let file = self.path(&format!("{name}.toml"));

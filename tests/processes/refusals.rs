@@ -6,6 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::node::{Change, Node, assert_refused, relevo, serves};
 use crate::rights::NOBODY;
 
@@ -15,12 +18,33 @@ fn a_second_instance_fails_and_does_the_first_no_harm() {
     node.start(&Change::default());
     let begin = Instant::now();
     assert_refused(&node, &node.path("node.toml"), "another relevo is running");
+    // With nothing in common but the network namespace it would remove the first one's address.
     let second = node.configure(&Change { second: true, ..Change::default() });
-    assert_refused(&node, &second, "the port is in use");
+    assert_refused(&node, &second, "another relevo is running and looks after the virtual addresses");
 
     assert!(!node.path("second.sock").exists());
     assert!(node.holds_address());
     assert!(node.status().is_some_and(|status| serves(&status)));
+    assert!(node.time_without_address(begin).is_zero());
+}
+
+/// Virtual addresses are none of its business, not even those that it might find when it starts or ends.
+#[test]
+fn an_instance_without_virtual_routers_may_run_beside_one_that_has_them() {
+    let Some(mut node) = Node::new() else { return };
+    node.start(&Change::default());
+    let begin = Instant::now();
+    let mut command = relevo();
+    command.arg("run").arg("-c").arg(node.configure(&Change { second: true, alone: true, ..Change::default() }));
+    command.stderr(fs::File::create(node.path("second.log")).unwrap());
+    let mut second = node.host.namespace.spawn(command).unwrap();
+    let second_log = || fs::read_to_string(node.path("second.log")).unwrap();
+    node.wait_until("the second serves", |_| second_log().contains("ready: "));
+    kill(Pid::from_raw(second.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(second.wait().unwrap().success(), "{}", second_log());
+
+    assert!(!second_log().contains("removed"), "{}", second_log());
+    assert!(node.holds_address());
     assert!(node.time_without_address(begin).is_zero());
 }
 

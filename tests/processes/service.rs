@@ -47,11 +47,10 @@ fn the_service_manager_is_told() {
 fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
     let Some(mut node) = Node::new() else { return };
     node.start(&Change { interval: Some("5s"), ..Change::default() });
-    let release =
-        |node: &Node| node.run(relevo().arg("release").arg("-c").arg(node.path("node.toml")).stdout(Stdio::piped()));
+    let release = |node: &Node| node.run(relevo().arg("release").stdout(Stdio::piped()));
     let refused = release(&node);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("a keeper runs"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a node runs here"), "{refused:?}");
     assert!(node.holds_address());
 
     for process in node.host.namespace.processes().unwrap() {
