@@ -2,6 +2,8 @@
 //! once and starts a new keeper, on the configuration and the key that it read before the first; when it dies itself the
 //! keeper notices, hands over and stops.
 
+mod service_manager;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -15,18 +17,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use relevo_ha::address::Releaser;
-use sd_notify::NotifyState;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use self::service_manager::ServiceManager;
 use crate::config::key::{Key, KeyError};
 use crate::config::model::Config;
 use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver};
 use crate::process::lock;
-use crate::process::messages::{Charge, FromKeeper};
+use crate::process::messages::{Charge, Report};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -77,6 +79,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
     let charge = Arc::new(Charge { config, key });
     // Without a virtual router it has no business with anybody's addresses.
     let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
+    let mut manager = ServiceManager::find().map_err(Error::Start)?;
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -85,7 +88,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
     loop {
         let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
             .map_err(Error::Start)?;
-        let end = keeper.watch(&mut stop).await;
+        let end = keeper.watch(&mut stop, &mut manager).await;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
             return Ok(match end {
@@ -108,8 +111,10 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
         let pause = PAUSES_MS.get(deaths).or(PAUSES_MS.last()).map_or(Duration::ZERO, |ms| Duration::from_millis(*ms));
         deaths += 1;
         tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
+        manager.status("its keeper died: the addresses are given up, a new keeper starts");
         tokio::select! {
             () = stop.recv() => return Ok(ExitCode::SUCCESS),
+            () = manager.wait() => {}
             () = async { bury_orphans().await; sleep(pause).await } => {}
         }
     }
@@ -155,18 +160,16 @@ impl Keeper {
     }
 
     /// Until it has ended, one way or the other.
-    async fn watch(&mut self, stop: &mut StopSignals) -> End {
+    async fn watch(&mut self, stop: &mut StopSignals, manager: &mut ServiceManager) -> End {
         loop {
             tokio::select! {
                 message = self.link.receive() => match message {
-                    Ok(Some((FromKeeper::Ready, _))) => {
-                        self.ready_since = Some(Instant::now());
-                        notify(NotifyState::Ready);
-                    }
+                    Ok(Some((report, _))) => self.reported(&report, manager),
                     Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
                 () = stop.recv() => {
+                    manager.stopping();
                     self.stop().await;
                     return End::Stopped;
                 }
@@ -174,8 +177,14 @@ impl Keeper {
         }
     }
 
+    fn reported(&mut self, report: &Report, manager: &mut ServiceManager) {
+        if report.is_ready {
+            self.ready_since.get_or_insert_with(Instant::now);
+        }
+        manager.report(report);
+    }
+
     async fn stop(&mut self) {
-        notify(NotifyState::Stopping);
         // It was not waited for yet, so that its number is still its own.
         let asked = kill(self.pid, Signal::SIGTERM);
         if asked.is_err() || timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
@@ -255,12 +264,6 @@ async fn bury_orphans() {
         }
     }
     tracing::warn!("a process of the dead keeper is still there after {} s", ORPHAN_LIMIT.as_secs());
-}
-
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told");
-    }
 }
 
 fn exit_code(code: i32) -> ExitCode {

@@ -1,5 +1,5 @@
 //! The socket between keeper and guard: the guard says on it what to run, each sees the other's death on it, and the guard
-//! hears when the keeper is ready.
+//! hears how the node is.
 
 use std::fs::File;
 use std::io;
@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{Receiver, Sender, halves, renumber};
-use crate::process::messages::{Charge, FromKeeper};
+use crate::process::messages::{Charge, Report};
 
 /// Messages that wait for a guard that does not read.
 const OUTBOX: usize = 4;
 
 /// The keeper's end.
 pub(super) struct GuardLink {
-    outbox: mpsc::Sender<FromKeeper>,
+    outbox: mpsc::Sender<Report>,
     receiver: Receiver,
     /// Held as long as this keeper lives.
     _lock: Vec<OwnedFd>,
@@ -45,10 +45,10 @@ impl GuardLink {
         Ok(Some((GuardLink { outbox, receiver, _lock: lock }, charge)))
     }
 
-    /// Says that this node serves.
-    pub(super) fn ready(&self) {
-        // A guard that does not listen is dead, or will hear it in time: the outbox is as good as empty.
-        let _ = self.outbox.try_send(FromKeeper::Ready);
+    /// Says how this node is.
+    pub(super) fn report(&self, report: Report) {
+        // A guard that does not read now will hear the next one.
+        let _ = self.outbox.try_send(report);
     }
 
     /// Returns when the guard is dead. Cancel-safe.
@@ -58,7 +58,7 @@ impl GuardLink {
 }
 
 /// A task of its own, so that a guard that does not read holds nothing up.
-async fn send(mut sender: Sender, mut messages: mpsc::Receiver<FromKeeper>) {
+async fn send(mut sender: Sender, mut messages: mpsc::Receiver<Report>) {
     while let Some(message) = messages.recv().await {
         if sender.send(&message, &[]).await.is_err() {
             return;

@@ -32,13 +32,13 @@ use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
 use crate::config::model::Config;
 use crate::process::log;
-use crate::process::messages::Charge;
+use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// Peers hear of changes at once, and of the rest this often.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A keeper that comes so late is not in time: it was starved, or hung.
+const LATE: Duration = Duration::from_millis(500);
 /// Descriptors that the keeper opens beside its listening sockets stay below this number.
 const FIRST_HIGH_DESCRIPTOR: i32 = 512;
 /// The guard's link comes first among the high ones, then those of the peers.
@@ -171,9 +171,10 @@ struct Keeper {
 impl Keeper {
     /// Everything that happens to a node. Returns why it stops.
     async fn run(&mut self) -> Result<&'static str, Error> {
-        let mut second = interval(STATUS_INTERVAL);
+        let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let mut in_time = false;
             tokio::select! {
                 biased;
                 () = self.stop.recv() => return Ok("it was told to stop"),
@@ -207,9 +208,11 @@ impl Keeper {
                     let _ = reply.send(PairStatus { node: self.node_status(), peers });
                     continue;
                 }
-                _ = second.tick() => {}
+                due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
             }
-            self.status.send_replace(Arc::new(self.node_status()));
+            let status = self.node_status();
+            self.guard.report(Report { is_ready: self.is_ready, in_time, state: view::in_a_line(&status) });
+            self.status.send_replace(Arc::new(status));
         }
     }
 
@@ -229,7 +232,6 @@ impl Keeper {
         if !self.is_ready {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
-            self.guard.ready();
         }
     }
 

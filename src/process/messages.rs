@@ -16,12 +16,19 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// To the guard.
+/// To the guard, every [`REPORT_INTERVAL`] and whenever something changes.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum FromKeeper {
-    /// This node serves.
-    Ready,
+pub struct Report {
+    /// Has this node served?
+    pub is_ready: bool,
+    /// The interval was kept and every election runs; false in a report of a change.
+    pub in_time: bool,
+    /// What the node does, in a line.
+    pub state: String,
 }
+
+/// Between two reports, and between two states that are told the peers.
+pub const REPORT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// From the keeper. The first is always [`ToBalancer::Start`], which the listening sockets come with.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
@@ -22,25 +23,87 @@ fn sigterm_hands_over_and_leaves_nothing_behind() {
     }
 }
 
+/// It hears when the node serves, what it does, and that it is alive: while the keeper is in time, or the guard waits for the
+/// next one.
 #[test]
 fn the_service_manager_is_told() {
     let Some(mut node) = Node::new() else { return };
-    let manager = UnixDatagram::bind(node.path("notify")).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = || {
-        let mut buffer = [0; 256];
-        let length = manager.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
-    };
+    let manager = Manager::new(&node);
     let mut command = relevo();
-    command.arg("run").arg("-c").arg(node.configure(&Change::default())).env("NOTIFY_SOCKET", node.path("notify"));
+    command.arg("run").arg("-c").arg(node.configure(&Change::default()));
+    command.env("NOTIFY_SOCKET", node.path("notify")).env("WATCHDOG_USEC", "10000000");
     command.stderr(fs::File::create(node.path("log")).unwrap());
     node.guard = Some(node.host.namespace.spawn(command).unwrap());
-    assert_eq!(told(), "READY=1");
+    manager.wait_for("READY=1");
     assert!(node.status().is_some_and(|status| serves(&status)), "ready means that it serves");
+    manager.wait_for("STATUS=main: active; balancer: serving, 1 of 1 servers up");
+    manager.wait_for("WATCHDOG=1");
+
+    let keeper = node.keeper().unwrap();
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    let last_words = manager.until_silent(Duration::from_millis(2500));
+    let signs_of_life = last_words.iter().filter(|word| *word == "WATCHDOG=1").count();
+    assert!(signs_of_life <= 1, "a keeper that hangs is not in time: {last_words:?}");
+    kill(keeper, Signal::SIGCONT).unwrap();
+    manager.wait_for("WATCHDOG=1");
+
+    kill(keeper, Signal::SIGKILL).unwrap();
+    manager.wait_for("STATUS=its keeper died: the addresses are given up, a new keeper starts");
+    manager.wait_for("WATCHDOG=1");
+    manager.wait_for("STATUS=main: active; balancer: serving, 1 of 1 servers up");
+
     kill(node.guard(), Signal::SIGTERM).unwrap();
-    assert_eq!(told(), "STOPPING=1");
+    manager.wait_for("STOPPING=1");
     assert_eq!(node.wait_for_guard(), Some(0));
+}
+
+/// One that does not read keeps nobody from anything.
+#[test]
+fn a_service_manager_that_hangs_is_no_harm() {
+    let Some(mut node) = Node::new() else { return };
+    let manager = Manager::new(&node);
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"full", node.path("notify")).is_ok() {}
+    let mut command = relevo();
+    command.arg("run").arg("-c").arg(node.configure(&Change { interval: Some("5s"), ..Change::default() }));
+    command.env("NOTIFY_SOCKET", node.path("notify")).stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    node.wait_until("it holds the address", Node::holds_address);
+    let begin = Instant::now();
+    kill(node.keeper().unwrap(), Signal::SIGKILL).unwrap();
+    node.wait_until("the guard removes it", |node| !node.time_without_address(begin).is_zero());
+    drop(manager);
+}
+
+/// systemd's end of `NOTIFY_SOCKET`.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(node: &Node) -> Manager {
+        Manager(UnixDatagram::bind(node.path("notify")).unwrap())
+    }
+
+    #[track_caller]
+    fn wait_for(&self, expected: &str) {
+        let begin = Instant::now();
+        let mut told = Vec::new();
+        while told.last().is_none_or(|word| word != expected) {
+            assert!(begin.elapsed() < PATIENCE, "{expected} is not among {told:?}");
+            told.push(self.hear(PATIENCE).unwrap_or_else(|| panic!("{expected} is not among {told:?}")));
+        }
+    }
+
+    fn until_silent(&self, silence: Duration) -> Vec<String> {
+        std::iter::from_fn(|| self.hear(silence)).collect()
+    }
+
+    fn hear(&self, patience: Duration) -> Option<String> {
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        let mut buffer = [0; 256];
+        let length = self.0.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+    }
 }
 
 #[test]
