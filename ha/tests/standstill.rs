@@ -50,8 +50,10 @@ fn a_processor_that_stands_still_stops_no_election() {
             let begin = Instant::now();
             while begin.elapsed() < 8 * INTERVAL {}
         };
-        blocking(|| std::thread::spawn(hog).join().map_err(|_panic| io::Error::other("it did not get its priority")))
-            .await;
+        blocking(move || {
+            std::thread::spawn(hog).join().map_err(|_panic| io::Error::other("it did not get its priority"))
+        })
+        .await;
         let after = until(&mut status, "sending", |router| router.adverts_sent >= before.adverts_sent + 8).await;
         assert_eq!((after.state, after.transitions), (State::Active, before.transitions), "{}", after.reason);
         pair.one.run(driver.stop()).await;
