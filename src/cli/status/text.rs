@@ -170,12 +170,23 @@ impl Text {
     /// What would happen now if a node failed, and whether both run the same configuration.
     fn takeover(&mut self, pair: &PairStatus) {
         if pair.peers.is_empty() {
-            self.line("takeover: not known, this node has no [peering] to ask its peers");
+            self.line(match pair.node.vrrp.is_empty() {
+                true => "takeover: none, this node has no [vrrp]: it serves on its own, and no other stands in for it",
+                false => "takeover: not known, this node has no [peering] to ask its peers; the adverts alone decide",
+            });
             return;
         }
         self.could_take_over(&pair.node.node, &pair.node);
         for peer in &pair.peers {
-            self.could_take_over(&peer.name, &peer.status);
+            if peer.connected {
+                self.could_take_over(&peer.name, &peer.status);
+            } else {
+                let unknown = self.paint("not known", Colour::Middling);
+                self.line(format!(
+                    "takeover: {unknown} of {}, whose peer link is down for the reason above; the adverts alone decide",
+                    peer.name
+                ));
+            }
         }
         for peer in pair.peers.iter().filter(|peer| peer.connected) {
             let too = |own: &&RouterStatus| {
@@ -185,11 +196,13 @@ impl Text {
                 let both = self.paint("are both active", Colour::Bad);
                 let (own, name) = (&pair.node.node, &peer.name);
                 self.line(format!(
-                    "takeover: {own} and {name} {both} on {}: no advert passes between them",
-                    router.name
+                    "takeover: {own} and {name} {both} on {}: no advert passes between them; see the network of {}, and \
+                     whether a firewall drops VRRP (IP protocol 112)",
+                    router.name, router.interface
                 ));
             }
         }
+        self.equal_priorities(pair);
         for peer in &pair.peers {
             let (own, name) = (&pair.node.node, &peer.name);
             let verdict = match (peer.connected, peer.config_matches) {
@@ -216,9 +229,37 @@ impl Text {
         } else {
             let because = Some(&node.cannot_take_over_because).filter(|because| !because.is_empty());
             let because = because.map_or("it does not say why", String::as_str);
-            format!("{name} {}: {because}", self.paint("could not take over now", Colour::Bad))
+            let held: Vec<_> = active(node).map(|router| router.name.as_str()).collect();
+            let obstacle = match (held.as_slice(), node.balancer.state) {
+                ([], _) => self.paint("could not take over now", Colour::Bad),
+                (_, BalancerState::Serving) => {
+                    let others = self.paint("could not take over the rest now", Colour::Bad);
+                    format!("is active for {} and {others}", held.join(", "))
+                }
+                // It holds on where no other node could serve either.
+                _ => format!("is active and {}", self.paint("serves nobody", Colour::Bad)),
+            };
+            format!("{name} {obstacle}: {because}")
         };
         self.line(format!("takeover: {verdict}"));
+    }
+
+    fn equal_priorities(&mut self, pair: &PairStatus) {
+        for peer in pair.peers.iter().filter(|peer| peer.connected) {
+            for own in &pair.node.vrrp {
+                let is_equal = |its: &&RouterStatus| {
+                    (its.virtual_router_id, its.priority) == (own.virtual_router_id, own.priority)
+                };
+                if peer.status.vrrp.iter().any(|its| is_equal(&its)) {
+                    let equal = self.paint("equal", Colour::Middling);
+                    let (priority, node, name, router) = (own.priority, &pair.node.node, &peer.name, &own.name);
+                    self.line(format!(
+                        "priority: {equal}, {priority} on {node} and {name} for {router}: give the node that should be \
+                         active a higher one"
+                    ));
+                }
+            }
+        }
     }
 }
 
@@ -303,8 +344,8 @@ mod tests {
             virtual_router_id: 51,
             interface: "eth1".into(),
             state,
-            priority: 200,
-            effective_priority: 200,
+            priority: if name == "lb1" { 200 } else { 100 },
+            effective_priority: if name == "lb1" { 200 } else { 100 },
             addresses: vec!["192.168.1.20/24".into()],
             active_router: Some([192, 168, 1, 11].into()),
             since: "2026-01-01T00:00:00Z".into(),
@@ -350,7 +391,7 @@ lb1  this node, Relevo 0.1.0, up 3 min 12 s
 
 lb2  peer, Relevo 0.1.0, up 3 min 12 s
   main: backup for 2 h 5 min (since 2026-01-01T00:00:00Z): no advert came
-    192.168.1.20/24 on eth1, VRID 51, priority 200, active is 192.168.1.11
+    192.168.1.20/24 on eth1, VRID 51, priority 100, active is 192.168.1.11
   balancer: serving, 3 connections now, 1000 requests
 
 server        address          weight  connections  requests  lb1  lb2
@@ -375,7 +416,8 @@ configuration: the same on lb1 and lb2
         let text = text(&pair);
         assert!(text.contains("lb2  peer, link down: no keeper runs at 192.168.1.12:8650\n"), "{text}");
         assert!(text.contains("  main: was backup when it was last heard\n"), "{text}");
-        assert!(text.contains("takeover: lb2 could not take over now: the link to it is down\n"), "{text}");
+        assert!(text.contains("takeover: not known of lb2, whose peer link is down for the reason above"), "{text}");
+        assert!(!text.contains("could not take over"), "it may, and even be active: {text}");
         assert!(text.contains("configuration: that of lb2 is not known while its link is down\n"), "{text}");
     }
 
@@ -401,17 +443,47 @@ configuration: the same on lb1 and lb2
         pair.peers[0].status.vrrp[0].state = State::Active;
         let text = text(&pair);
         assert!(
-            text.contains("takeover: lb1 and lb2 are both active on main: no advert passes between them\n"),
+            text.contains("takeover: lb1 and lb2 are both active on main: no advert passes between them; see"),
             "{text}"
         );
     }
 
     #[test]
+    fn an_active_node_without_a_balancer() {
+        let mut pair = pair();
+        let node = &mut pair.node;
+        node.balancer.state = BalancerState::Down;
+        (node.can_take_over, node.cannot_take_over_because) = (false, "its balancer is down".into());
+        assert!(text(&pair).contains("takeover: lb1 is active and serves nobody: its balancer is down\n"));
+    }
+
+    #[test]
+    fn one_virtual_router_of_two_in_fault() {
+        let mut pair = pair();
+        let router = RouterStatus { name: "web".into(), state: State::Fault, ..pair.node.vrrp[0].clone() };
+        pair.node.vrrp.push(router);
+        let node = &mut pair.node;
+        (node.can_take_over, node.cannot_take_over_because) = (false, "virtual router web: no carrier".into());
+        let expected =
+            "takeover: lb1 is active for main and could not take over the rest now: virtual router web: no carrier\n";
+        assert!(text(&pair).contains(expected), "{}", text(&pair));
+    }
+
+    #[test]
+    fn equal_priorities() {
+        let mut pair = pair();
+        assert!(!text(&pair).contains("priority: equal"));
+        pair.peers[0].status.vrrp[0].priority = 200;
+        assert!(text(&pair).contains("priority: equal, 200 on lb1 and lb2 for main: give the node"), "{}", text(&pair));
+    }
+
+    #[test]
     fn alone_and_without_servers() {
-        let pair = PairStatus { node: NodeStatus { node: "lb1".into(), ..NodeStatus::default() }, peers: vec![] };
-        let text = text(&pair);
-        assert!(text.contains("takeover: not known, this node has no [peering]"), "{text}");
-        assert!(!text.contains("server"), "{text}");
+        let mut alone = PairStatus { node: NodeStatus { node: "lb1".into(), ..NodeStatus::default() }, peers: vec![] };
+        assert!(text(&alone).contains("takeover: none, this node has no [vrrp]"), "{}", text(&alone));
+        assert!(!text(&alone).contains("address"), "no table: {}", text(&alone));
+        alone.node.vrrp = pair().node.vrrp;
+        assert!(text(&alone).contains("takeover: not known, this node has no [peering]"), "{}", text(&alone));
     }
 
     #[test]
