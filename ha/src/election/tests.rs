@@ -108,6 +108,10 @@ fn gone(address: Ipv4Addr) -> Event {
     Event::RouterGone { address, reason: "its process has ended".into() }
 }
 
+fn unsent() -> Event {
+    Event::AdvertNotSent { reason: "not permitted".into() }
+}
+
 /// RFC 9568 §6.4: from a state an event leads to actions, a state and a timer (milliseconds).
 #[test]
 fn the_transition_table() {
@@ -176,10 +180,13 @@ fn the_transition_table() {
         (Bench::active, ineligible(), &[LET_GO, RemoveAddresses], Fault, None),
         (Bench::active, refused(), &[LET_GO, RemoveAddresses], Fault, Some(5000.0)),
         (Bench::active, Event::AddressLost(ADDRESS), &[LEASE], Active, Some(100.0)),
+        (Bench::active, unsent(), &[], Active, Some(100.0)),
+        (Bench::active, Event::AddressesRemoved, &[], Active, Some(100.0)),
         // Fault
         (faulty, link_up(), &[], Backup, Some(325.0)),
         (faulty, Event::Eligible, &[], Fault, None),
         (faulty, advert(SMALLER, 1, 100), &[], Fault, None),
+        (faulty, Event::AddressesRemoved, &[], Fault, None),
         (faulty, Event::Stop, &[], Init, None),
     ];
     for (number, (before, event, actions, state, deadline)) in rows.iter().enumerate() {
@@ -402,6 +409,57 @@ fn a_kernel_that_does_not_answer_ends_it_with_the_lease() {
         assert_eq!(bench.at(now, Event::Timer).1, State::Active);
     }
     assert_eq!(bench.at(1325, Event::Timer), (vec![LET_GO, Action::RemoveAddresses], State::Fault));
+}
+
+/// Until then nobody knows whether it still holds the addresses.
+#[test]
+fn when_the_kernel_answers_again_it_takes_part_at_once() {
+    let mut bench = Bench::backup();
+    for now in (325..=1325).step_by(100) {
+        bench.at(now, Event::Timer);
+    }
+    assert_eq!((bench.election.state(), bench.deadline()), (State::Fault, None));
+    bench.give(link_down());
+    bench.give(link_up());
+    assert_eq!(bench.election.state(), State::Fault, "it still does not answer");
+    bench.now += 700;
+    assert_eq!(bench.give(Event::AddressesRemoved), (vec![], State::Backup));
+    bench.give(advert(SMALLER, 100, 100));
+    assert_eq!(bench.election.active_router(), Some(SMALLER), "obeyed for now");
+    assert_eq!(bench.at(2350, Event::Timer), (vec![ADVERT, LEASE], State::Active), "there is nobody else");
+}
+
+#[test]
+fn a_router_that_cannot_be_heard_gives_way_to_any_that_it_hears() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.give(unsent()).1, State::Active, "there may be nobody else");
+    assert_eq!(bench.give(advert(SMALLER, 1, 1000)), (vec![ADVERT], State::Active));
+    assert_eq!(bench.give(unsent()), (vec![Action::RemoveAddresses], State::Backup));
+    assert_eq!((bench.election.active_router(), bench.deadline()), (Some(SMALLER), Some(3250.0)));
+    bench.at(3500, advert(SMALLER, 1, 1000));
+    assert_eq!(bench.deadline(), Some(3250.0), "it does not preempt");
+    bench.at(6750, Event::Timer);
+    assert_eq!(bench.give(unsent()).1, State::Active, "there is nobody else");
+}
+
+#[test]
+fn a_router_that_preempts_unheard_gives_way_again() {
+    let mut bench = Bench::backup();
+    bench.give(advert(SMALLER, 100, 100));
+    assert_eq!(bench.at(325, Event::Timer), (vec![ADVERT, LEASE], State::Active));
+    assert_eq!(bench.give(unsent()), (vec![Action::RemoveAddresses], State::Backup));
+    bench.give(advert(SMALLER, 100, 100));
+    assert_eq!(bench.election.active_router(), Some(SMALLER));
+}
+
+/// The transmit queue was full for a moment.
+#[test]
+fn one_advert_that_does_not_leave_is_nothing_when_the_answer_to_the_rival_did() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.give(advert(SMALLER, 100, 100)), (vec![ADVERT], State::Active));
+    let (actions, _) = bench.at(bench.now + 100, Event::Timer);
+    assert!(actions.contains(&ADVERT));
+    assert_eq!(bench.give(unsent()).1, State::Active);
 }
 
 /// It was frozen, though not for long enough to be replaced, between a request and its answer.
