@@ -151,7 +151,7 @@ fn every_error_says_where_what_and_what_instead() {
         ),
         (
             "[backends.b.servers]\nname = \"a\"\naddress = \"a:1\"",
-            "10:2 backends.b.servers: expected a list",
+            "10:1 backends.b.servers: expected a list",
             &["found a table", "write `[[backends.b.servers]]`"],
         ),
         ("[backends.b]\nservers = 5", "11:11 backends.b.servers: expected a list", &["found integer `5`"]),
