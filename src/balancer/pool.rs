@@ -61,7 +61,7 @@ impl Pool {
         let way = if connections.is_empty() { None } else { Way::to(shared, backend, server) };
         while let Some(mut upstream) = connections.pop_back() {
             self.waiting.update(|waiting| waiting - 1);
-            if Some(upstream.way) == way && !is_stale(&upstream, now) && upstream.connection.is_idle() {
+            if Some(upstream.way) == way && !is_stale(&upstream, now) && upstream.connection.is_quiet() {
                 upstream.is_reused = true;
                 return Some(upstream);
             }
@@ -71,10 +71,9 @@ impl Pool {
 
     /// Keeps a connection that has done its work, if it can serve again.
     pub fn put(&self, mut upstream: Box<Upstream>, now: Millis) {
-        if !upstream.connection.is_idle() {
+        if !upstream.connection.rest() {
             return;
         }
-        upstream.connection.rest();
         upstream.idle_since = now;
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle[upstream.backend.0][upstream.server];
@@ -90,7 +89,7 @@ impl Pool {
     pub fn sweep(&self, now: Millis) {
         let mut waiting = 0;
         for connections in self.idle.borrow_mut().iter_mut().flatten() {
-            connections.retain_mut(|upstream| !is_stale(upstream, now) && upstream.connection.is_idle());
+            connections.retain(|upstream| !is_stale(upstream, now) && upstream.connection.is_quiet());
             waiting += connections.len();
         }
         self.waiting.set(waiting);

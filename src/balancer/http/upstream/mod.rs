@@ -131,23 +131,18 @@ impl Connection {
         self.body.remaining().map(SizeHint::with_exact).unwrap_or_default()
     }
 
-    /// Can it take its next request? Looks once, and leaves no waker behind.
-    pub fn is_idle(&mut self) -> bool {
-        self.is_kept && self.body.is_over() && self.received.is_empty() && self.outgoing.is_none() && self.is_quiet()
+    /// Has it done all of its work, with nothing left over, so that it may wait for another request? It then frees what it
+    /// needs only while it serves.
+    pub fn rest(&mut self) -> bool {
+        let may_rest = self.is_kept && self.body.is_over() && self.received.is_empty() && self.outgoing.is_none();
+        if may_rest {
+            self.received = BytesMut::new();
+        }
+        may_rest
     }
 
-    /// Frees what it needs only while it serves.
-    pub fn rest(&mut self) {
-        self.received = BytesMut::new();
-    }
-
-    /// Its socket, and what has come from it already: it has become another protocol.
-    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
-        (self.stream, self.received.freeze())
-    }
-
-    /// Has the server neither closed it nor spoken unasked?
-    fn is_quiet(&self) -> bool {
+    /// Has the server neither closed it nor spoken unasked while it rested? Looks once, and leaves no waker behind.
+    pub fn is_quiet(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         match self.stream.poll_read_ready(&mut context) {
             Poll::Pending => true,
@@ -155,6 +150,11 @@ impl Connection {
                 matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
         }
+    }
+
+    /// Its socket, and what has come from it already: it has become another protocol.
+    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
+        (self.stream, self.received.freeze())
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
