@@ -31,10 +31,10 @@ pub enum Refusal {
     },
     /// What a rule made of the target is too long or no target.
     BadTarget,
-    /// The client's body breaks off or is none.
-    BadBody,
     /// The client did not send the rest of its request.
     ClientTimeout,
+    /// It sent something else.
+    BadBody,
     /// No server is up, or none could be reached.
     Unavailable(Unreachable),
     /// The server closed or reset the connection, or did not speak HTTP.
@@ -71,8 +71,8 @@ impl Refusal {
         *match self {
             Self::BadHost | Self::Connect | Self::NoRoute => b"PR",
             Self::Denied(_) | Self::TooMany { .. } | Self::BadTarget => b"PR",
-            Self::BadBody => b"CR",
             Self::ClientTimeout => b"cD",
+            Self::BadBody => b"CD",
             Self::Unavailable(Unreachable::NoServer | Unreachable::Failed) => b"SC",
             Self::Unavailable(Unreachable::Timeout) => b"sC",
             Self::BadGateway => b"SH",
@@ -82,13 +82,12 @@ impl Refusal {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied(status) => status,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BadTarget => StatusCode::URI_TOO_LONG,
-            Self::BadBody => StatusCode::BAD_REQUEST,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
@@ -104,8 +103,8 @@ impl Refusal {
             Self::Denied(_) => "",
             Self::TooMany { .. } => page!("429 Too Many Requests", "There were too many requests; try again later."),
             Self::BadTarget => page!("414 URI Too Long", "The address is too long."),
-            Self::BadBody => page!("400 Bad Request", "The body of the request cannot be read."),
             Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
+            Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
             Self::Unavailable(_) => page!("503 Service Unavailable", "No server is there to answer this request."),
             Self::BadGateway => page!("502 Bad Gateway", "The server gave no valid answer."),
             Self::ServerTimeout => page!("504 Gateway Timeout", "The server did not answer in time."),
