@@ -57,8 +57,8 @@ fn the_package_comes_and_goes_without_a_trace() {
     }
     let messages = machine.shell("journalctl --unit=relevo --output=cat");
     assert!(!messages.contains("restricted mode"), "it has not all it needs\n{messages}");
-    // The scale is systemd's own: 0 to 100, and beyond 50 it says "exposed".
-    machine.shell("systemd-analyze security --no-pager --threshold=40 relevo.service");
+    // systemd's own scale, from 0 to 100. It was 32; what widens the sandbox has to be wanted.
+    machine.shell("systemd-analyze security --no-pager --threshold=33 relevo.service");
 
     let guard = unit(machine, "MainPID");
     machine.install(&second);
