@@ -4,6 +4,9 @@
 //! filled in. What a person writes is in `file.rs`.
 
 mod backend;
+mod condition;
+mod rule;
+mod template;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,9 +20,15 @@ pub use backend::{
     Agent, Backend, Balance, CookieMode, CookiePersistence, HashKey, HashMethod, HealthCheck, Observe, Probe, Server,
     ServerAddress, WhenAllDown,
 };
+pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use rule::{
+    Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
+    Rule,
+};
+pub use template::{Part, Template, TemplateError, Variable};
 
 /// The whole file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// This node's name and where it is asked for its state.
     pub node: Node,
@@ -38,7 +47,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Default: the host's name.
     pub name: String,
@@ -47,7 +56,7 @@ pub struct Node {
 }
 
 /// `[process]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
     /// `None`: not written, the default user `relevo` if there is one.
     pub user: Option<String>,
@@ -80,7 +89,7 @@ pub enum AccessLog {
 }
 
 /// `[peering]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peering {
     /// Where the other keepers reach this one.
     pub listen: SocketAddr,
@@ -151,27 +160,27 @@ pub struct Frontend {
     pub binds: Vec<Bind>,
     /// HTTP or TCP.
     pub mode: Mode,
+    /// In order, before routing.
+    pub rules: Vec<Rule>,
     /// First match wins.
     pub routes: Vec<Route>,
     /// Where a request goes that no route matches; without one it is answered with 404 (TCP: closed).
     pub default_backend: Option<BackendIndex>,
-    /// Add the client's address to X-Forwarded-For.
-    pub forwarded_for: bool,
+    /// What the server is told of the client.
+    pub forwarding: Option<Forwarding>,
+    /// Whose word about the client is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Every request has one.
+    pub request_id: Option<RequestId>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
 }
 
-/// `[[frontends.NAME.routes]]`: the lists that are not empty must each have a match.
+/// `[[frontends.NAME.routes]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {
-    /// Host names, lower case, without port.
-    pub host: Vec<String>,
-    /// Beginnings of the path.
-    pub path_prefix: Vec<String>,
-    /// Ends of the path.
-    pub path_suffix: Vec<String>,
-    /// Whole paths.
-    pub path: Vec<String>,
+    /// What is routed so.
+    pub when: Condition,
     /// Where it goes.
     pub backend: BackendIndex,
 }

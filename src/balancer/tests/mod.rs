@@ -117,8 +117,13 @@ impl Connection {
     }
 
     async fn get(&mut self, path: &str) -> (String, String) {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n")).await;
+        self.ask(path).await;
         self.response().await
+    }
+
+    /// Sends a request and does not wait for the answer.
+    async fn ask(&mut self, path: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n")).await;
     }
 
     /// All that comes until the other side closes.
@@ -172,6 +177,21 @@ async fn echoing_server() -> SocketAddr {
     .await
 }
 
+/// One that sends this after the first head of each connection, and then waits for the other side to close.
+async fn answering_server(answer: &'static str) -> SocketAddr {
+    server(async move |_, mut connection| {
+        connection.head().await;
+        connection.send(answer).await;
+        connection.rest().await;
+    })
+    .await
+}
+
+/// One that reads and never answers.
+async fn silent_server() -> SocketAddr {
+    server(async |_, mut connection| drop(connection.rest().await)).await
+}
+
 /// Where nobody listens.
 async fn nowhere() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
@@ -217,7 +237,10 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         mode: Mode::Http,
         routes: Vec::new(),
         default_backend: Some(BackendIndex(0)),
-        forwarded_for: true,
+        forwarding: Some(Forwarding { forwarded_for: Some(ForwardedFor::default()), ..Forwarding::default() }),
+        trusted_proxies: Vec::new(),
+        request_id: None,
+        rules: Vec::new(),
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
     };
     model::Balancer {
