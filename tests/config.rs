@@ -407,6 +407,15 @@ fn every_error_says_where_what_and_what_instead() {
             &["a frontend of mode \"tcp\" leads here"],
         ),
         (
+            &format!(
+                "{}\n[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\"\n\
+                 routes = [{{ source = \"::/0\", backend = \"b\" }}]",
+                backend("balance = \"uri\"")
+            ),
+            "11:11 backends.b.balance: servers are chosen by what is in a request in HTTP only",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
             &backend("when_all_down = \"try\""),
             "11:17 backends.b.when_all_down: expected \"reject\" or \"try_all\"",
             &[],

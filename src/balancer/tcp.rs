@@ -31,7 +31,7 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 
-    let key = key::of_client(&session.backend(index).balance, session.client.ip());
+    let key = key::of_client(&session.backend(index).balance, source);
     let mut attempts = match Attempts::begin(session, index, None, key) {
         Ok(attempts) => attempts,
         Err(_) => return record.end(*b"SC"),

@@ -9,7 +9,7 @@ use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::{Server, named};
 use crate::rig::wait_until;
-use crate::{configuration, connect, server_of};
+use crate::{configuration, connect, connection_from, server_of};
 
 /// Requests really alternate, whatever connection (and so whatever worker) they come on.
 #[test]
@@ -146,6 +146,51 @@ fn a_key_of_the_request_chooses_its_server() {
             let now = ask(key, 0);
             assert!(now == *owner || owner == "a" && now != "a", "{balance}: {key} went from {owner} to {now}");
         }
+    }
+}
+
+/// The client that a trusted proxy names chooses, and not the proxy they all come through; whom anybody else names does not.
+#[test]
+fn clients_behind_a_trusted_proxy_have_servers_of_their_own() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("trusted_proxies = \"127.0.0.2\"", "balance = \"source\"", &addresses);
+    let _node = Relevo::start(&text);
+    let owners = |proxy: &str| -> Vec<_> {
+        let mut connection = connection_from(proxy, web);
+        let mut ask = |client: usize| {
+            let request = format!("GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.{client}\r\n\r\n");
+            connection.send(request).unwrap();
+            server_of(&connection.receive().unwrap()).to_owned()
+        };
+        (1..=30).map(|client| ask(client)).collect()
+    };
+    let trusted = owners("127.0.0.2");
+    assert!(["a", "b", "c"].iter().all(|server| trusted.iter().any(|owner| owner == server)), "{trusted:?}");
+    assert_eq!(owners("127.0.0.2"), trusted);
+    let others = owners("127.0.0.3");
+    assert!(others.iter().all(|owner| *owner == others[0]), "{others:?}");
+}
+
+/// Rules come first: the path and the header that they leave are the key.
+#[test]
+fn a_key_is_made_of_what_the_rules_leave() {
+    for (balance, rule) in [
+        ("\"uri\"", "rewrite = { path = \"/all\" }"),
+        ("{ algorithm = \"header\", name = \"X-Key\" }", "request_headers = { set = { X-Key = \"all\" } }"),
+    ] {
+        let _place = own_loopback();
+        let servers = ["a", "b", "c"].map(Server::named);
+        let addresses = servers.each_ref().map(|server| server.address);
+        let rules = format!("rules = [{{ when = {{ path_prefix = \"/same/\" }}, {rule} }}]");
+        let (web, text) = configuration(&rules, &format!("balance = {balance}"), &addresses);
+        let _node = Relevo::start(&text);
+        let ask = |path: String, key: usize| {
+            exchange(web, format!("GET {path} HTTP/1.1\r\nHost: test\r\nX-Key: {key}\r\n\r\n"))
+        };
+        assert_eq!(shares((0..30).map(|key| ask(format!("/own/{key}"), key))).len(), 3, "{balance}");
+        assert_eq!(shares((0..30).map(|key| ask(format!("/same/{key}"), key))).len(), 1, "{balance}");
     }
 }
 

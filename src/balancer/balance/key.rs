@@ -6,8 +6,8 @@ use hyper::{HeaderMap, Uri};
 
 use crate::config::model::{Balance, HashKey};
 
-/// The key of a request as the client sent it; `None` where the algorithm needs none, or the request does not have what it
-/// is made of.
+/// The key of a request as the frontend's rules leave it; `None` where the algorithm needs none, or the request does not have
+/// what it is made of. `client` is whom it comes from, where that is a proxy of ours: whom that one names.
 pub fn of_request(balance: &Balance, client: IpAddr, uri: &Uri, headers: &HeaderMap) -> Option<u64> {
     let Balance::Hash { key, .. } = balance else { return None };
     match key {
