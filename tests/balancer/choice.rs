@@ -164,7 +164,7 @@ fn clients_behind_a_trusted_proxy_have_servers_of_their_own() {
             connection.send(request).unwrap();
             server_of(&connection.receive().unwrap()).to_owned()
         };
-        (1..=30).map(|client| ask(client)).collect()
+        (1..=30).map(&mut ask).collect()
     };
     let trusted = owners("127.0.0.2");
     assert!(["a", "b", "c"].iter().all(|server| trusted.iter().any(|owner| owner == server)), "{trusted:?}");
