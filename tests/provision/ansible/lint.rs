@@ -18,7 +18,10 @@ fn ansible_lint_has_no_complaint_at_its_production_profile() {
     let output = lint.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("Passed: 0 failure(s), 0 warning(s)") && text.contains("Profile 'production' was required"), "{text}");
+    assert!(
+        text.contains("Passed: 0 failure(s), 0 warning(s)") && text.contains("Profile 'production' was required"),
+        "{text}"
+    );
 }
 
 fn environment() -> PathBuf {
