@@ -32,7 +32,7 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
     (
         "an address that the node does not have",
         &["-e", "relevo_address=10.77.0.99"],
-        &["does not have the address 10.77.0.99", "correct relevo_address"],
+        &["has no interface with the address 10.77.0.99: it has eth0, lo", "relevo_address"],
     ),
     (
         "two hosts with the same priority",
