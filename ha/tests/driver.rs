@@ -203,7 +203,7 @@ fn an_interface_that_is_deleted_and_made_again_is_followed() {
     with_pair(async |pair| {
         let (mut one, mut two) = start_both(pair, |router| router).await;
         pair.one.delete_interface().await;
-        let gone = |router: &RouterStatus| router.reason == "interface eth1 does not exist";
+        let gone = |router: &RouterStatus| router.reason.starts_with("interface eth1 does not exist");
         let fault = until(&mut one.status, "without its interface", gone).await;
         assert_eq!(fault.state, State::Fault);
         two.until(State::Fault).await;
@@ -240,6 +240,29 @@ fn a_node_that_may_not_be_active_leaves_the_address_to_the_other() {
         assert!(fault.reason.contains("the balancer died"), "{}", fault.reason);
         two.until(State::Active).await;
         pair.one.until_address(VIRTUAL, false).await;
+    });
+}
+
+#[test]
+fn a_router_whose_adverts_do_not_leave_gives_way_but_carries_on_where_it_is_alone() {
+    with_pair(async |pair| {
+        let (mut one, mut two) = start_both(pair, |router| router).await;
+        if !pair.one.forbid_adverts().await {
+            return eprintln!("did not run: it takes nftables");
+        }
+        two.until(State::Active).await;
+        let unheard = one.until(State::Backup).await;
+        assert!(unheard.reason.contains("do not leave"), "{}", unheard.reason);
+        assert_eq!((unheard.active_router, unheard.adverts_unsent > 0), (Some(TWO), true));
+        pair.one.until_address(VIRTUAL, false).await;
+        pair.two.until_address(VIRTUAL, true).await;
+
+        two.stop(&pair.two).await;
+        one.until(State::Active).await;
+        pair.one.until_address(VIRTUAL, true).await;
+        let before = one.status.borrow()[0].clone();
+        let later = until(&mut one.status, "unheard", |now| now.adverts_unsent >= before.adverts_unsent + 10).await;
+        assert_eq!((later.state, later.transitions), (State::Active, before.transitions));
     });
 }
 

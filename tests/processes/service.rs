@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use relevo::lab::node::send;
 
 use crate::node::{Change, FLOATING, Node, PATIENCE, relevo, serves};
 
@@ -116,8 +117,11 @@ fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("a node runs here"), "{refused:?}");
     assert!(node.holds_address());
 
-    for process in node.host.namespace.processes().unwrap() {
-        kill(process.pid, Signal::SIGKILL).unwrap();
+    // Stopped first, none can do anything about the death of another.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for process in node.host.namespace.processes().unwrap() {
+            send(process.pid, signal).unwrap();
+        }
     }
     node.wait_for_guard();
     node.wait_until_nothing_runs();

@@ -17,7 +17,6 @@ use crate::balancer::access_log::{Format, Record};
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
-use crate::balancer::http::waker::UpstreamWaker;
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -52,8 +51,6 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
-    /// Wakes this task when its server's connection has something to do.
-    pub upstream_waker: UpstreamWaker,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -77,7 +74,6 @@ impl Client {
             sent: Cell::new(0),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
-            upstream_waker: UpstreamWaker::new(),
             tunnel: RefCell::default(),
             session,
         })
