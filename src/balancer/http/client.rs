@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -37,8 +38,10 @@ pub enum Phase {
 pub struct Client {
     /// Its connection.
     pub session: Session,
-    /// Its address as X-Forwarded-For has it.
+    /// Who connected, as X-Forwarded-For has it.
     pub address: HeaderValue,
+    /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
+    pub source: Cell<IpAddr>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -46,6 +49,8 @@ pub struct Client {
     /// The request under way.
     pub record: RefCell<Record>,
     is_recording: Cell<bool>,
+    /// What hyper answered by itself to what is no request.
+    refused_with: Cell<Option<u16>>,
     sent: Cell<u64>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
@@ -59,7 +64,8 @@ impl Client {
     /// A client that has just connected.
     pub fn new(session: Session) -> Rc<Self> {
         // Both forms are made once for all its requests.
-        let ip = session.client.ip().to_canonical().to_string();
+        let source = session.client.ip().to_canonical();
+        let ip = source.to_string();
         let address_and_port = match session.worker.access_log.is_on() {
             true => format!("{ip}:{}", session.client.port()).into_bytes().into(),
             false => Box::default(),
@@ -67,10 +73,12 @@ impl Client {
         let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
         Rc::new(Self {
             address,
+            source: Cell::new(source),
             address_and_port,
             phase: Cell::new(Phase::Idle),
             record: RefCell::new(Record::new(session.accepted)),
             is_recording: Cell::new(false),
+            refused_with: Cell::new(None),
             sent: Cell::new(0),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
@@ -106,8 +114,9 @@ impl Client {
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Something came that is no request.
+    /// Something came that is no request; `status` is the answer, where hyper has not given one.
     pub fn bad_request(&self, status: u16, end: [u8; 2]) {
+        let status = self.refused_with.get().unwrap_or(status);
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
         record.request_line.extend_from_slice(b"<BADREQ>");
@@ -127,12 +136,29 @@ impl Client {
         }
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
-        self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
+        let named: Vec<u8>;
+        let client: &[u8] = match self.source.get() {
+            source if source == self.session.client.ip().to_canonical() => &self.address_and_port,
+            // Its port is known to the proxy alone.
+            source => {
+                named = format!("{source}:0").into_bytes();
+                &named
+            }
+        };
+        self.session.worker.access_log.write(Format::Http, &self.session, client, &record);
     }
 
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.
+    fn sends(&self, bytes: &[u8]) {
+        if self.phase.get() == Phase::Head {
+            let status = bytes.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+            self.refused_with.set(status.and_then(|status| status.parse().ok()));
+        }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -204,6 +230,7 @@ impl Read for ClientSocket {
 
 impl HyperWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.sends(bytes);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.client.sent(&result);
         result
@@ -214,6 +241,7 @@ impl HyperWrite for ClientSocket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
         let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
         self.client.sent(&result);
         result

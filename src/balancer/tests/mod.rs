@@ -237,7 +237,10 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         mode: Mode::Http,
         routes: Vec::new(),
         default_backend: Some(BackendIndex(0)),
-        forwarded_for: true,
+        forwarding: Some(Forwarding { forwarded_for: Some(ForwardedFor::default()), ..Forwarding::default() }),
+        trusted_proxies: Vec::new(),
+        request_id: None,
+        rules: Vec::new(),
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
     };
     model::Balancer {

@@ -1,7 +1,9 @@
 //! From what is written to what it means: defaults filled in, references followed, contradictions found.
 
 mod backends;
+mod conditions;
 mod frontends;
+mod rules;
 mod vrrp;
 
 use std::collections::BTreeMap;
