@@ -87,7 +87,7 @@ async fn forward(
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
-    let body = RequestBody::new(opening.frames, body, client, backend.timeouts.server);
+    let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;

@@ -6,8 +6,9 @@ mod forwarding;
 mod log;
 mod tcp;
 mod timeouts;
+mod unfinished;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::access_log;
 use super::state::Shared;
