@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::process::descriptor;
+use crate::process::log::Log;
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -56,13 +57,13 @@ pub enum Error {
 ///
 /// # Errors
 /// When the guard itself cannot work.
-pub async fn run(config: &Path) -> Result<ExitCode, Error> {
+pub async fn run(config: &Path, log: Log) -> Result<ExitCode, Error> {
     descriptor::pass_nothing_on().map_err(Error::Inherited)?;
     // No file system is kept busy, and every keeper reads the same file.
     let config = &std::path::absolute(config).map_err(Error::Start)?;
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let releaser = Releaser::new()?;
-    let mut stop = StopSignals::new().map_err(Error::Signals)?;
+    let mut stop = StopSignals::new(log).map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
@@ -70,6 +71,7 @@ pub async fn run(config: &Path) -> Result<ExitCode, Error> {
     loop {
         let mut keeper = Keeper::start(config).map_err(Error::Start)?;
         let end = keeper.watch(&mut stop).await;
+        stop.keeper = None;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
             return Ok(match end {
@@ -137,6 +139,7 @@ impl Keeper {
             tokio::select! {
                 read = self.liveness.read(&mut message) => match read {
                     Ok(1..) => {
+                        stop.keeper = Some(self.pid);
                         self.ready_since = Some(Instant::now());
                         notify(NotifyState::Ready);
                     }
@@ -171,16 +174,24 @@ impl Keeper {
     }
 }
 
-/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet.
+/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet; SIGUSR1 is for
+/// whoever moves the log's files.
 struct StopSignals {
+    log: Log,
+    /// One that handles SIGUSR1, and was not waited for yet.
+    keeper: Option<Pid>,
+    reopen: Signals,
     terminate: Signals,
     interrupt: Signals,
     hang_up: Signals,
 }
 
 impl StopSignals {
-    fn new() -> io::Result<Self> {
+    fn new(log: Log) -> io::Result<Self> {
         Ok(StopSignals {
+            log,
+            keeper: None,
+            reopen: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
@@ -192,6 +203,13 @@ impl StopSignals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => {
+                    self.log.reopen();
+                    if let Some(keeper) = self.keeper {
+                        // Should it have died in this moment, the next one opens them anew.
+                        let _ = kill(keeper, Signal::SIGUSR1);
+                    }
+                }
                 _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not there yet; restart to change the configuration"),
             }
         }

@@ -1,12 +1,9 @@
 //! The line for each request, as HAProxy writes it (`option httplog`, `option tcplog`; its manual, section 8.2).
 //!
-//! A worker gathers lines and hands them to the writing thread by the batch; when that thread does not keep up, because
-//! nobody reads stderr, batches are dropped and counted, and the worker goes on.
+//! A worker gathers lines and hands them to the log's threads by the batch; when these do not keep up, because nobody takes
+//! the lines, batches are dropped and counted, and the worker goes on.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -16,8 +13,6 @@ use crate::balancer::clock;
 use crate::balancer::session::{Session, UnderWay};
 use crate::config::model::BackendIndex;
 
-/// Batches that wait for the writing thread.
-const WAITING_BATCHES: usize = 64;
 /// A batch goes when it has grown to this, or with the next tick.
 const BATCH: usize = 32 * 1024;
 
@@ -39,6 +34,12 @@ pub struct Record {
     pub status: Option<u16>,
     /// Sent to the client.
     pub bytes: u64,
+    /// By the client, where somebody looks at the statistics.
+    pub received: u64,
+    /// A rule denied it.
+    pub is_denied: bool,
+    /// It was for the statistics.
+    pub is_for_statistics: bool,
     /// Who ended it and when.
     pub termination: Termination,
     /// Failed connections.
@@ -83,6 +84,9 @@ impl Record {
             server: None,
             status: None,
             bytes: 0,
+            received: 0,
+            is_denied: false,
+            is_for_statistics: false,
             termination: Termination::NORMAL,
             retries: 0,
             redispatched: false,
@@ -116,18 +120,20 @@ pub enum Format {
     Tcp,
 }
 
+/// Takes whole lines; says whether there was room for them.
+pub type Outlet = Box<dyn Fn(Vec<u8>) -> bool>;
+
 /// A worker's end of the log; off, it costs nothing.
 pub struct AccessLog {
-    batches: Option<SyncSender<Vec<u8>>>,
+    outlet: Option<Outlet>,
     batch: RefCell<Vec<u8>>,
     lines: Cell<u64>,
-    dropped: Cell<u64>,
+    lost: Cell<u64>,
     zone: TimeZone,
     /// The same moment on both clocks, read anew with each tick.
     moment: Cell<(Instant, SystemTime)>,
     /// A second since 1970 and how its beginning is written, to the point before the milliseconds.
     second: RefCell<(u64, String)>,
-    warned: Cell<Option<Instant>>,
 }
 
 impl AccessLog {
@@ -136,23 +142,22 @@ impl AccessLog {
         Self::new(None, TimeZone::UTC)
     }
 
-    /// One that hands its batches to a writer, with local times of this zone.
-    pub fn new(batches: Option<SyncSender<Vec<u8>>>, zone: TimeZone) -> Self {
+    /// One that hands its batches to an outlet, with local times of this zone.
+    pub fn new(outlet: Option<Outlet>, zone: TimeZone) -> Self {
         Self {
-            batches,
+            outlet,
             batch: RefCell::default(),
             lines: Cell::new(0),
-            dropped: Cell::new(0),
+            lost: Cell::new(0),
             zone,
             moment: Cell::new((Instant::now(), SystemTime::now())),
             second: RefCell::default(),
-            warned: Cell::new(None),
         }
     }
 
     /// Is anything written at all?
     pub fn is_on(&self) -> bool {
-        self.batches.is_some()
+        self.outlet.is_some()
     }
 
     /// Writes the line of something that has ended. `client` is its address and port.
@@ -168,27 +173,23 @@ impl AccessLog {
         }
     }
 
-    /// Hands over what has gathered; says what was lost, once a second at most. Called with each tick.
-    pub fn tick(&self) {
+    /// Hands over what has gathered. Called with each tick; says how many lines were lost since the last one.
+    pub fn tick(&self) -> u64 {
         if !self.is_on() {
-            return;
+            return 0;
         }
         self.moment.set((clock::now(), SystemTime::now()));
         let batch = std::mem::take(&mut *self.batch.borrow_mut());
         if !batch.is_empty() {
             self.send(batch);
         }
-        let may_warn = self.warned.get().is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
-        if self.dropped.get() > 0 && may_warn {
-            self.warned.set(Some(Instant::now()));
-            tracing::warn!(lines = self.dropped.take(), "lines of the access log were lost: stderr is read too slowly");
-        }
+        self.lost.take()
     }
 
     fn send(&self, batch: Vec<u8>) {
         let lines = self.lines.take();
-        if self.batches.as_ref().is_some_and(|batches| batches.try_send(batch).is_err()) {
-            self.dropped.set(self.dropped.get() + lines);
+        if self.outlet.as_ref().is_some_and(|outlet| !outlet(batch)) {
+            self.lost.set(self.lost.get() + lines);
         }
     }
 
@@ -205,8 +206,9 @@ impl AccessLog {
         let backend = record.backend.and_then(|backend| shared.config.backends.get(backend.0));
         line.extend_from_slice(backend.map_or(&frontend.name, |backend| &backend.name).as_bytes());
         let server = record.server.and_then(|server| backend?.servers.get(server));
+        let nobody = if record.is_for_statistics { "<STATS>" } else { "<NOSRV>" };
         line.push(b'/');
-        line.extend_from_slice(server.map_or("<NOSRV>", |server| &server.name).as_bytes());
+        line.extend_from_slice(server.map_or(nobody, |server| &server.name).as_bytes());
 
         let now = clock::now();
         // Nothing queues yet: the time in the queue is none at all once a server was chosen.
@@ -303,41 +305,4 @@ fn push_number(line: &mut Vec<u8>, mut number: u64) {
 /// What could end the line or fool a terminal becomes a question mark.
 fn printable(byte: u8) -> u8 {
     if matches!(byte, b' '..=b'~' if byte != b'"') { byte } else { b'?' }
-}
-
-/// The thread that writes the batches of all workers.
-pub struct Writer {
-    batches: SyncSender<Vec<u8>>,
-    thread: JoinHandle<()>,
-}
-
-impl Writer {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(mut target: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (batches, waiting): (_, Receiver<Vec<u8>>) = sync_channel(WAITING_BATCHES);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            for batch in waiting {
-                // Nobody is left to be told: stderr itself is what failed.
-                let _ = target.write_all(&batch);
-            }
-        })?;
-        Ok(Self { batches, thread })
-    }
-
-    /// For a worker.
-    pub fn batches(&self) -> SyncSender<Vec<u8>> {
-        self.batches.clone()
-    }
-
-    /// Waits until all that was handed over is written, but not for a reader that has stopped.
-    pub fn finish(self, patience: Duration) {
-        drop(self.batches);
-        let deadline = Instant::now() + patience;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
 }

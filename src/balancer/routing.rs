@@ -60,6 +60,7 @@ mod tests {
             default_backend: default.map(BackendIndex),
             forwarded_for: false,
             timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
+            statistics: None,
         }
     }
 

@@ -68,6 +68,10 @@ impl Summary<'_> {
         let binds: Vec<_> = frontend.binds.iter().map(|bind| bind.address.to_string()).collect();
         let forwarded_for = if frontend.forwarded_for { ", adds X-Forwarded-For" } else { "" };
         writeln!(f, "frontend {}: {mode} on {}{forwarded_for}", frontend.name, binds.join(", "))?;
+        if let Some(statistics) = &frontend.statistics {
+            let to = if statistics.users.is_empty() { "everybody" } else { "those with a password" };
+            writeln!(f, "  {} → statistics for {to}", statistics.path)?;
+        }
         for route in &frontend.routes {
             writeln!(f, "  {} → {}", condition(route), self.backend_name(route.backend))?;
         }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, finish, on_this_thread};
-use crate::process::log;
+use crate::config::Config;
+use crate::process::log::{self, Log};
 use crate::{guard, keeper};
 
 /// Run the node: the balancer and, where virtual routers are configured, its part in the election
@@ -22,8 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let _log = log::init(config.log_level, "guard");
-    finish(on_this_thread(guard::run(&arguments.config.config)))
+    with_log(&config, "guard", |log| finish(on_this_thread(guard::run(&arguments.config.config, log))))
 }
 
 /// The keeper, which the guard starts.
@@ -32,6 +32,14 @@ pub(super) fn keeper(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let _log = log::init(config.log_level, "keeper");
-    finish(on_this_thread(keeper::run(config)).map(|()| ExitCode::SUCCESS))
+    let targets = config.clone();
+    with_log(&targets, "keeper", |log| finish(on_this_thread(keeper::run(config, log)).map(|()| ExitCode::SUCCESS)))
+}
+
+/// Runs with the log of this process, or says why there is none.
+fn with_log(config: &Config, process: &'static str, run: impl FnOnce(Log) -> ExitCode) -> ExitCode {
+    match log::init(&config.log_targets, process) {
+        Ok(guard) => run(guard.log().clone()),
+        Err(error) => finish(Err(error.to_string())),
+    }
 }

@@ -191,9 +191,8 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
 }
 
 /// Keys of the design that a later release brings. `*` is any name.
-const LATER: [&[&str]; 6] = [
-    &["stats"],
-    &["frontends", "*", "stats"],
+const LATER: [&[&str]; 5] = [
+    &["stats", "socket"],
     &["frontends", "*", "rules"],
     &["frontends", "*", "bind", "tls"],
     &["frontends", "*", "bind", "accept_proxy"],

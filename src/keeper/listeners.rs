@@ -146,6 +146,7 @@ mod tests {
                 default_backend: None,
                 forwarded_for: false,
                 timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
+                statistics: None,
             }],
             backends: Vec::new(),
         }

@@ -33,6 +33,7 @@ use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
 use crate::config::key::Key;
 use crate::config::model::Config;
+use crate::process::log::Log;
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -74,7 +75,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When it cannot start; nothing is left half done then.
-pub async fn run(config: Config) -> Result<(), Error> {
+pub async fn run(config: Config, log: Log) -> Result<(), Error> {
     let sockets =
         config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
     let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
@@ -84,6 +85,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
     nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     let stop = StopSignals::new()?;
+    let reopen = signal(SignalKind::user_defined1())?;
 
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let confinement = identity::find(&config.process)?;
@@ -123,7 +125,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let driver = Driver::start(config.virtual_routers.clone()).await?;
     let template = Template {
         config: config.balancer.clone(),
-        log_level: config.log_level,
+        log_targets: config.log_targets.clone(),
         user: confinement.user,
         chroot: confinement.chroot,
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -133,6 +135,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         started: Instant::now(),
         guard,
         stop,
+        reopen,
+        log,
         routers: driver.status(),
         driver,
         balancer: Balancer::new(template, listeners),
@@ -160,6 +164,9 @@ struct Keeper {
     started: Instant,
     guard: GuardLink,
     stop: StopSignals,
+    /// The log's files were moved.
+    reopen: Signal,
+    log: Log,
     driver: Driver,
     routers: watch::Receiver<Vec<RouterStatus>>,
     balancer: Balancer,
@@ -207,15 +214,20 @@ impl Keeper {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     continue;
                 }
+                _ = self.reopen.recv() => {
+                    self.log.reopen();
+                    self.balancer.reopen_log();
+                    continue;
+                }
                 Some(Query::Status(reply)) = self.queries.recv() => {
-                    let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
                     // A client that has gone does not matter.
-                    let _ = reply.send(PairStatus { node: self.node_status(), peers });
+                    let _ = reply.send(self.pair_status());
                     continue;
                 }
                 _ = second.tick() => {}
             }
             self.status.send_replace(Arc::new(self.node_status()));
+            self.balancer.tell_pair(|| without_backends(self.pair_status()));
         }
     }
 
@@ -286,6 +298,11 @@ impl Keeper {
         active.flat_map(|router| &router.addresses).map(|address| IpAddr::V4(address.address)).collect()
     }
 
+    fn pair_status(&self) -> PairStatus {
+        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        PairStatus { node: self.node_status(), peers }
+    }
+
     fn node_status(&self) -> NodeStatus {
         let vrrp = self.routers.borrow().clone();
         let balancer = self.balancer.status();
@@ -302,6 +319,13 @@ impl Keeper {
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }
     }
+}
+
+/// The balancer knows its own, and the peers' are not shown.
+fn without_backends(mut pair: PairStatus) -> PairStatus {
+    pair.node.backends.clear();
+    pair.peers.iter_mut().for_each(|peer| peer.status.backends.clear());
+    pair
 }
 
 /// From the guard, or from a person. SIGHUP is the guard's business, and must not end the keeper.

@@ -56,7 +56,9 @@ impl Body for RequestBody {
                 session.server_came();
                 session.still_await_client(session.frontend().timeouts.client);
             }
-            Poll::Ready(_) => {
+            Poll::Ready(frame) => {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                body.client.add_received(data.map_or(0, |data| data.len() as u64));
                 session.client_came();
                 session.await_server(body.server_timeout);
             }

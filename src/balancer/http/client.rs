@@ -14,6 +14,7 @@ use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Format, Record};
+use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
@@ -48,6 +49,7 @@ pub struct Client {
     pub record: RefCell<Record>,
     is_recording: Cell<bool>,
     sent: Cell<u64>,
+    received: Cell<u64>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
@@ -75,6 +77,7 @@ impl Client {
             record: RefCell::new(Record::new(session.accepted)),
             is_recording: Cell::new(false),
             sent: Cell::new(0),
+            received: Cell::new(0),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             upstream_waker: UpstreamWaker::new(),
@@ -105,6 +108,11 @@ impl Client {
         self.is_recording.set(true);
         self.is_answered.set(false);
         self.sent.set(0);
+        self.received.set(if self.session.worker.shared.statistics.are_shown {
+            accounting::size_of(request)
+        } else {
+            0
+        });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -114,6 +122,7 @@ impl Client {
     pub fn bad_request(&self, status: u16, end: [u8; 2]) {
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
+        self.received.set(0);
         record.request_line.extend_from_slice(b"<BADREQ>");
         record.end(end);
         self.is_recording.set(true);
@@ -131,12 +140,19 @@ impl Client {
         }
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
+        record.received = self.received.get();
+        accounting::count(&self.session, &record);
         self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
     }
 
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Bytes of a body, or of a tunnel, that the client sent.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {

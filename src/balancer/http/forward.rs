@@ -16,6 +16,7 @@ use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::headers;
 use crate::balancer::http::page::Refusal;
+use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::persistence;
@@ -44,6 +45,9 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
+    if let Some(view) = statistics::wanted(client.session.frontend(), &head) {
+        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
+    }
 
     let session = &client.session;
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -123,7 +127,7 @@ async fn ask(
             None => Box::pin(connect(backend, attempts)).await?,
         };
         let is_reused = upstream.is_reused();
-        attempts.under_way.reached();
+        attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
 
         // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is then

@@ -13,6 +13,7 @@ mod forward;
 mod headers;
 mod page;
 pub mod socket;
+mod statistics;
 mod tunnel;
 mod turn;
 mod waker;

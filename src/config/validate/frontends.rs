@@ -11,13 +11,20 @@ use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, R
 use crate::config::nearest::nearest;
 use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
 
+/// What is listened on so far, and where that is written.
+pub(super) type Bound = Vec<(SocketAddr, Range<usize>)>;
+
 impl Checker<'_> {
-    pub(super) fn frontends(&mut self, written: Named<file::Frontend>, defaults: &file::Timeouts) -> Vec<Frontend> {
-        let mut bound = Vec::new();
+    pub(super) fn frontends(
+        &mut self,
+        written: Named<file::Frontend>,
+        defaults: &file::Timeouts,
+        bound: &mut Bound,
+    ) -> Vec<Frontend> {
         let mut frontends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            frontends.extend(self.frontend(name, written, defaults, &mut bound));
+            frontends.extend(self.frontend(name, written, defaults, bound));
         }
         frontends
     }
@@ -27,7 +34,7 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Frontend,
         defaults: &file::Timeouts,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Frontend> {
         let place = name.span();
         let mode = plain(written.mode.clone()).unwrap_or(Mode::Http);
@@ -42,6 +49,7 @@ impl Checker<'_> {
         }
         let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
         let routes = written.routes.into_iter().filter_map(|route| self.route(route)).collect();
+        let statistics = written.stats.and_then(|stats| self.statistics(stats));
         let own = written.timeouts.0;
         let (http_request, http_keep_alive) = (own.http_request.as_ref(), own.http_keep_alive.as_ref());
         let timeouts = ClientTimeouts {
@@ -57,6 +65,7 @@ impl Checker<'_> {
             default_backend,
             forwarded_for: written.forwarded_for.is_some_and(Spanned::into_inner),
             timeouts,
+            statistics,
         })
     }
 
@@ -66,6 +75,7 @@ impl Checker<'_> {
             written.timeouts.0.http_request.as_ref().map(Spanned::span),
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
             written.routes.first().map(Spanned::span),
+            written.stats.as_ref().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
             let message = "only a frontend of mode \"http\" can do this";
@@ -74,11 +84,11 @@ impl Checker<'_> {
         }
     }
 
-    fn binds(
+    pub(super) fn binds(
         &mut self,
         written: Option<Spanned<OneOrMany<file::BindEntry>>>,
         place: &Range<usize>,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Vec<Bind>> {
         let written = written.map(OneOrMany::elements).unwrap_or_default();
         if written.is_empty() {

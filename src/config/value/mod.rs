@@ -14,9 +14,8 @@ use toml::Spanned;
 
 pub(super) use address::BindAddress;
 pub(super) use text::{
-    Account, HostHeader, Interface, Name, PathSuffix, RouteHost, StatusRange, Token, UrlPath, is_name,
+    Account, HostHeader, Interface, Name, PathSuffix, Realm, RouteHost, StatusRange, Token, UrlPath, is_name,
 };
-pub(super) use word::LogTarget;
 
 /// Why a value is refused, where more can be said than what is accepted.
 pub(super) type Hint = Option<String>;
