@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, watch};
 use crate::balancer::control::Control;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
-use crate::config::model::{AccessLog, LogLevel, open_files_for};
+use crate::config::model::{LogLevel, open_files_for};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
@@ -91,7 +91,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
     }
-    let is_logged = start.config.access_log != AccessLog::Off && guard.log().wants(LogLevel::Info);
+    let is_logged = guard.log().wants(LogLevel::Info);
     let shared = Shared::new(start.config);
     tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
     tokio::task::spawn_local(health::watch(shared.clone()));

@@ -39,7 +39,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{ClientTimeouts, Mode};
+    use crate::config::model::{Capture, ClientTimeouts, Mode};
 
     fn list(items: &[&str]) -> Vec<String> {
         items.iter().map(|item| (*item).to_owned()).collect()
@@ -60,6 +60,7 @@ mod tests {
             default_backend: default.map(BackendIndex),
             forwarded_for: false,
             timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
+            capture: Capture::default(),
             statistics: None,
         }
     }

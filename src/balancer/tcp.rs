@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::balancer::access_log::{Format, Record};
+use crate::balancer::access_log::Record;
 use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
@@ -20,7 +20,7 @@ pub async fn serve(stream: TcpStream, session: Session) {
     accounting::count(&session, &record);
     if session.worker.access_log.is_on() {
         let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
-        session.worker.access_log.write(Format::Tcp, &session, client.as_bytes(), &record);
+        session.worker.access_log.write(&session, client.as_bytes(), &record);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::balancer::access_log::{AccessLog, Outlet};
+use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, TICK};
 use crate::balancer::listener;
@@ -79,7 +79,7 @@ pub struct Plan {
     pub listeners: Vec<(usize, TcpListener)>,
     /// What all workers share.
     pub shared: Arc<Shared>,
-    /// Where lines for requests go; `None`: there are none.
+    /// Where lines for requests go; `None`: nowhere.
     pub log: Option<Log>,
     /// For the log's dates.
     pub zone: TimeZone,
@@ -118,7 +118,9 @@ fn outlet(log: Log) -> Outlet {
 }
 
 async fn serve(mut plan: Plan) -> io::Result<()> {
-    let worker = Worker::new(plan.index, plan.shared, AccessLog::new(plan.log.map(outlet), plan.zone));
+    let format = Format::new(&plan.shared.config.access_log);
+    let outlet = plan.log.map(outlet).zip(format);
+    let worker = Worker::new(plan.index, plan.shared, AccessLog::new(outlet, plan.zone));
     let mut accepting = Vec::new();
     for (frontend, listener) in plan.listeners {
         listener.set_nonblocking(true)?;

@@ -147,6 +147,7 @@ pub(super) struct Frontend {
     pub(super) timeouts: Table<ClientTimeouts>,
     pub(super) routes: Vec<Spanned<Table<Route>>>,
     pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
+    pub(super) capture: Option<Spanned<Table<Capture>>>,
 }
 
 /// `[stats]`
@@ -164,6 +165,15 @@ pub(super) struct FrontendStats {
     pub(super) path: Option<Spanned<Text<UrlPath>>>,
     pub(super) realm: Option<Text<Realm>>,
     pub(super) users: Users,
+}
+
+/// `[frontends.NAME.capture]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Capture {
+    pub(super) request: Option<OneOrMany<Text<Token>>>,
+    pub(super) response: Option<OneOrMany<Text<Token>>>,
+    pub(super) length: Option<Number<1, 8192>>,
 }
 
 /// Passwords by name.

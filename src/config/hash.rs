@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Backend, Balance, Balancer, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode, Password,
-    Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User,
+    Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode,
+    Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User,
 };
 
 /// SHA-256 in hex.
@@ -70,7 +70,10 @@ impl Table {
 }
 
 fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
-    let Frontend { name: _, binds, mode, routes, default_backend, forwarded_for, timeouts, statistics } = frontend;
+    let Frontend { name: _, binds, mode, routes, default_backend, forwarded_for, timeouts, capture, statistics } =
+        frontend;
+    // The log is each node's own.
+    let Capture { request: _, response: _, length: _ } = capture;
     let backend_name = |index: usize| backends.get(index).map(|backend| backend.name.clone());
     let route = |route: &Route| {
         let Route { host, path_prefix, path_suffix, path, backend } = route;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
+use super::log_format::LogFormat;
+
 /// The whole file.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -132,11 +134,15 @@ pub enum LogLevel {
 }
 
 /// `log.format`: the line for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
     /// HAProxy's line.
     HttpLog,
+    /// A JSON object.
+    Json,
+    /// One of the user's, in HAProxy's language.
+    Custom(LogFormat),
     /// None.
     Off,
 }
@@ -221,8 +227,21 @@ pub struct Frontend {
     pub forwarded_for: bool,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
+    /// What of its requests goes into the log.
+    pub capture: Capture,
     /// Where it shows the statistics, if anywhere.
     pub statistics: Option<Statistics>,
+}
+
+/// `frontends.NAME.capture`: headers for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Names of the request's headers, lower case.
+    pub request: Vec<String>,
+    /// Names of the response's headers, lower case.
+    pub response: Vec<String>,
+    /// Bytes of a value; what is longer is cut.
+    pub length: usize,
 }
 
 /// `[stats]`, or `frontends.NAME.stats`

@@ -3,7 +3,9 @@
 mod bodies;
 mod choice;
 mod errors;
+mod haproxy;
 mod log;
+mod log_targets;
 mod names;
 mod retries;
 #[path = "../rig/mod.rs"]

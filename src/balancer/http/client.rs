@@ -5,15 +5,16 @@ use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
+use hyper::{HeaderMap, Version};
 use tokio::net::TcpStream;
 
-use crate::balancer::access_log::{Format, Record};
+use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
@@ -50,6 +51,8 @@ pub struct Client {
     is_recording: Cell<bool>,
     sent: Cell<u64>,
     received: Cell<u64>,
+    /// The request before ended, or the connection was accepted.
+    waiting_since: Cell<Instant>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
@@ -78,6 +81,7 @@ impl Client {
             is_recording: Cell::new(false),
             sent: Cell::new(0),
             received: Cell::new(0),
+            waiting_since: Cell::new(session.accepted),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             upstream_waker: UpstreamWaker::new(),
@@ -100,22 +104,31 @@ impl Client {
         // A head that came together with the request before it begins now.
         let begun = if self.phase.get() == Phase::Head { record.begun } else { now };
         let request_line = std::mem::take(&mut record.request_line);
-        *record = Record { head: Some(now), request_line, ..Record::new(begun) };
-        if self.session.worker.access_log.is_on() {
+        let waiting_since = self.waiting_since.get();
+        *record = Record { head: Some(now), request_line, waiting_since, ..Record::new(begun) };
+        let access_log = &self.session.worker.access_log;
+        if access_log.is_on() {
             record.request_line.clear();
             write_request_line(&mut record.request_line, request);
+            let capture = &self.session.frontend().capture;
+            record.request_headers = captured(&capture.request, capture, &request.headers);
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
         self.sent.set(0);
-        self.received.set(if self.session.worker.shared.statistics.are_shown {
-            accounting::size_of(request)
-        } else {
-            0
-        });
+        let is_counted = self.session.worker.shared.statistics.are_shown || access_log.has_received();
+        self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The head of a response goes to the client.
+    pub fn response_begins(&self, headers: &HeaderMap) {
+        let capture = &self.session.frontend().capture;
+        if !capture.response.is_empty() && self.session.worker.access_log.is_on() {
+            self.record.borrow_mut().response_headers = captured(&capture.response, capture, headers);
+        }
     }
 
     /// Something came that is no request.
@@ -142,7 +155,8 @@ impl Client {
         record.bytes = self.sent.get();
         record.received = self.received.get();
         accounting::count(&self.session, &record);
-        self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
+        self.waiting_since.set(clock::now());
+        self.session.worker.access_log.write(&self.session, &self.address_and_port, &record);
     }
 
     /// Bytes that a tunnel sent to the client.

@@ -36,6 +36,7 @@ pub(super) async fn answer(
         refusal.response()
     });
     client.record.borrow_mut().status = Some(response.status().as_u16());
+    client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
@@ -57,6 +58,9 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
+    if cookie.is_some() {
+        client.record.borrow_mut().termination.expect_cookie(kept.is_some());
+    }
     let wants_upgrade = prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);

@@ -40,7 +40,7 @@ impl Balancer {
     async fn start(config: model::Balancer) -> Self {
         let (batches, log) = sync_channel(16);
         let outlet: access_log::Outlet = Box::new(move |batch| batches.try_send(batch).is_ok());
-        let outlet = (config.access_log == AccessLog::HttpLog).then_some(outlet);
+        let outlet = access_log::Format::new(&config.access_log).map(|format| (outlet, format));
         let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -220,6 +220,7 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         default_backend: Some(BackendIndex(0)),
         forwarded_for: true,
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
+        capture: Capture::default(),
         statistics: None,
     };
     model::Balancer {

@@ -7,9 +7,9 @@ use toml::Spanned;
 
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, Route};
+use crate::config::model::{BackendIndex, Bind, Capture, ClientTimeouts, Frontend, Mode, Route};
 use crate::config::nearest::nearest;
-use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
+use crate::config::value::{BindAddress, FromText, OneOrMany, Text, Token};
 
 /// What is listened on so far, and where that is written.
 pub(super) type Bound = Vec<(SocketAddr, Range<usize>)>;
@@ -65,6 +65,7 @@ impl Checker<'_> {
             default_backend,
             forwarded_for: written.forwarded_for.is_some_and(Spanned::into_inner),
             timeouts,
+            capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
             statistics,
         })
     }
@@ -76,6 +77,7 @@ impl Checker<'_> {
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
             written.routes.first().map(Spanned::span),
             written.stats.as_ref().map(Spanned::span),
+            written.capture.as_ref().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
             let message = "only a frontend of mode \"http\" can do this";
@@ -183,6 +185,19 @@ impl Checker<'_> {
                 );
             }
         }
+    }
+}
+
+/// Headers have no case.
+fn capture(written: file::Capture) -> Capture {
+    let names = |list: Option<OneOrMany<Text<Token>>>| {
+        let names = list.map(OneOrMany::values).unwrap_or_default();
+        names.into_iter().map(|name| name.0.0.to_ascii_lowercase()).collect()
+    };
+    Capture {
+        request: names(written.request),
+        response: names(written.response),
+        length: written.length.map_or(128, |length| length.0 as usize),
     }
 }
 

@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::frontends::Bound;
 use super::{Checker, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{ClientTimeouts, Frontend, Mode, Statistics, User};
+use crate::config::model::{Capture, ClientTimeouts, Frontend, Mode, Statistics, User};
 
 /// The name of the frontend that `[stats]` makes.
 const NAME: &str = "stats";
@@ -51,6 +51,7 @@ impl Checker<'_> {
             default_backend: None,
             forwarded_for: false,
             timeouts,
+            capture: Capture::default(),
             statistics: Some(statistics),
         })
     }

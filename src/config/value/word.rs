@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{FromText, Hint};
+use crate::config::log_format::LogFormat;
 use crate::config::model::{AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode};
 use crate::config::nearest::nearest;
 
@@ -44,10 +45,20 @@ impl FromText for CookieMode {
 }
 
 impl FromText for AccessLog {
-    const ACCEPTED: &'static str = "\"httplog\" or \"off\"";
+    const ACCEPTED: &'static str =
+        "\"httplog\", \"json\", \"off\", or a format of HAProxy's fields such as \"%ci [%tr] %{+Q}r %ST\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
-        word(text, &[("httplog", AccessLog::HttpLog), ("off", AccessLog::Off)], &["json"])
+        if text.contains('%') {
+            return LogFormat::parse(text).map(AccessLog::Custom).map_err(Some);
+        }
+        let words = ["httplog", "json", "off"];
+        match text {
+            "httplog" => Ok(AccessLog::HttpLog),
+            "json" => Ok(AccessLog::Json),
+            "off" => Ok(AccessLog::Off),
+            _ => Err(nearest(text, words).map(|word| format!("did you mean \"{word}\"?"))),
+        }
     }
 }
 

@@ -1,17 +1,24 @@
-//! The line for each request, as HAProxy writes it (`option httplog`, `option tcplog`; its manual, section 8.2).
+//! The line for each request: as HAProxy writes it (`option httplog`, `option tcplog`; its manual, section 8.2), in a format
+//! of the user's in HAProxy's language, or as JSON.
 //!
 //! A worker gathers lines and hands them to the log's threads by the batch; when these do not keep up, because nobody takes
 //! the lines, batches are dropped and counted, and the worker goes on.
 
+mod json;
+mod line;
+
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hyper::HeaderMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::balancer::access_log::line::Subject;
 use crate::balancer::clock;
 use crate::balancer::session::{Session, UnderWay};
-use crate::config::model::BackendIndex;
+use crate::config::log_format::{Field, HTTP_LOG, LogFormat, Part, TCP_LOG};
+use crate::config::model::{self, BackendIndex, Capture, Mode};
 
 /// A batch goes when it has grown to this, or with the next tick.
 const BATCH: usize = 32 * 1024;
@@ -20,6 +27,8 @@ const BATCH: usize = 32 * 1024;
 pub struct Record {
     /// The first byte of the request; TCP mode: the connection was accepted.
     pub begun: Instant,
+    /// The request before it ended, or the connection was accepted.
+    pub waiting_since: Instant,
     /// The head of the request was complete.
     pub head: Option<Instant>,
     /// A connection to the server was there.
@@ -46,12 +55,16 @@ pub struct Record {
     pub retries: u32,
     /// It went to another server than it should have.
     pub redispatched: bool,
-    /// At the server when it ended.
+    /// Others at the server when it ended.
     pub server_connections: u64,
-    /// At the backend when it ended.
+    /// Others at the backend when it ended.
     pub backend_connections: u64,
     /// `GET /path HTTP/1.1`; filled only if there is a log.
     pub request_line: Vec<u8>,
+    /// The values of the request's headers that the frontend captures, in their order.
+    pub request_headers: Vec<Vec<u8>>,
+    /// The same of the response.
+    pub response_headers: Vec<Vec<u8>>,
 }
 
 /// The termination state: two characters for a connection, two more for the cookie of a request.
@@ -72,11 +85,19 @@ impl Termination {
     pub const NORMAL: Self = Self { cause: b'-', when: b'-', request_cookie: b'-', response_cookie: b'-' };
 }
 
+impl Termination {
+    /// Sessions are kept by a cookie: this is so until a response says more.
+    pub fn expect_cookie(&mut self, was_sent: bool) {
+        (self.request_cookie, self.response_cookie) = (if was_sent { b'V' } else { b'N' }, b'N');
+    }
+}
+
 impl Record {
     /// Of something that begins.
     pub fn new(begun: Instant) -> Self {
         Self {
             begun,
+            waiting_since: begun,
             head: None,
             connected: None,
             answered: None,
@@ -93,7 +114,14 @@ impl Record {
             server_connections: 0,
             backend_connections: 0,
             request_line: Vec::new(),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
         }
+    }
+
+    /// HAProxy's word where there was none.
+    fn request_line(&self) -> &[u8] {
+        if self.request_line.is_empty() { b"<BADREQ>" } else { &self.request_line }
     }
 
     /// Says who ended it and when; the first reason stays.
@@ -104,20 +132,54 @@ impl Record {
         }
     }
 
-    /// Notes how many were under way, and that this one no longer is.
+    /// Notes how many others are under way: as in HAProxy, this one no longer counts when its line is written.
     pub fn leave(&mut self, backend: &UnderWay, server: Option<&UnderWay>) {
-        self.backend_connections = backend.count();
-        self.server_connections = server.map_or(0, UnderWay::count);
+        self.backend_connections = backend.count().saturating_sub(1);
+        self.server_connections = server.map_or(0, |server| server.count().saturating_sub(1));
     }
 }
 
-/// Which line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The values of headers that are to be captured; of several of one name the last, as HAProxy does.
+pub fn captured(names: &[String], capture: &Capture, headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let value = |name: &String| {
+        let value = headers.get_all(name.as_str()).iter().next_back().map(|value| value.as_bytes()).unwrap_or_default();
+        value[..value.len().min(capture.length)].to_vec()
+    };
+    names.iter().map(value).collect()
+}
+
+/// What lines look like.
 pub enum Format {
-    /// `option httplog`
-    Http,
-    /// `option tcplog`
-    Tcp,
+    /// In HAProxy's language, by the frontend's mode.
+    Haproxy {
+        /// Requests.
+        http: LogFormat,
+        /// Connections.
+        tcp: LogFormat,
+    },
+    /// JSON.
+    Json,
+}
+
+impl Format {
+    /// As it is configured; `None`: there are no lines.
+    pub fn new(log: &model::AccessLog) -> Option<Self> {
+        let haproxy = |text| LogFormat::parse(text).unwrap_or(LogFormat(Vec::new()));
+        match log {
+            model::AccessLog::Off => None,
+            model::AccessLog::Json => Some(Self::Json),
+            model::AccessLog::HttpLog => Some(Self::Haproxy { http: haproxy(HTTP_LOG), tcp: haproxy(TCP_LOG) }),
+            model::AccessLog::Custom(format) => Some(Self::Haproxy { http: format.clone(), tcp: format.clone() }),
+        }
+    }
+
+    fn has_received(&self) -> bool {
+        let is_received = |part: &Part| matches!(part, Part::Field { field: Field::BytesReceived, .. });
+        match self {
+            Self::Json => true,
+            Self::Haproxy { http, .. } => http.0.iter().any(is_received),
+        }
+    }
 }
 
 /// Takes whole lines; says whether there was room for them.
@@ -125,7 +187,7 @@ pub type Outlet = Box<dyn Fn(Vec<u8>) -> bool>;
 
 /// A worker's end of the log; off, it costs nothing.
 pub struct AccessLog {
-    outlet: Option<Outlet>,
+    outlet: Option<(Outlet, Format)>,
     batch: RefCell<Vec<u8>>,
     lines: Cell<u64>,
     lost: Cell<u64>,
@@ -143,7 +205,7 @@ impl AccessLog {
     }
 
     /// One that hands its batches to an outlet, with local times of this zone.
-    pub fn new(outlet: Option<Outlet>, zone: TimeZone) -> Self {
+    pub fn new(outlet: Option<(Outlet, Format)>, zone: TimeZone) -> Self {
         Self {
             outlet,
             batch: RefCell::default(),
@@ -160,13 +222,24 @@ impl AccessLog {
         self.outlet.is_some()
     }
 
+    /// Does a line tell what the client sent?
+    pub fn has_received(&self) -> bool {
+        self.outlet.as_ref().is_some_and(|(_, format)| format.has_received())
+    }
+
     /// Writes the line of something that has ended. `client` is its address and port.
-    pub fn write(&self, format: Format, session: &Session, client: &[u8], record: &Record) {
-        if !self.is_on() {
-            return;
-        }
+    pub fn write(&self, session: &Session, client: &[u8], record: &Record) {
+        let Some((_, format)) = &self.outlet else { return };
         let mut line = self.batch.borrow_mut();
-        self.push_line(&mut line, format, session, client, record);
+        let subject = Subject { session, client, record, now: clock::now() };
+        match format {
+            Format::Haproxy { http, .. } if session.frontend().mode == Mode::Http => {
+                line::push(&mut line, self, http, &subject);
+            }
+            Format::Haproxy { tcp, .. } => line::push(&mut line, self, tcp, &subject),
+            Format::Json => json::push(&mut line, self, &subject),
+        }
+        line.push(b'\n');
         self.lines.set(self.lines.get() + 1);
         if line.len() >= BATCH {
             self.send(std::mem::take(&mut *line));
@@ -188,86 +261,14 @@ impl AccessLog {
 
     fn send(&self, batch: Vec<u8>) {
         let lines = self.lines.take();
-        if self.outlet.as_ref().is_some_and(|outlet| !outlet(batch)) {
+        if self.outlet.as_ref().is_some_and(|(outlet, _)| !outlet(batch)) {
             self.lost.set(self.lost.get() + lines);
         }
     }
 
-    fn push_line(&self, line: &mut Vec<u8>, format: Format, session: &Session, client: &[u8], record: &Record) {
-        let shared = &session.worker.shared;
-        let frontend = session.frontend();
-        line.extend_from_slice(client);
-        line.extend_from_slice(b" [");
-        self.push_date(line, record.begun);
-        line.extend_from_slice(b"] ");
-        line.extend_from_slice(frontend.name.as_bytes());
-        line.push(b' ');
-
-        let backend = record.backend.and_then(|backend| shared.config.backends.get(backend.0));
-        line.extend_from_slice(backend.map_or(&frontend.name, |backend| &backend.name).as_bytes());
-        let server = record.server.and_then(|server| backend?.servers.get(server));
-        let nobody = if record.is_for_statistics { "<STATS>" } else { "<NOSRV>" };
-        line.push(b'/');
-        line.extend_from_slice(server.map_or(nobody, |server| &server.name).as_bytes());
-
-        let now = clock::now();
-        // Nothing queues yet: the time in the queue is none at all once a server was chosen.
-        let queued = record.head.filter(|_| record.server.is_some());
-        let since = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
-        line.push(b' ');
-        if format == Format::Http {
-            push_timer(line, b'/', since(Some(record.begun), record.head));
-        }
-        push_timer(line, b'/', since(queued, queued));
-        push_timer(line, b'/', since(queued, record.connected));
-        if format == Format::Http {
-            push_timer(line, b'/', since(record.connected, record.answered));
-        }
-        push_timer(line, b' ', since(Some(record.begun), Some(now)));
-
-        if format == Format::Http {
-            match record.status {
-                Some(status) => push_number(line, status.into()),
-                None => line.extend_from_slice(b"-1"),
-            }
-            line.push(b' ');
-        }
-        push_number(line, record.bytes);
-        let termination = record.termination;
-        if format == Format::Http {
-            line.extend_from_slice(b" - - ");
-            line.extend_from_slice(&[termination.cause, termination.when]);
-            line.extend_from_slice(&[termination.request_cookie, termination.response_cookie, b' ']);
-        } else {
-            line.extend_from_slice(&[b' ', termination.cause, termination.when, b' ']);
-        }
-
-        use std::sync::atomic::Ordering::Relaxed;
-        let frontend_connections = shared.frontends.get(session.frontend).map_or(0, |it| it.connections.load(Relaxed));
-        for count in [shared.connections.load(Relaxed), frontend_connections, record.backend_connections] {
-            push_number(line, count);
-            line.push(b'/');
-        }
-        push_number(line, record.server_connections);
-        line.extend_from_slice(if record.redispatched { b"/+" } else { b"/" });
-        push_number(line, record.retries.into());
-        line.extend_from_slice(b" 0/0");
-        if format == Format::Http {
-            line.extend_from_slice(b" \"");
-            line.extend(record.request_line.iter().map(|byte| printable(*byte)));
-            line.push(b'"');
-        }
-        line.push(b'\n');
-    }
-
     /// `20/Nov/2026:09:41:12.345`
     fn push_date(&self, line: &mut Vec<u8>, instant: Instant) {
-        let (at, wall) = self.moment.get();
-        let wall = match instant.checked_duration_since(at) {
-            Some(later) => wall + later,
-            None => wall - at.saturating_duration_since(instant),
-        };
-        let since_1970 = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = self.since_1970(instant);
         let mut second = self.second.borrow_mut();
         if second.0 != since_1970.as_secs() || second.1.is_empty() {
             let timestamp = Timestamp::from_second(since_1970.as_secs() as i64).unwrap_or_default();
@@ -275,34 +276,22 @@ impl AccessLog {
             *second = (since_1970.as_secs(), local.strftime("%d/%b/%Y:%H:%M:%S.").to_string());
         }
         line.extend_from_slice(second.1.as_bytes());
-        let millis = since_1970.subsec_millis();
-        line.extend([100, 10, 1].map(|unit| b'0' + (millis / unit % 10) as u8));
+        line::push_millis(line, since_1970.subsec_millis());
     }
-}
 
-fn push_timer(line: &mut Vec<u8>, end: u8, duration: Option<Duration>) {
-    match duration {
-        Some(duration) => push_number(line, duration.as_millis() as u64),
-        None => line.extend_from_slice(b"-1"),
+    /// `20/Nov/2026:09:41:12 +0100`
+    fn push_plain_date(&self, line: &mut Vec<u8>, instant: Instant, is_utc: bool) {
+        let timestamp = Timestamp::from_second(self.since_1970(instant).as_secs() as i64).unwrap_or_default();
+        let zone = if is_utc { TimeZone::UTC } else { self.zone.clone() };
+        line.extend_from_slice(timestamp.to_zoned(zone).strftime("%d/%b/%Y:%H:%M:%S %z").to_string().as_bytes());
     }
-    line.push(end);
-}
 
-fn push_number(line: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+    fn since_1970(&self, instant: Instant) -> Duration {
+        let (at, wall) = self.moment.get();
+        let wall = match instant.checked_duration_since(at) {
+            Some(later) => wall + later,
+            None => wall - at.saturating_duration_since(instant),
+        };
+        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
-    line.extend_from_slice(&digits[first..]);
-}
-
-/// What could end the line or fool a terminal becomes a question mark.
-fn printable(byte: u8) -> u8 {
-    if matches!(byte, b' '..=b'~' if byte != b'"') { byte } else { b'?' }
 }
