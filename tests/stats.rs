@@ -213,7 +213,10 @@ fn the_password_is_asked_for() {
     assert_eq!(rig::http::exchange(place.stats, "DELETE / HTTP/1.1\r\nHost: test\r\n\r\n").status(), 405);
     assert_eq!(get(place.stats, "/other").status(), 404);
     let line = place.node.wait_for_message("\"GET /stats;csv HTTP/1.1\"");
-    assert!(line.contains(" web web/<STATS> ") && line.contains(" LR-- "), "{line}");
+    assert!(line.contains(" web web/<STATS> 0/0/0/0/") && line.contains(" 401 "), "{line}");
+    assert!(line.contains(" - - LR-- ") && line.contains("/0/0/0 0/0 "), "{line}");
+    place.wait_for("web/FRONTEND", "intercepted", "30");
+    place.wait_for("web/FRONTEND", "hrsp_2xx", "11");
 }
 
 /// The page says what the keeper knows, and comes again by itself.

@@ -152,3 +152,47 @@ fn lines_are_those_that_haproxy_writes() {
         assert_eq!(timeless(&ours), timeless(&theirs), "\n{ours}\n{theirs}");
     }
 }
+
+/// The same of mode TCP: a connection that went well, and one to nobody.
+#[test]
+fn lines_of_connections_are_those_that_haproxy_writes() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (nowhere, address) = (Server::nowhere(), server.address);
+    let [ours, theirs, our_down, their_down] = std::array::from_fn(|_| free_port());
+    let node = Relevo::start(&format!(
+        "[frontends.web]\nmode = \"tcp\"\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         [frontends.down]\nmode = \"tcp\"\nbind = \"{our_down}\"\ndefault_backend = \"gone\"\n\
+         [backends.app]\nservers = [{{ name = \"a\", address = \"{address}\", check = false }}]\n\
+         [backends.gone]\nretries = 0\nservers = [{{ name = \"b\", address = \"{nowhere}\", check = false }}]\n",
+    ));
+    let haproxy = Haproxy::start(
+        &format!(
+            "global\n log stdout format raw local0\ndefaults\n mode tcp\n log global\n option tcplog\n\
+             timeout client 10s\n timeout connect 5s\n timeout server 10s\n\
+             frontend web\n bind {theirs}\n default_backend app\n\
+             frontend down\n bind {their_down}\n default_backend gone\n\
+             backend app\n server a {address}\nbackend gone\n retries 0\n server b {nowhere}\n"
+        ),
+        theirs,
+    );
+    // The look whether HAProxy listens was a connection, too.
+    haproxy.wait_for_line(" web app/a ");
+    haproxy.lines.lock().unwrap().clear();
+    for (place, words) in [([ours, theirs], " web app/a "), ([our_down, their_down], " down gone/b ")] {
+        for address in place {
+            let mut connection = Connection::open(address).unwrap();
+            let _ = connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            let _ = connection.finish();
+            connection.receive_rest().unwrap();
+        }
+        let (ours, theirs) = (node.wait_for_message(words), haproxy.wait_for_line(words));
+        let timeless = |line: &str| {
+            let is_there = |time: &str| if time == "-1" { "-" } else { "+" };
+            let fields: Vec<_> = line.split(' ').skip(2).collect();
+            let times = fields[2].split('/').map(is_there).collect::<Vec<_>>().join("/");
+            [fields[..2].join(" "), times, fields[3..].join(" ")].join(" ")
+        };
+        assert_eq!(timeless(&ours), timeless(&theirs), "\n{ours}\n{theirs}");
+    }
+}

@@ -43,7 +43,12 @@ pub(super) async fn answer(client: &Rc<Client>, view: View, request: &Parts) -> 
         record.is_for_statistics = true;
         record.end(*b"LR");
     }
+    let response = show(client, view, request).await;
     client.is_answered.set(true);
+    response
+}
+
+async fn show(client: &Rc<Client>, view: View, request: &Parts) -> Response<ResponseBody> {
     if !matches!(request.method, Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "The statistics can only be read.\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -18,7 +18,11 @@ impl Checker<'_> {
         let Some(written) = written else { return vec![target(LogDestination::Stderr)] };
         let place = written.span();
         let mut targets: Vec<LogTarget> = Vec::new();
-        for entry in OneOrMany::elements(written) {
+        let entries = OneOrMany::elements(written);
+        if entries.is_empty() && !self.is_refused_at(&place) {
+            self.problem(place, "expected at least one target", "a list without any");
+        }
+        for entry in entries {
             let span = entry.span();
             let TargetEntry(entry) = entry.into_inner();
             let is_for_syslog = |to: &LogDestination| !matches!(to, LogDestination::Stderr | LogDestination::File(_));
@@ -35,9 +39,6 @@ impl Checker<'_> {
                 facility: plain(entry.facility).unwrap_or(Facility::DAEMON),
                 to,
             });
-        }
-        if targets.is_empty() && !self.is_refused_at(&place) {
-            self.problem(place, "expected at least one target", "a list without any");
         }
         targets
     }

@@ -159,6 +159,12 @@ impl FromText for Interface {
     }
 }
 
+/// `$6$salt$hash` or `$6$rounds=5000$salt$hash`, with so many characters of hash.
+fn is_hash(text: &str, length: usize) -> bool {
+    let hash = text.rsplit('$').next().unwrap_or_default();
+    hash.len() == length && text.matches('$').count() >= 3 && sha_crypt::PasswordHashRef::new(text).is_ok()
+}
+
 /// What a browser shows when it asks for a password (RFC 9110 §11.5).
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Realm(pub(in crate::config) String);
@@ -184,7 +190,8 @@ impl FromText for Password {
             return Ok(Password::Plain(text.to_owned()));
         };
         match scheme {
-            "5" | "6" if sha_crypt::PasswordHashRef::new(text).is_ok() => Ok(Password::ShaCrypt(text.to_owned())),
+            "5" if is_hash(text, 43) => Ok(Password::ShaCrypt(text.to_owned())),
+            "6" if is_hash(text, 86) => Ok(Password::ShaCrypt(text.to_owned())),
             "5" | "6" => Err(Some("this hash is not complete".to_owned())),
             _ => Err(Some("this looks like a hash of another kind; make one with `openssl passwd -6`".to_owned())),
         }

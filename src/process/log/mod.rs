@@ -279,6 +279,36 @@ mod tests {
         assert!(written < count && written + lost == count, "{written} written, {lost} told to be lost");
     }
 
+    #[test]
+    fn a_daemon_that_was_restarted_gets_lines_again_once_somebody_has_opened_it() {
+        use std::os::unix::net::UnixDatagram;
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let syslog = LogTarget { to: LogDestination::Syslog, ..target(LogLevel::Info) };
+        let log = log_to(&[syslog], vec![OwnedFd::from(ours).into()]);
+        let send = |text: &str| {
+            log.send(LogLevel::Info, Kind::Access, &Arc::from(text.as_bytes()));
+            log.finish(LAST_WORDS);
+        };
+        let received = |socket: &UnixDatagram| {
+            let mut buffer = [0; 500];
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        };
+        send("one\n");
+        assert!(received(&theirs).ends_with("]: one"));
+        assert!(!log.was_broken());
+
+        drop(theirs);
+        send("two\n");
+        assert!(log.was_broken() && !log.was_broken());
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        log.replace(vec![ours.into()]);
+        send("three\n");
+        assert!(received(&theirs).ends_with("]: three"));
+        let told = received(&theirs);
+        assert!(told.contains("lines were lost") && told.ends_with("lines=1"), "{told}");
+    }
+
     fn pipe() -> (File, File) {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         (reader.into(), writer.into())
