@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::balancer::state::{BackendState, Shared};
 use crate::config::model::{self, Balance, Mode};
 use crate::stats::checks::Checks;
-use crate::stats::counters::{Event, HistogramTotals, Totals, Traffic};
+use crate::stats::counters::{Event, HistogramTotals, Totals};
 use crate::stats::rates::Rate;
 use crate::stats::snapshot::{Backend, Health, Proxy, ProxyKind, Row, Server, Snapshot};
 
@@ -17,33 +17,29 @@ pub(super) const SAMPLING: Duration = Duration::from_secs(1);
 
 /// Takes the totals that rates are made from, so long after the last ones.
 pub(super) fn sample(shared: &Shared, passed: Duration) {
-    let totals = traffics(shared).map(|workers| {
-        let totals = Totals::of(workers);
-        (totals[Event::Session], totals[Event::Request])
-    });
-    shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner).sample(totals, passed);
+    let counts = totals(shared).map(|totals| (totals[Event::Session], totals[Event::Request]));
+    shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner).sample(counts, passed);
 }
 
-/// The counters of all workers for each row: frontends, then each backend and its servers.
-fn traffics(shared: &Shared) -> impl Iterator<Item = impl Iterator<Item = &Traffic>> {
-    type Of<'a> = Box<dyn Fn(usize) -> &'a Traffic + 'a>;
+/// What all workers counted for each row: frontends, then each backend and its servers.
+fn totals(shared: &Shared) -> impl Iterator<Item = Totals> {
+    let workers = || shared.counters.iter();
     let frontends = (0..shared.config.frontends.len())
-        .map(move |index| -> Of<'_> { Box::new(move |worker| &shared.counters[worker].frontends[index]) });
+        .map(move |index| Totals::of(workers().map(|worker| &worker.frontends[index])));
     let backends = shared.config.backends.iter().enumerate().flat_map(move |(index, backend)| {
-        let own: Of<'_> = Box::new(move |worker| &shared.counters[worker].backends[index].traffic);
-        let servers = (0..backend.servers.len()).map(move |server| -> Of<'_> {
-            Box::new(move |worker| &shared.counters[worker].backends[index].servers[server])
-        });
+        let own = Totals::of(workers().map(|worker| &worker.backends[index].traffic));
+        let servers = (0..backend.servers.len())
+            .map(move |server| Totals::of(workers().map(|worker| &worker.backends[index].servers[server])));
         std::iter::once(own).chain(servers)
     });
-    frontends.chain(backends).map(move |of| (0..shared.counters.len()).map(move |worker| of(worker)))
+    frontends.chain(backends)
 }
 
 /// All of it.
 pub(super) fn snapshot(shared: &Shared) -> Snapshot {
     let now = Instant::now();
     let rates = shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut rows = traffics(shared).enumerate().map(|(row, workers)| (Totals::of(workers), rates.of(row)));
+    let mut rows = totals(shared).enumerate().map(|(row, totals)| (totals, rates.of(row)));
     let config = &shared.config;
     let mut proxies = Vec::new();
     for (frontend, state) in config.frontends.iter().zip(&shared.frontends) {

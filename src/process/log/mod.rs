@@ -97,10 +97,11 @@ pub fn init_with(targets: &[LogTarget], opened: Vec<OwnedFd>, process: &'static 
 impl Log {
     /// Hands lines over to every target that wants them. Says whether all of those had room.
     pub fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) -> bool {
-        self.outlets
-            .iter()
-            .filter(|outlet| outlet.wants(level))
-            .fold(true, |all, outlet| outlet.send(level, kind, lines) && all)
+        let mut had_room = true;
+        for outlet in self.outlets.iter().filter(|outlet| outlet.wants(level)) {
+            had_room &= outlet.send(level, kind, lines);
+        }
+        had_room
     }
 
     /// Does any target take lines of this level?
