@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A virtual router this node takes part in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualRouter {
     /// Its name on this node.
     pub name: String,
@@ -94,6 +94,8 @@ pub struct RouterStatus {
     pub transitions: u64,
     /// Sent.
     pub adverts_sent: u64,
+    /// Could be sent to nobody.
+    pub adverts_unsent: u64,
     /// Accepted.
     pub adverts_received: u64,
     /// Not valid, and ignored.

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, finish, on_this_thread};
-use crate::config::Config;
-use crate::process::log::{self, Log};
+use crate::process::log;
 use crate::{guard, keeper};
 
 /// Run the node: the balancer and, where virtual routers are configured, its part in the election
@@ -23,23 +22,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    with_log(&config, "guard", |log| finish(on_this_thread(guard::run(&arguments.config.config, log))))
-}
-
-/// The keeper, which the guard starts.
-pub(super) fn keeper(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.config.load() {
-        Ok(config) => config,
-        Err(status) => return status,
+    let log = match log::init(&config.log_targets, "guard") {
+        Ok(log) => log,
+        Err(error) => return finish(Err(error.to_string())),
     };
-    let targets = config.clone();
-    with_log(&targets, "keeper", |log| finish(on_this_thread(keeper::run(config, log)).map(|()| ExitCode::SUCCESS)))
+    finish(on_this_thread(guard::run(config, log.log().clone())))
 }
 
-/// Runs with the log of this process, or says why there is none.
-fn with_log(config: &Config, process: &'static str, run: impl FnOnce(Log) -> ExitCode) -> ExitCode {
-    match log::init(&config.log_targets, process) {
-        Ok(guard) => run(guard.log().clone()),
-        Err(error) => finish(Err(error.to_string())),
-    }
+/// The keeper, which the guard starts and tells what to run.
+pub(super) fn keeper() -> ExitCode {
+    finish(on_this_thread(keeper::run()).map(|()| ExitCode::SUCCESS))
 }

@@ -7,12 +7,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc::O_NONBLOCK;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a key.
 pub const KEY_LENGTH: usize = 32;
 
-/// The shared key. It is not printed, not even by a debugger's format.
-#[derive(Clone, PartialEq, Eq)]
+/// The shared key. It is not printed, not even by a debugger's format; the guard hands it to its keeper.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key([u8; KEY_LENGTH]);
 
 /// Why there is no key.
@@ -25,7 +26,7 @@ pub enum KeyError {
         path.display(), path.display()
     )]
     Missing { path: PathBuf, source: io::Error },
-    #[error("cannot read the key file {}: {source}", path.display())]
+    #[error("cannot read the key file {}: {source}{}", path.display(), what_to_do(source.kind()))]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("the key file {} is not a regular file", path.display())]
     NotAFile { path: PathBuf },
@@ -43,6 +44,15 @@ pub enum KeyError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("no random bytes from /dev/urandom: {0}")]
     NoRandomness(io::Error),
+}
+
+fn what_to_do(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root, or make it the file of the user that relevo runs as (`chown`)"
+        }
+        _ => "",
+    }
 }
 
 impl Key {

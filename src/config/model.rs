@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::log_format::LogFormat;
 
 /// The whole file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// This node's name and where it is asked for its state.
     pub node: Node,
@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Default: the host's name.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct Node {
 }
 
 /// `[process]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
     /// `None`: not written, the default user `relevo` if there is one.
     pub user: Option<String>,
@@ -148,7 +148,7 @@ pub enum AccessLog {
 }
 
 /// `[peering]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peering {
     /// Where the other keepers reach this one.
     pub listen: SocketAddr,

@@ -13,10 +13,10 @@ pub mod peering;
 mod realtime;
 mod view;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,15 +31,15 @@ use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
-use crate::config::key::Key;
 use crate::config::model::Config;
-use crate::process::log::Log;
+use crate::process::log::{self, Log};
+use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// Peers hear of changes at once, and of the rest this often.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A keeper that comes so late is not in time: it was starved, or hung.
+const LATE: Duration = Duration::from_millis(500);
 /// Descriptors that the keeper opens beside its listening sockets stay below this number.
 const FIRST_HIGH_DESCRIPTOR: i32 = 512;
 /// The guard's link comes first among the high ones, then those of the peers.
@@ -52,7 +52,7 @@ pub enum Error {
     #[error("this command is not for people: `relevo run` starts it")]
     NoGuard,
     #[error(transparent)]
-    Key(#[from] crate::config::key::KeyError),
+    Log(#[from] log::Error),
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
@@ -71,23 +71,23 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-/// Runs until the guard dies or somebody says stop: then hands over first.
+/// Runs what the guard says until the guard dies or somebody says stop: then hands over first.
 ///
 /// # Errors
 /// When it cannot start; nothing is left half done then.
-pub async fn run(config: Config, log: Log) -> Result<(), Error> {
-    let sockets =
-        config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
-    let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
+pub async fn run() -> Result<(), Error> {
+    // What it is told next holds the key.
+    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     raise_open_files()?;
     // Its folder and its socket are for owner and group from the first moment.
     umask(Mode::from_bits_truncate(0o027));
-    let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
-    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
+    let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
+    let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
+    let log_guard = log::init(&config.log_targets, "keeper")?;
+    let log = log_guard.log().clone();
     let stop = StopSignals::new()?;
     let reopen = signal(SignalKind::user_defined1())?;
 
-    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let confinement = identity::find(&config.process)?;
     let missing = [realtime::acquire(), confinement.missing].concat();
     if !missing.is_empty() {
@@ -102,9 +102,11 @@ pub async fn run(config: Config, log: Log) -> Result<(), Error> {
         ),
         None => None,
     };
-    // Only now is it certain that no other instance owns them.
-    for (interface, address) in relevo_ha::address::release_all().await? {
-        tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+    // The guard's lock says that no other instance owns them.
+    if !config.virtual_routers.is_empty() {
+        for (interface, address) in relevo_ha::address::release_all().await? {
+            tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+        }
     }
 
     let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
@@ -116,7 +118,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), Error> {
                 key,
                 config_hash: config.hash.clone(),
                 source: peering.listen.ip(),
-                first_descriptor: first_high + GUARD_DESCRIPTORS,
+                first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
             Some(peering::start(settings, listener, status.subscribe())?)
         }
@@ -141,6 +143,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), Error> {
         driver,
         balancer: Balancer::new(template, listeners),
         peers: peering.as_ref().map(Peering::peers),
+        equals: BTreeSet::new(),
         peering,
         is_eligible: false,
         is_ready: false,
@@ -152,11 +155,6 @@ pub async fn run(config: Config, log: Log) -> Result<(), Error> {
     let result = keeper.run().await;
     keeper.end(result.as_ref().map_or("it cannot start", |reason| reason)).await;
     result.map(drop)
-}
-
-/// Does a keeper answer on this control socket?
-pub fn is_running(control_socket: &Path) -> bool {
-    control::is_live(control_socket)
 }
 
 struct Keeper {
@@ -172,6 +170,8 @@ struct Keeper {
     balancer: Balancer,
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+    /// Virtual router and peer with the same priority: of each it was said.
+    equals: BTreeSet<(String, String)>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -184,9 +184,10 @@ struct Keeper {
 impl Keeper {
     /// Everything that happens to a node. Returns why it stops.
     async fn run(&mut self) -> Result<&'static str, Error> {
-        let mut second = interval(STATUS_INTERVAL);
+        let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let mut in_time = false;
             tokio::select! {
                 biased;
                 () = self.stop.recv() => return Ok("it was told to stop"),
@@ -212,6 +213,7 @@ impl Keeper {
                 }
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
+                    self.warn_of_equal_priorities();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -224,9 +226,11 @@ impl Keeper {
                     let _ = reply.send(self.pair_status());
                     continue;
                 }
-                _ = second.tick() => {}
+                due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
             }
-            self.status.send_replace(Arc::new(self.node_status()));
+            let status = self.node_status();
+            self.guard.report(Report { is_ready: self.is_ready, in_time, state: view::in_a_line(&status) });
+            self.status.send_replace(Arc::new(status));
             self.balancer.tell_pair(|| without_backends(self.pair_status()));
         }
     }
@@ -247,7 +251,6 @@ impl Keeper {
         if !self.is_ready {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
-            self.guard.ready();
         }
     }
 
@@ -265,6 +268,27 @@ impl Keeper {
     fn may_hold_on(&self) -> bool {
         let peers = self.peers.as_ref().map(watch::Receiver::borrow);
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
+    }
+
+    /// It works, but which node is active is left to chance and addresses, and nobody returns to where they were.
+    fn warn_of_equal_priorities(&mut self) {
+        let routers = self.routers.borrow();
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
+        for (own, peer, its) in view::shared(&routers, peers) {
+            let which = (own.name.clone(), peer.to_owned());
+            if own.priority != its.priority {
+                self.equals.remove(&which);
+            } else if self.equals.insert(which) {
+                let (router, priority) = (&own.name, own.priority);
+                tracing::warn!(
+                    router,
+                    peer,
+                    "virtual router {router} has priority {priority} here and on {peer}: give the node that should be \
+                     active a higher one; as it is, the node that starts first is, or the one with the higher address"
+                );
+            }
+        }
     }
 
     /// A router that is known to be gone need not be waited for.
@@ -361,6 +385,12 @@ async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
     if receiver.changed().await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Above all listening sockets and whatever else is open.
+fn first_high_descriptor(config: &Config) -> i32 {
+    let binds = config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>();
+    i32::try_from(binds * config.balancer.threads).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR
 }
 
 /// To the highest that is allowed: the keeper's links live on high descriptors, and the balancer inherits the limit.

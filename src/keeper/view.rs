@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 
 use relevo_ha::{RouterStatus, State};
 
-use crate::status::{BalancerState, NodeStatus, PeerStatus};
+use crate::status::{BalancerState, NodeStatus, PeerStatus, ServerState};
 
 /// Could this node take over now? The error says why not.
 pub(super) fn can_take_over(balancer: BalancerState, routers: &[RouterStatus]) -> Result<(), String> {
     match balancer {
         BalancerState::Serving => {}
         BalancerState::Starting => return Err("its balancer is starting".to_owned()),
-        BalancerState::Down => return Err("its balancer is down".to_owned()),
+        BalancerState::Down => return Err("its balancer is down, and its log says why".to_owned()),
     }
     if routers.is_empty() {
         return Err("it has no virtual router".to_owned());
@@ -20,6 +20,15 @@ pub(super) fn can_take_over(balancer: BalancerState, routers: &[RouterStatus]) -
         Some(router) => Err(format!("virtual router {}: {}", router.name, router.reason)),
         None => Ok(()),
     }
+}
+
+/// What the node does, for the service manager: `main: active; balancer: serving, 2 of 3 servers up`.
+pub(super) fn in_a_line(node: &NodeStatus) -> String {
+    let routers: Vec<_> = node.vrrp.iter().map(|router| format!("{}: {}", router.name, router.state)).collect();
+    let servers = || node.backends.iter().flat_map(|backend| &backend.servers);
+    let up = servers().filter(|server| server.state == ServerState::Up).count();
+    let balancer = format!("balancer: {}, {up} of {} servers up", node.balancer.state, servers().count());
+    [routers.join(", "), balancer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// May this node go on holding its addresses without a balancer? Only where giving them up would help nobody: it has
@@ -33,6 +42,19 @@ pub(super) fn may_hold_on(routers: &[RouterStatus], peers: Option<&[PeerStatus]>
 /// The routers of a peer: by what address its adverts come, for each virtual router.
 pub(super) fn routers_of(peer: &NodeStatus) -> Vec<(u8, Ipv4Addr)> {
     peer.vrrp.iter().filter_map(|router| Some((router.virtual_router_id, router.own_address?))).collect()
+}
+
+/// The virtual routers that a peer runs too: ours, the peer's name, its own.
+pub(super) fn shared<'a>(
+    routers: &'a [RouterStatus],
+    peers: &'a [PeerStatus],
+) -> impl Iterator<Item = (&'a RouterStatus, &'a str, &'a RouterStatus)> {
+    peers.iter().filter(|peer| peer.connected).flat_map(move |peer| {
+        peer.status.vrrp.iter().filter_map(move |its| {
+            let own = routers.iter().find(|own| own.virtual_router_id == its.virtual_router_id)?;
+            Some((own, peer.name.as_str(), its))
+        })
+    })
 }
 
 /// With several backups only the one of highest priority takes over at once (rule 3); the others let their timers run.
@@ -50,6 +72,7 @@ pub(super) fn is_first_in_line(own: &RouterStatus, gone: &str, peers: &[PeerStat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::{BackendStatus, ServerStatus};
 
     fn router(state: State, priority: u8, last: u8) -> RouterStatus {
         RouterStatus {
@@ -80,6 +103,24 @@ mod tests {
         let [backup] = backup;
         let reason = can_take_over(BalancerState::Serving, &[backup, router(State::Fault, 0, 1)]).unwrap_err();
         assert_eq!(reason, "virtual router main: no carrier");
+    }
+
+    #[test]
+    fn a_node_in_a_line() {
+        let server = |state| ServerStatus { state, ..ServerStatus::default() };
+        let servers = vec![server(ServerState::Up), server(ServerState::Down)];
+        let mut node = NodeStatus {
+            vrrp: vec![
+                router(State::Active, 200, 1),
+                RouterStatus { name: "web".into(), ..router(State::Fault, 0, 1) },
+            ],
+            backends: vec![BackendStatus { name: "app".into(), servers }],
+            ..NodeStatus::default()
+        };
+        node.balancer.state = BalancerState::Serving;
+        assert_eq!(in_a_line(&node), "main: active, web: fault; balancer: serving, 1 of 2 servers up");
+        node.vrrp.clear();
+        assert_eq!(in_a_line(&node), "balancer: serving, 1 of 2 servers up");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,9 +93,8 @@ pub enum ResponseBody {
 
 /// The body that a server sends, and the connection it comes from.
 pub struct ServerBody {
-    incoming: Incoming,
-    is_finished: bool,
     failure: Option<io::Error>,
+    /// `None`: it has gone back to the pool.
     upstream: Option<Box<Upstream>>,
     client: Rc<Client>,
     timeout: Duration,
@@ -106,19 +105,18 @@ pub struct ServerBody {
 impl ResponseBody {
     /// What the server sends; when all has come, the connection goes back to the pool.
     pub fn new(
-        incoming: Incoming,
         upstream: Box<Upstream>,
         client: &Rc<Client>,
         timeout: Duration,
         at_backend: UnderWay,
         at_server: UnderWay,
     ) -> Self {
-        let (client, upstream) = (client.clone(), Some(upstream));
         client.has_unsent.set(true);
-        let (is_finished, failure) = (false, None);
-        let body = ServerBody { incoming, is_finished, failure, upstream, client, timeout, at_backend, at_server };
+        let is_over = upstream.connection.is_over();
+        let (client, upstream, failure) = (client.clone(), Some(upstream), None);
+        let body = ServerBody { failure, upstream, client, timeout, at_backend, at_server };
         // Without a body it is dropped at once, which ends the request.
-        if body.incoming.is_end_stream() { Self::Empty } else { Self::Server(body) }
+        if is_over { Self::Empty } else { Self::Server(body) }
     }
 }
 
@@ -138,7 +136,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Page(page) => page.is_none(),
-            Self::Server(body) => body.incoming.is_end_stream(),
+            Self::Server(body) => body.is_over(),
         }
     }
 
@@ -146,7 +144,9 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
-            Self::Server(body) => body.incoming.size_hint(),
+            Self::Server(body) => {
+                body.upstream.as_ref().map_or_else(SizeHint::default, |upstream| upstream.connection.size_hint())
+            }
         }
     }
 }
@@ -160,11 +160,8 @@ impl ServerBody {
                     self.client.session.server_came();
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", io::Error::other(error)),
-                Poll::Ready(None) => {
-                    self.is_finished = true;
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", error),
+                Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending if self.client.session.server_is_late() => {
                     self.fail(*b"sD", io::ErrorKind::TimedOut.into());
                 }
@@ -181,22 +178,12 @@ impl ServerBody {
         Poll::Ready(self.failure.take().map(Err))
     }
 
-    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let Self { incoming, upstream, client, .. } = self;
-        client.upstream_waker.set_task(context.waker());
-        // Between `incoming` and its connection all happens in these few lines: the one needs no waker of the other.
-        let mut quiet = Context::from_waker(Waker::noop());
-        client.upstream_waker.poll(|context| {
-            // Mostly all of it came with the head.
-            let frame = Pin::new(&mut *incoming).poll_frame(&mut quiet);
-            if frame.is_ready() {
-                return frame;
-            }
-            if let Some(upstream) = upstream {
-                let _ = upstream.poll(context);
-            }
-            Pin::new(&mut *incoming).poll_frame(&mut quiet)
-        })
+    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.upstream.as_mut().map_or(Poll::Ready(None), |upstream| upstream.connection.poll_frame(context))
+    }
+
+    fn is_over(&self) -> bool {
+        self.failure.is_none() && self.upstream.as_ref().is_none_or(|upstream| upstream.connection.is_over())
     }
 
     fn fail(&mut self, end: [u8; 2], error: io::Error) {
@@ -213,7 +200,7 @@ impl Drop for ServerBody {
         session.server_came();
         let mut record = client.record.borrow_mut();
         record.leave(at_backend, Some(at_server));
-        if !self.is_finished && !self.incoming.is_end_stream() {
+        if !self.upstream.as_ref().is_some_and(|upstream| upstream.connection.is_over()) {
             // What is left of the response would come first on this connection: it is closed.
             record.end(*b"CD");
             return;

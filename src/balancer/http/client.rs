@@ -19,7 +19,6 @@ use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
-use crate::balancer::http::waker::UpstreamWaker;
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -57,8 +56,6 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
-    /// Wakes this task when its server's connection has something to do.
-    pub upstream_waker: UpstreamWaker,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -84,7 +81,6 @@ impl Client {
             waiting_since: Cell::new(session.accepted),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
-            upstream_waker: UpstreamWaker::new(),
             tunnel: RefCell::default(),
             session,
         })

@@ -19,6 +19,7 @@ use crate::balancer::http::page::Refusal;
 use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
+use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
 use crate::balancer::routing::route;
@@ -67,7 +68,7 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(body, client, backend.timeouts.server);
-    let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
+    let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;
     let_others_read().await;
@@ -85,16 +86,14 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let timeouts = backend.timeouts;
     let at_server = attempts.under_way;
     if !is_upgrade {
-        return Ok(
-            response.map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server))
-        );
+        return Ok(response.map(|()| ResponseBody::new(upstream, client, timeouts.server, at_backend, at_server)));
     }
     if !wants_upgrade {
         return Err(Refusal::BadGateway);
     }
-    let (stream, first) = upstream.into_tunnel().ok_or(Refusal::BadGateway)?;
+    let (stream, first) = upstream.connection.into_tunnel();
     client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));
-    Ok(response.map(|_| ResponseBody::Empty))
+    Ok(response.map(|()| ResponseBody::Empty))
 }
 
 /// The head as the server is to see it. Is it a request to become another protocol?
@@ -115,10 +114,13 @@ async fn ask(
     client: &Client,
     backend: BackendIndex,
     attempts: &mut Attempts<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Box<Upstream>), Refusal> {
+    request: &Parts,
+    body: RequestBody,
+) -> Result<(Response<()>, Box<Upstream>), Refusal> {
     let worker = &client.session.worker;
     let timeout = client.session.backend(backend).timeouts.server;
+    let is_repeatable = body.is_empty() && request.method.is_idempotent();
+    let mut outgoing = Outgoing::new(request, body);
     let mut may_reuse = true;
     loop {
         let kept = if may_reuse {
@@ -126,7 +128,7 @@ async fn ask(
         } else {
             None
         };
-        let upstream = match kept {
+        let mut upstream = match kept {
             Some(upstream) => upstream,
             None => Box::pin(connect(backend, attempts)).await?,
         };
@@ -134,43 +136,38 @@ async fn ask(
         attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
 
-        // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is then
-        // sent once more, on a new connection, if no whole head of an answer had come, it has no body, and its method is
-        // one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
-        let may_repeat = is_reused && request.body().is_empty() && request.method().is_idempotent();
-        let copy = may_repeat.then(|| copy_without_body(&request));
-        match exchange(client, upstream, request, timeout).await {
-            Ok(answered) => {
+        let failure = match exchange(client, &mut upstream.connection, outgoing, timeout).await {
+            Ok(response) => {
                 client.record.borrow_mut().answered = Some(clock::now());
-                return Ok(answered);
-            }
-            // It was closed before anything was sent: this costs a kept connection, not an attempt.
-            Err(Failure::NotSent(unsent)) if is_reused => request = *unsent,
-            Err(Failure::NotSent(unsent)) => {
-                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
-                request = *unsent;
-            }
-            Err(Failure::Lost) => {
-                request = copy.ok_or(Refusal::BadGateway)?;
-                may_reuse = false;
+                return Ok((response, upstream));
             }
             Err(Failure::ServerTimeout) => return Err(Refusal::ServerTimeout),
             Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout),
-        }
+            Err(Failure::Connection(failure)) => failure,
+        };
+        outgoing = match failure {
+            // It was closed before anything was sent: this costs a kept connection, not an attempt.
+            upstream::Failure::NotSent(unsent) if is_reused => *unsent,
+            upstream::Failure::NotSent(unsent) => {
+                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
+                *unsent
+            }
+            // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is
+            // then sent once more, on a new connection, if nothing of an answer had come, it has no body, and its method
+            // is one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
+            upstream::Failure::Lost { in_silence: true } if is_reused && is_repeatable => {
+                may_reuse = false;
+                Outgoing::new(request, RequestBody::Empty)
+            }
+            upstream::Failure::Lost { .. } => return Err(Refusal::BadGateway),
+            upstream::Failure::Client => return Err(Refusal::BadBody),
+        };
     }
 }
 
 async fn connect(backend: BackendIndex, attempts: &mut Attempts<'_>) -> Result<Box<Upstream>, Refusal> {
     let connected = attempts.connect().await.map_err(Refusal::Unavailable)?;
-    Upstream::new(connected, backend, attempts.server()).await.map_err(|_| Refusal::BadGateway)
-}
-
-fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+    Ok(Upstream::new(connected, backend, attempts.server()))
 }
 
 fn note_attempts(record: &mut Record, attempts: &Attempts<'_>, at_backend: &UnderWay) {

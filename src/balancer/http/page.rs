@@ -24,6 +24,8 @@ pub(super) enum Refusal {
     NoRoute,
     /// The client did not send the rest of its request.
     ClientTimeout,
+    /// It sent something else.
+    BadBody,
     /// No server is up, or none could be reached.
     Unavailable(Unreachable),
     /// The server closed or reset the connection, or did not speak HTTP.
@@ -53,6 +55,7 @@ impl Refusal {
         *match self {
             Self::BadHost | Self::Connect | Self::NoRoute => b"PR",
             Self::ClientTimeout => b"cD",
+            Self::BadBody => b"CD",
             Self::Unavailable(Unreachable::NoServer | Unreachable::Failed) => b"SC",
             Self::Unavailable(Unreachable::Timeout) => b"sC",
             Self::BadGateway => b"SH",
@@ -62,7 +65,7 @@ impl Refusal {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -78,6 +81,7 @@ impl Refusal {
             Self::Connect => page!("405 Method Not Allowed", "This is no forward proxy."),
             Self::NoRoute => page!("404 Not Found", "Nothing is served at this address."),
             Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
+            Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
             Self::Unavailable(_) => page!("503 Service Unavailable", "No server is there to answer this request."),
             Self::BadGateway => page!("502 Bad Gateway", "The server gave no valid answer."),
             Self::ServerTimeout => page!("504 Gateway Timeout", "The server did not answer in time."),

@@ -1,0 +1,206 @@
+//! A request as it goes out: its head, and its body framed as the head says.
+
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::body::{Body, Frame};
+use hyper::header::TRANSFER_ENCODING;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use crate::balancer::http::body::RequestBody;
+
+/// What is no longer than this is copied behind the head: that costs less than what writev(2) does beyond send(2).
+const SMALL: usize = 1024;
+/// Room for the head of an ordinary request.
+const ORDINARY_HEAD: usize = 1024;
+
+/// A request on its way out.
+pub struct Outgoing {
+    unsent: Unsent,
+    body: RequestBody,
+    is_head_request: bool,
+    has_begun: bool,
+}
+
+/// Why a request did not go out whole.
+pub enum Broken {
+    /// The server takes no more of it.
+    Server,
+    /// The client does not send the rest of its body.
+    Client,
+}
+
+impl Outgoing {
+    /// None of it has been sent.
+    pub fn new(request: &Parts, body: RequestBody) -> Self {
+        let mut unsent = Unsent::head(request);
+        if matches!(body, RequestBody::Empty) {
+            unsent.end();
+        }
+        Self { unsent, body, is_head_request: request.method == Method::HEAD, has_begun: false }
+    }
+
+    /// Does its method ask for a head alone?
+    pub fn is_head_request(&self) -> bool {
+        self.is_head_request
+    }
+
+    /// Has any of it been sent?
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Has all of it been sent?
+    pub fn is_sent(&self) -> bool {
+        self.unsent.is_empty() && matches!(self.body, RequestBody::Empty)
+    }
+
+    /// Sends as much as can be; ready: all of it.
+    pub fn poll_send(&mut self, context: &mut Context<'_>, stream: &mut TcpStream) -> Poll<Result<(), Broken>> {
+        loop {
+            // What there is of the body goes out together with the head.
+            let body = self.poll_body(context)?;
+            if !self.unsent.is_empty() {
+                let sent = ready!(self.unsent.poll_write(context, stream)).map_err(|_| Broken::Server)?;
+                self.has_begun |= sent > 0;
+            } else if body.is_pending() || self.is_sent() {
+                return body.map(Ok);
+            }
+        }
+    }
+
+    /// Takes a piece of the body; ready: there is none to wait for.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.unsent.is_full() || matches!(self.body, RequestBody::Empty) {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => self.unsent.push(frame),
+            Some(Err(_)) => return Poll::Ready(Err(Broken::Client)),
+            None => self.body = RequestBody::Empty,
+        }
+        if self.body.is_end_stream() {
+            self.body = RequestBody::Empty;
+            self.unsent.end();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes of ours, a piece of the body, bytes of ours.
+#[derive(Default)]
+struct Unsent {
+    before: Vec<u8>,
+    sent_before: usize,
+    data: Bytes,
+    after: &'static [u8],
+    is_chunked: bool,
+}
+
+impl Unsent {
+    /// The head of a request.
+    fn head(request: &Parts) -> Self {
+        let mut head = Vec::with_capacity(ORDINARY_HEAD);
+        head.extend_from_slice(request.method.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(request.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+        write_headers(&mut head, &request.headers);
+        let is_chunked = request.headers.contains_key(TRANSFER_ENCODING);
+        Self { before: head, is_chunked, ..Self::default() }
+    }
+
+    /// Has all of it been sent?
+    fn is_empty(&self) -> bool {
+        self.sent_before == self.before.len() && self.data.is_empty() && self.after.is_empty()
+    }
+
+    /// Has a piece of the body no place here before what is here has been sent?
+    fn is_full(&self) -> bool {
+        !self.data.is_empty() || !self.after.is_empty()
+    }
+
+    /// Adds a piece of the body.
+    fn push(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => self.push_data(data),
+            Err(frame) => {
+                if let (true, Ok(trailers)) = (self.is_chunked, frame.into_trailers()) {
+                    self.before.extend_from_slice(b"0\r\n");
+                    write_headers(&mut self.before, &trailers);
+                    self.is_chunked = false; // that was its end
+                }
+            }
+        }
+    }
+
+    fn push_data(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return; // as a chunk it would end the body
+        }
+        let after: &'static [u8] = if self.is_chunked { b"\r\n" } else { b"" };
+        if self.is_chunked {
+            let _ = write!(self.before, "{:x}\r\n", data.len()); // a Vec takes all
+        }
+        if data.len() <= SMALL {
+            self.before.extend_from_slice(&data);
+            self.before.extend_from_slice(after);
+        } else {
+            (self.data, self.after) = (data, after);
+        }
+    }
+
+    /// Ends the body.
+    fn end(&mut self) {
+        if !std::mem::take(&mut self.is_chunked) {
+            return;
+        }
+        match self.after {
+            b"" => self.before.extend_from_slice(b"0\r\n\r\n"),
+            _ => self.after = b"\r\n0\r\n\r\n",
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<usize>> {
+        let before = self.before.get(self.sent_before..).unwrap_or_default();
+        let sent = if self.is_full() {
+            let parts = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.after)];
+            ready!(Pin::new(stream).poll_write_vectored(context, &parts))?
+        } else {
+            ready!(Pin::new(stream).poll_write(context, before))?
+        };
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.advance(sent);
+        Poll::Ready(Ok(sent))
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        let before = sent.min(self.before.len() - self.sent_before);
+        self.sent_before += before;
+        sent -= before;
+        if self.sent_before == self.before.len() {
+            (self.before, self.sent_before) = (Vec::new(), 0);
+        }
+        let data = sent.min(self.data.len());
+        self.data.advance(data);
+        self.after = self.after.get(sent - data..).unwrap_or_default();
+    }
+}
+
+/// Headers, and the empty line that ends them.
+fn write_headers(bytes: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+}
