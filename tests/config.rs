@@ -85,7 +85,6 @@ fn every_error_says_where_what_and_what_instead() {
             "12:15 frontends.web.stats.users.a: expected a password",
             &["this hash is not complete"],
         ),
-        ("[[frontends.web.rules]]", "10:17 frontends.web.rules: not supported in this version", &[]),
         ("[node]\n\"a\\u001bb\" = 1", "11:1 node.\"a\\u{1b}b\": unknown key", &[]),
         // Values.
         (
@@ -165,6 +164,186 @@ fn every_error_says_where_what_and_what_instead() {
         (
             "[[frontends.web.routes]]\npath_suffix = []\nbackend = \"app\"",
             "11:15 frontends.web.routes[0].path_suffix: expected at least one value",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nwhen = { path = \"/\" }",
+            "10:1 frontends.web.rules[0]: a rule does something",
+            &["add one of deny, redirect"],
+        ),
+        (
+            "[[frontends.web.rules]]\ndeny = 403\nrewrite = { path = \"/\" }",
+            "12:11 frontends.web.rules[0].rewrite: a rule does one thing",
+            &["11 | deny = 403", "first here"],
+        ),
+        (
+            "[[frontends.web.rules]]\ndeny = 200",
+            "11:8 frontends.web.rules[0].deny: expected a whole number from 400 to 599",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\ndenny = 403",
+            "11:1 frontends.web.rules[0].denny: unknown key",
+            &["did you mean `deny`?"],
+        ),
+        (
+            "[[frontends.web.rules]]\nwhen = {}\ndeny = 403",
+            "11:8 frontends.web.rules[0].when: expected a condition",
+            &["an empty one"],
+        ),
+        (
+            "[[frontends.web.rules]]\nredirect = { prefix = \"/a/\", scheme = \"https\" }",
+            "11:12 frontends.web.rules[0].redirect: expected one of `prefix`, `location`, `scheme`",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nredirect = { prefix = \"//evil.example\" }",
+            "11:23 frontends.web.rules[0].redirect.prefix: expected the beginning of a path or of a URL",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nredirect = { location = \"www.example.com{path}\" }",
+            "11:25 frontends.web.rules[0].redirect.location: expected a path or a URL",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nredirect = { scheme = \"https\", status = 200 }",
+            "11:41 frontends.web.rules[0].redirect.status: expected 301, 302, 303, 307 or 308",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrewrite = { regex = \"^/a\" }",
+            "11:11 frontends.web.rules[0].rewrite: `with` is missing",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrewrite = { path = \"/a\", replace = \"/b\" }",
+            "11:36 frontends.web.rules[0].rewrite.replace: `replace` is for `prefix`",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrequest_headers = { set = { X-A = \"{hots}\" } }",
+            "11:35 frontends.web.rules[0].request_headers.set.X-A: expected a line of text",
+            &["there is no variable `{hots}`: did you mean `{host}`?"],
+        ),
+        (
+            "[[frontends.web.rules]]\nrequest_headers = { set = { X-A = \"a\\r\\nB: c\" } }",
+            "11:35 frontends.web.rules[0].request_headers.set.X-A: expected a line of text",
+            &["it has control characters"],
+        ),
+        (
+            "[[frontends.web.rules]]\nrequest_headers = { set = { X-A = \"{server}\" } }",
+            "11:35 frontends.web.rules[0].request_headers.set.X-A: `{server}` is known only in `response_headers`",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nresponse_headers = { add = { X-A = \"{request_id}\" } }",
+            "11:36 frontends.web.rules[0].response_headers.add.X-A: requests of this frontend have no id",
+            &["add `request_id = {}`"],
+        ),
+        (
+            "[[frontends.web.rules]]\nrequest_headers = { remove = [\"Cookie\", \"Content-Length\"] }",
+            "11:41 frontends.web.rules[0].request_headers.remove[1]: this header belongs to the connection",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrequest_headers = { status = \"200\", remove = [\"Cookie\"] }",
+            "11:30 frontends.web.rules[0].request_headers.status: `status` is for `response_headers`",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrespond = { status = 204, body = \"a\" }",
+            "11:34 frontends.web.rules[0].respond.body: a response with status 204 has no body",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\nrate_limit = { per = \"1s\" }",
+            "11:14 frontends.web.rules[0].rate_limit: `requests` is missing",
+            &[],
+        ),
+        (
+            "[[frontends.web.rules]]\ndeny_body = { regex = \"a\", first = 100000 }",
+            "11:36 frontends.web.rules[0].deny_body.first: expected a whole number from 1 to 65536",
+            &[],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\"\nrules = [{ deny = 403 }]",
+            "14:10 frontends.b.rules[0]: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
+            "[frontends.b]\nbind = \"*:81\"\ndefault_backend = \"app\"\nforwarded_for = 5",
+            "13:17 frontends.b.forwarded_for: expected `true`, `false`, or a table",
+            &[],
+        ),
+        (
+            "[frontends.b]\nbind = \"*:81\"\ndefault_backend = \"app\"\nforwarded_for = { exept = \"::/0\" }",
+            "13:19 frontends.b.forwarded_for.exept: unknown key",
+            &["did you mean `except`?"],
+        ),
+        (
+            "[frontends.b]\nbind = \"*:81\"\ndefault_backend = \"app\"\ntrusted_proxies = [\"proxy.example\"]",
+            "13:20 frontends.b.trusted_proxies[0]: expected a network or an address",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\npath_regex = [\"^/a$\", \"(a{1000}){1000}\"]\nbackend = \"app\"",
+            "11:23 frontends.web.routes[0].path_regex[1]: expected a regular expression",
+            &["compiled it takes more than 1024 KiB"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost_regex = \"www(\"\nbackend = \"app\"",
+            "11:14 frontends.web.routes[0].host_regex: expected a regular expression",
+            &["unclosed group"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost_suffix = \"*.example.com\"\nbackend = \"app\"",
+            "11:15 frontends.web.routes[0].host_suffix: expected the end of a host name",
+            &["did you mean \".example.com\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nsource = [\"192.0.2.7/24\"]\nbackend = \"app\"",
+            "11:11 frontends.web.routes[0].source[0]: expected a network or an address",
+            &["did you mean \"192.0.2.0/24\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nmethod = \"get\"\nbackend = \"app\"",
+            "11:10 frontends.web.routes[0].method: expected a method in capitals",
+            &["did you mean \"GET\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\nheader = { name = \"Accept:\", value = \"a\" }\nbackend = \"app\"",
+            "11:19 frontends.web.routes[0].header.name: expected the name of a header",
+            &["did you mean \"Accept\"?"],
+        ),
+        (
+            "[[frontends.web.routes]]\ncookie = [{ name = \"a\" }, { value = \"1\" }]\nbackend = \"app\"",
+            "11:27 frontends.web.routes[0].cookie[1]: `name` is missing",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\nquery = { name = \"a\", values = \"1\" }\nbackend = \"app\"",
+            "11:23 frontends.web.routes[0].query.values: unknown key",
+            &["did you mean `value`?", "accepted here: name, value, prefix, suffix, regex"],
+        ),
+        (
+            "[[frontends.web.routes]]\ndestination_port = 70000\nbackend = \"app\"",
+            "11:20 frontends.web.routes[0].destination_port: expected a whole number from 1 to 65535",
+            &[],
+        ),
+        (
+            "[[frontends.web.routes]]\nany = [{ path = \"/\" }, {}]\nbackend = \"app\"",
+            "11:24 frontends.web.routes[0].any[1]: expected a condition",
+            &["an empty one"],
+        ),
+        (
+            "[[frontends.web.routes]]\nnot = { any = [{ pth = \"/\" }] }\nbackend = \"app\"",
+            "11:18 frontends.web.routes[0].not.any[0].pth: unknown key",
+            &["did you mean `path`?"],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\nroutes = [{ source = \"::/0\", not = { path = \"/\" }, backend = \"app\" }]",
+            "13:45 frontends.b.routes[0].not.path: only a frontend of mode \"http\" can do this",
             &[],
         ),
         (
@@ -408,7 +587,19 @@ fn the_reference_names_every_key() {
         "[log]",
         "[timeouts]",
         "[frontends.x]",
+        "[frontends.x.forwarded_for]",
+        "[frontends.x.request_id]",
+        "[[frontends.x.rules]]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.when]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.redirect]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.rewrite]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.response_headers]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.respond]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.rate_limit]",
+        "[[frontends.x.rules]]\n[frontends.x.rules.deny_body]",
         "[[frontends.x.routes]]",
+        "[[frontends.x.routes]]\n[frontends.x.routes.not]",
+        "[[frontends.x.routes]]\n[frontends.x.routes.header]",
         "[frontends.x.timeouts]",
         "[backends.x]",
         "[backends.x.cookie]",

@@ -56,8 +56,9 @@ impl Errors {
     fn of(record: &Record) -> Self {
         let (at_frontend, behind) = match (record.termination.cause, record.termination.when) {
             _ if record.is_denied => (Some(Event::DeniedRequest), None),
-            _ if record.is_for_statistics => (Some(Event::Intercepted), None),
             (b'-', _) => (None, None),
+            // Answered here, by a rule or with the statistics.
+            (b'L', _) => (Some(Event::Intercepted), None),
             (_, b'R') => (Some(Event::RequestError), None),
             (b'S' | b's', b'C') => (None, Some(Event::ConnectError)),
             (b'S' | b's' | b'P', b'H') => (None, Some(Event::ResponseError)),

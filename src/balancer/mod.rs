@@ -17,6 +17,7 @@ pub mod pool;
 pub mod relay;
 pub mod resolve;
 pub mod routing;
+pub mod rules;
 mod sandbox;
 pub mod session;
 pub mod state;

@@ -23,6 +23,8 @@ pub struct Session {
     pub frontend: usize,
     /// Where the client is.
     pub client: SocketAddr,
+    /// The port that it connected to.
+    pub destination_port: u16,
     /// When it was accepted.
     pub accepted: Instant,
     deadline: Rc<Deadline>,
@@ -36,7 +38,7 @@ pub struct Late;
 
 impl Session {
     /// Counts a connection that was just accepted.
-    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr) -> Self {
+    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr, destination_port: u16) -> Self {
         worker.shared.connections.fetch_add(1, Relaxed);
         worker.connections.set(worker.connections.get() + 1);
         if let Some(state) = worker.shared.frontends.get(frontend) {
@@ -47,6 +49,7 @@ impl Session {
             worker,
             frontend,
             client,
+            destination_port,
             accepted: clock::now(),
             deadline: Deadline::new(),
             client_until: Cell::new(NEVER),
@@ -62,6 +65,11 @@ impl Session {
     /// A backend's configuration.
     pub fn backend(&self, backend: BackendIndex) -> &Backend {
         &self.worker.shared.config.backends[backend.0]
+    }
+
+    /// The scheme that the client used.
+    pub fn scheme(&self) -> &'static str {
+        "http"
     }
 
     /// The task to wake when either side is late.

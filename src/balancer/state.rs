@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use crate::balancer::balance::Schedule;
+use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
@@ -61,12 +62,19 @@ pub struct Statistics {
 #[derive(Default)]
 pub struct Beat(pub AtomicU64);
 
-/// Counters of a frontend.
+/// A frontend's part.
 #[repr(align(128))]
-#[derive(Default)]
 pub struct FrontendState {
     /// Client connections open now.
     pub connections: AtomicU64,
+    /// By index of the rule: its limit, if it is one.
+    pub rate_limits: Box<[Option<RateLimiter>]>,
+}
+
+impl FrontendState {
+    fn new(config: &model::Frontend) -> Self {
+        Self { connections: AtomicU64::new(0), rate_limits: rules::rate_limits(&config.rules) }
+    }
 }
 
 /// A backend's part.
@@ -122,7 +130,7 @@ impl Shared {
     /// others are up.
     pub fn new(config: model::Balancer) -> Arc<Self> {
         let backends = config.backends.iter().map(BackendState::new).collect();
-        let frontends = config.frontends.iter().map(|_| FrontendState::default()).collect();
+        let frontends = config.frontends.iter().map(FrontendState::new).collect();
         let beats = (0..config.threads).map(|_| Beat::default()).collect();
         let servers = || config.backends.iter().map(|backend| backend.servers.len());
         let counters = (0..config.threads).map(|_| Counters::new(config.frontends.len(), servers())).collect();

@@ -8,6 +8,7 @@ use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::relay::{self, Side};
+use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
 use crate::balancer::session::{Session, UnderWay};
 
@@ -25,7 +26,9 @@ pub async fn serve(stream: TcpStream, session: Session) {
 }
 
 async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
-    let Some(index) = route(session.frontend(), None, "") else { return record.end(*b"PR") };
+    let source = session.client.ip().to_canonical();
+    let subject = Subject { source, destination_port: session.destination_port, request: None };
+    let Some(index) = route(session.frontend(), &subject) else { return record.end(*b"PR") };
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 

@@ -2,6 +2,9 @@
 //!
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
+mod condition;
+mod rule;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,11 +18,15 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::model::{AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode, Password, ServerAddress};
-use super::value::{
-    Account, BindAddress, FromText, HostHeader, Interface, Name, Number, OneOrMany, PathSuffix, Realm, RouteHost,
-    StatusRange, Text, Token, UrlPath,
+use super::model::{
+    AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode, Network, Password, ServerAddress,
 };
+use super::value::{
+    Account, BindAddress, FromText, HostHeader, Interface, Name, Number, OneOrMany, Realm, StatusRange, Text, Token,
+    UrlPath,
+};
+pub(super) use condition::{Condition, NamedTest, Route};
+pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
 
 /// Tables by name, each with the place of its name.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
@@ -143,8 +150,14 @@ pub(super) struct Frontend {
     pub(super) bind: Option<Spanned<OneOrMany<BindEntry>>>,
     pub(super) mode: Option<Text<Mode>>,
     pub(super) default_backend: Option<Spanned<String>>,
-    pub(super) forwarded_for: Option<Spanned<bool>>,
+    pub(super) forwarded_for: Option<Spanned<ForwardedFor>>,
+    pub(super) forwarded: Option<Spanned<bool>>,
+    pub(super) forwarded_proto: Option<Spanned<bool>>,
+    pub(super) forwarded_host: Option<Spanned<bool>>,
+    pub(super) trusted_proxies: Option<Spanned<OneOrMany<Text<Network>>>>,
+    pub(super) request_id: Option<Spanned<Table<RequestId>>>,
     pub(super) timeouts: Table<ClientTimeouts>,
+    pub(super) rules: Vec<Spanned<Table<Rule>>>,
     pub(super) routes: Vec<Spanned<Table<Route>>>,
     pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
     pub(super) capture: Option<Spanned<Table<Capture>>>,
@@ -225,16 +238,6 @@ pub(super) struct ClientTimeouts {
     pub(super) client: Option<Text<Duration>>,
     pub(super) http_request: Option<Spanned<Text<Duration>>>,
     pub(super) http_keep_alive: Option<Spanned<Text<Duration>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Route {
-    pub(super) host: Option<Spanned<OneOrMany<Text<RouteHost>>>>,
-    pub(super) path_prefix: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) path_suffix: Option<Spanned<OneOrMany<Text<PathSuffix>>>>,
-    pub(super) path: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) backend: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

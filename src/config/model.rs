@@ -3,6 +3,10 @@
 //! A value of these types is valid by construction: names are unique, every reference points at something, defaults are
 //! filled in. What a person writes is in `file.rs`.
 
+mod condition;
+mod rule;
+mod template;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +17,12 @@ use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
 use super::log_format::LogFormat;
+pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use rule::{
+    Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
+    Rule,
+};
+pub use template::{Part, Template, TemplateError, Variable};
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -219,12 +229,18 @@ pub struct Frontend {
     pub binds: Vec<Bind>,
     /// HTTP or TCP.
     pub mode: Mode,
+    /// In order, before routing.
+    pub rules: Vec<Rule>,
     /// First match wins.
     pub routes: Vec<Route>,
     /// Where a request goes that no route matches; without one it is answered with 404 (TCP: closed).
     pub default_backend: Option<BackendIndex>,
-    /// Add the client's address to X-Forwarded-For.
-    pub forwarded_for: bool,
+    /// What the server is told of the client.
+    pub forwarding: Option<Forwarding>,
+    /// Whose word about the client is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Every request has one.
+    pub request_id: Option<RequestId>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
     /// What of its requests goes into the log.
@@ -280,17 +296,11 @@ impl fmt::Debug for Password {
     }
 }
 
-/// `[[frontends.NAME.routes]]`: the lists that are not empty must each have a match.
+/// `[[frontends.NAME.routes]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {
-    /// Host names, lower case, without port.
-    pub host: Vec<String>,
-    /// Beginnings of the path.
-    pub path_prefix: Vec<String>,
-    /// Ends of the path.
-    pub path_suffix: Vec<String>,
-    /// Whole paths.
-    pub path: Vec<String>,
+    /// What is routed so.
+    pub when: Condition,
     /// Where it goes.
     pub backend: BackendIndex,
 }

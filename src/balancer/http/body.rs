@@ -1,5 +1,6 @@
 //! Bodies on their way: a request's from the client, a response's from its server. Neither is ever held back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,18 +24,26 @@ pub enum RequestBody {
 
 /// The body that a client sends.
 pub struct ClientBody {
+    /// What a rule has looked at: it goes first.
+    held: VecDeque<Frame<Bytes>>,
     incoming: Incoming,
     client: Rc<Client>,
     server_timeout: Duration,
 }
 
 impl RequestBody {
-    /// What the client sends; once it waits for nothing more from it, the server has `server_timeout`.
-    pub fn new(incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
-        if incoming.is_end_stream() {
+    /// What the client sends, of which these frames have come already; once it waits for nothing more from it, the server has
+    /// `server_timeout`.
+    pub fn new(
+        held: VecDeque<Frame<Bytes>>,
+        incoming: Incoming,
+        client: &Rc<Client>,
+        server_timeout: Duration,
+    ) -> Self {
+        if incoming.is_end_stream() && held.is_empty() {
             return Self::Empty;
         }
-        Self::Client(ClientBody { incoming, client: client.clone(), server_timeout })
+        Self::Client(ClientBody { held, incoming, client: client.clone(), server_timeout })
     }
 
     /// Is there none?
@@ -49,6 +58,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
+        if let Some(frame) = body.held.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         let session = &body.client.session;
         let result = Pin::new(&mut body.incoming).poll_frame(context);
         match &result {
@@ -69,14 +81,25 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Client(body) => body.incoming.is_end_stream(),
+            Self::Client(body) => body.held.is_empty() && body.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.incoming.size_hint(),
+            Self::Client(body) => body.size_hint(),
+        }
+    }
+}
+
+impl ClientBody {
+    fn size_hint(&self) -> SizeHint {
+        let held: u64 = self.held.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = self.incoming.size_hint();
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(held + rest),
+            None => SizeHint::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -39,8 +40,10 @@ pub enum Phase {
 pub struct Client {
     /// Its connection.
     pub session: Session,
-    /// Its address as X-Forwarded-For has it.
+    /// Who connected, as X-Forwarded-For has it.
     pub address: HeaderValue,
+    /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
+    pub source: Cell<IpAddr>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -48,6 +51,8 @@ pub struct Client {
     /// The request under way.
     pub record: RefCell<Record>,
     is_recording: Cell<bool>,
+    /// What hyper answered by itself to what is no request.
+    refused_with: Cell<Option<u16>>,
     sent: Cell<u64>,
     received: Cell<u64>,
     /// The request before ended, or the connection was accepted.
@@ -64,7 +69,8 @@ impl Client {
     /// A client that has just connected.
     pub fn new(session: Session) -> Rc<Self> {
         // Both forms are made once for all its requests.
-        let ip = session.client.ip().to_canonical().to_string();
+        let source = session.client.ip().to_canonical();
+        let ip = source.to_string();
         let address_and_port = match session.worker.access_log.is_on() {
             true => format!("{ip}:{}", session.client.port()).into_bytes().into(),
             false => Box::default(),
@@ -72,10 +78,12 @@ impl Client {
         let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
         Rc::new(Self {
             address,
+            source: Cell::new(source),
             address_and_port,
             phase: Cell::new(Phase::Idle),
             record: RefCell::new(Record::new(session.accepted)),
             is_recording: Cell::new(false),
+            refused_with: Cell::new(None),
             sent: Cell::new(0),
             received: Cell::new(0),
             waiting_since: Cell::new(session.accepted),
@@ -127,8 +135,9 @@ impl Client {
         }
     }
 
-    /// Something came that is no request.
+    /// Something came that is no request; `status` is the answer, where hyper has not given one.
     pub fn bad_request(&self, status: u16, end: [u8; 2]) {
+        let status = self.refused_with.get().unwrap_or(status);
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
         self.received.set(0);
@@ -152,7 +161,22 @@ impl Client {
         record.received = self.received.get();
         accounting::count(&self.session, &record);
         self.waiting_since.set(clock::now());
-        self.session.worker.access_log.write(&self.session, &self.address_and_port, &record);
+        if self.session.worker.access_log.is_on() {
+            self.write_line(&record);
+        }
+    }
+
+    fn write_line(&self, record: &Record) {
+        let named: Vec<u8>;
+        let client: &[u8] = match self.source.get() {
+            source if source == self.session.client.ip().to_canonical() => &self.address_and_port,
+            // Its port is known to the proxy alone.
+            source => {
+                named = format!("{source}:0").into_bytes();
+                &named
+            }
+        };
+        self.session.worker.access_log.write(&self.session, client, record);
     }
 
     /// Bytes that a tunnel sent to the client.
@@ -163,6 +187,14 @@ impl Client {
     /// Bytes of a body, or of a tunnel, that the client sent.
     pub fn add_received(&self, bytes: u64) {
         self.received.set(self.received.get() + bytes);
+    }
+
+    /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.
+    fn sends(&self, bytes: &[u8]) {
+        if self.phase.get() == Phase::Head {
+            let status = bytes.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+            self.refused_with.set(status.and_then(|status| status.parse().ok()));
+        }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -234,6 +266,7 @@ impl Read for ClientSocket {
 
 impl HyperWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.sends(bytes);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.client.sent(&result);
         result
@@ -244,6 +277,7 @@ impl HyperWrite for ClientSocket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
         let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
         self.client.sent(&result);
         result

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, SET_COOKIE};
+use hyper::header::SET_COOKIE;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 
@@ -14,15 +14,18 @@ use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
-use crate::balancer::http::headers;
+use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::http::upstream::{self, Outgoing};
+use crate::balancer::http::{forwarded, headers};
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
+use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
+use crate::balancer::rules::{self, ResponseEdits};
 use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
 
@@ -31,29 +34,59 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let response = forward(&client, request).await.unwrap_or_else(|refusal| {
-        client.record.borrow_mut().end(refusal.termination());
+    let mut edits = ResponseEdits::default();
+    let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
+        let mut record = client.record.borrow_mut();
+        record.is_denied = refusal.is_denial();
+        record.end(refusal.termination());
+        drop(record);
         client.is_answered.set(true);
         refusal.response()
     });
+    edits.apply(&client, &mut response);
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
 
-async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut head, body) = request.into_parts();
+async fn forward(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    edits: &mut ResponseEdits,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut head, mut body) = request.into_parts();
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
-    if let Some(view) = statistics::wanted(client.session.frontend(), &head) {
-        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
-    }
+    // As it came: what a rule makes of the path makes no page of it.
+    let view = statistics::wanted(client.session.frontend(), &head);
+    // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
+    let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
     let session = &client.session;
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let index = route(session.frontend(), host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let frontend = session.frontend();
+    if !frontend.trusted_proxies.is_empty() {
+        let peer = session.client.ip().to_canonical();
+        client.source.set(forwarded::client_address(peer, &head.headers, &frontend.trusted_proxies));
+    }
+    if let Some(id) = &frontend.request_id {
+        forwarded::identify(&mut head.headers, id);
+    }
+    let mut opening = Opening::default();
+    if !frontend.rules.is_empty()
+        && let Some(answer) = rules::apply(client, &mut head, &mut body, &mut opening, edits).await?
+    {
+        client.record.borrow_mut().end(*b"LR");
+        client.is_answered.set(true);
+        return Ok(answer);
+    }
+    if let Some(view) = view {
+        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
+    }
+    let subject =
+        Subject { source: client.source.get(), destination_port: session.destination_port, request: Some(&head) };
+    let index = route(frontend, &subject).ok_or(Refusal::NoRoute)?;
     let backend = session.backend(index);
     client.goes_to(index);
 
@@ -62,12 +95,12 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     if cookie.is_some() {
         client.record.borrow_mut().termination.expect_cookie(kept.is_some());
     }
-    let wants_upgrade = prepare_request(client, backend, &mut head);
+    prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
-    let body = RequestBody::new(body, client, backend.timeouts.server);
+    let body = RequestBody::new(opening.frames, body, client, backend.timeouts.server);
     let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;
@@ -96,17 +129,15 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     Ok(response.map(|()| ResponseBody::Empty))
 }
 
-/// The head as the server is to see it. Is it a request to become another protocol?
-fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool {
-    let wants_upgrade = headers::make_request_end_to_end(head);
-    if client.session.frontend().forwarded_for {
-        headers::add_forwarded_for(&mut head.headers, &client.address);
+/// The head as the server is to see it.
+fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) {
+    if let Some(forwarding) = &client.session.frontend().forwarding {
+        forwarded::add(client, forwarding, &mut head.headers);
     }
     if let Some(cookie) = &backend.cookie {
         persistence::prepare_request(cookie, &mut head.headers);
     }
     head.version = Version::HTTP_11;
-    wants_upgrade
 }
 
 /// Asks servers until one has answered or no further attempt may be made.

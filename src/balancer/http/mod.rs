@@ -7,11 +7,13 @@
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.
 
 pub mod body;
-mod client;
+pub mod client;
 mod exchange;
 mod forward;
+mod forwarded;
 mod headers;
-mod page;
+pub mod opening;
+pub mod page;
 pub mod socket;
 mod statistics;
 mod tunnel;

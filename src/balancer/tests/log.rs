@@ -37,13 +37,8 @@ fn each_request_of_a_connection_has_its_line() {
     on_worker(async || {
         let mut config = config(&[echoing_server().await]);
         config.access_log = AccessLog::HttpLog;
-        config.frontends[0].routes = vec![Route {
-            host: vec![],
-            path_prefix: vec!["/a".to_owned()],
-            path_suffix: vec![],
-            path: vec![],
-            backend: BackendIndex(0),
-        }];
+        config.frontends[0].routes =
+            vec![Route { when: Condition(vec![Test::PathPrefix(vec!["/a".to_owned()])]), backend: BackendIndex(0) }];
         config.frontends[0].default_backend = None;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;

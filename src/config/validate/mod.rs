@@ -1,8 +1,10 @@
 //! From what is written to what it means: defaults filled in, references followed, contradictions found.
 
 mod backends;
+mod conditions;
 mod frontends;
 mod log;
+mod rules;
 mod stats;
 mod vrrp;
 

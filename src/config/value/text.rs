@@ -87,6 +87,62 @@ impl FromText for RouteHost {
     }
 }
 
+/// The end of a request's host, lower case.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct HostSuffix(pub(in crate::config) String);
+
+impl FromText for HostSuffix {
+    const ACCEPTED: &'static str = "the end of a host name, such as \".example.com\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if is_host_name(text.strip_prefix('.').unwrap_or(text)) {
+            return Ok(HostSuffix(text.trim_end_matches('.').to_ascii_lowercase()));
+        }
+        let rest = text.trim_start_matches('*');
+        Err((rest.len() < text.len() && is_host_name(rest.trim_start_matches('.')))
+            .then(|| format!("did you mean \"{rest}\"?")))
+    }
+}
+
+/// Segments of a path, without slashes at either end.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct PathDirectory(pub(in crate::config) String);
+
+impl FromText for PathDirectory {
+    const ACCEPTED: &'static str = "one or more whole segments of a path, such as \"images\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let segments = text.trim_matches('/');
+        if is_visible(segments) { Ok(PathDirectory(segments.to_owned())) } else { Err(None) }
+    }
+}
+
+/// A parameter's name as it stands in the query.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct ParameterName(pub(in crate::config) String);
+
+impl FromText for ParameterName {
+    const ACCEPTED: &'static str = "a parameter's name as it stands in the query, without spaces, `=`, `&` and `#`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_name = is_visible(text) && !text.contains(['=', '&', '#']);
+        if is_name { Ok(ParameterName(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// What a header, a cookie or a parameter is compared with.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct FieldValue(pub(in crate::config) String);
+
+impl FromText for FieldValue {
+    const ACCEPTED: &'static str = "one line without spaces at either end";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_value = text.trim() == text && !text.contains(|c: char| c.is_control() && c != '\t');
+        if is_value { Ok(FieldValue(text.to_owned())) } else { Err(None) }
+    }
+}
+
 /// The Host header of a check.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct HostHeader(pub(in crate::config) String);

@@ -140,12 +140,11 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `wire` in pieces of `step` bytes: the body, its trailers, what is left behind it.
-    fn decode(
-        mut decoder: Decoder,
-        wire: &[u8],
-        step: usize,
-    ) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    /// A body, its trailers, and what came behind it.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+    /// Feeds `wire` in pieces of `step` bytes.
+    fn decode(mut decoder: Decoder, wire: &[u8], step: usize) -> Result<Decoded, Malformed> {
         let (mut body, mut trailers, mut received) = (Vec::new(), None, BytesMut::new());
         for piece in wire.chunks(step) {
             received.extend_from_slice(piece);

@@ -204,3 +204,64 @@ fn write_headers(bytes: &mut Vec<u8>, headers: &HeaderMap) {
     }
     bytes.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What goes out of a request with these pieces of a body, when the socket takes `step` bytes at a time.
+    fn sent(headers: &str, pieces: &[&[u8]], trailers: Option<HeaderMap>, step: usize) -> Vec<u8> {
+        let mut request = hyper::Request::post("/a?b").header("host", "c");
+        for (name, value) in headers.lines().filter_map(|line| line.split_once(": ")) {
+            request = request.header(name, value);
+        }
+        let mut unsent = Unsent::head(&request.body(()).unwrap().into_parts().0);
+        let mut wire = Vec::new();
+        let mut send = |unsent: &mut Unsent| {
+            while !unsent.is_empty() {
+                let all = [&unsent.before[unsent.sent_before..], &unsent.data, unsent.after].concat();
+                let some = &all[..all.len().min(step)];
+                wire.extend_from_slice(some);
+                unsent.advance(some.len());
+            }
+        };
+        for piece in pieces {
+            unsent.push(Frame::data(Bytes::copy_from_slice(piece)));
+            if unsent.is_full() {
+                send(&mut unsent);
+            }
+        }
+        if let Some(trailers) = trailers {
+            unsent.push(Frame::trailers(trailers));
+        }
+        unsent.end();
+        send(&mut unsent);
+        wire
+    }
+
+    const HEAD: &str = "POST /a?b HTTP/1.1\r\nhost: c\r\n";
+
+    #[test]
+    fn a_body_goes_out_as_the_head_frames_it() {
+        let large = [b'x'; SMALL + 1];
+        for step in [1, 7, SMALL, usize::MAX] {
+            let plain = sent("content-length: 1030", &[b"hello", &large], None, step);
+            let expected = [HEAD.as_bytes(), b"content-length: 1030\r\n\r\nhello", &large].concat();
+            assert_eq!(plain, expected, "by {step}");
+
+            let chunked = sent("transfer-encoding: chunked", &[b"hello", b"", &large], None, step);
+            let head = b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n401\r\n";
+            assert_eq!(chunked, [HEAD.as_bytes(), head, &large, b"\r\n0\r\n\r\n"].concat(), "by {step}");
+        }
+    }
+
+    #[test]
+    fn trailers_end_a_body_in_chunks_and_no_other() {
+        let trailers = || Some(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]));
+        let chunked = sent("transfer-encoding: chunked", &[b"a"], trailers(), 3);
+        let expected = format!("{HEAD}transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-sum: 7\r\n\r\n");
+        assert_eq!(chunked, expected.as_bytes());
+        let plain = sent("content-length: 1", &[b"a"], trailers(), 3);
+        assert_eq!(plain, format!("{HEAD}content-length: 1\r\n\r\na").as_bytes());
+    }
+}

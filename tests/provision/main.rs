@@ -1,0 +1,8 @@
+//! Provisioning: machines with a real systemd, the package, and what becomes of the service when it is killed, stopped,
+//! restarted or its machine restarts.
+
+mod containers;
+mod installation;
+mod machines;
+mod pair;
+mod service;
