@@ -219,6 +219,68 @@ fn the_password_is_asked_for() {
     place.wait_for("web/FRONTEND", "hrsp_2xx", "11");
 }
 
+/// What a rule refuses counts as denied, what it answers as answered here; and rules come before the statistics.
+#[test]
+fn what_rules_refuse_and_answer_is_counted() {
+    let _place = own_loopback();
+    let server = Server::named("one");
+    let (web, stats) = (free_port(), free_port());
+    let text = r#"
+[stats]
+listen = "STATS"
+[frontends.web]
+bind = "WEB"
+default_backend = "app"
+trusted_proxies = "127.0.0.1"
+stats = { path = "/stats", users = { admin = "secret" } }
+rules = [
+    { response_headers = { set = { X-Node = "{node}" } } },
+    { when = { source = "192.0.2.0/24" }, deny = 403 },
+    { when = { path = "/limited" }, rate_limit = { requests = 1, per = "1h" } },
+    { when = { path = "/upload" }, deny_body = { regex = "evil" } },
+    { when = { path = "/up" }, respond = { body = "up\n" } },
+    { when = { path = "/old" }, redirect = { prefix = "/new" } },
+    { when = { path = "/away" }, rewrite = { path = "/stats" } },
+]
+[backends.app]
+servers = [{ name = "one", address = "APP", check = false }]
+"#;
+    let text = text.replace("STATS", &stats.to_string()).replace("WEB", &web.to_string());
+    let node = Relevo::start(&text.replace("APP", &server.address.to_string()));
+    let send = |line: &str, headers: &str, body: &str| {
+        rig::http::exchange(web, format!("{line} HTTP/1.1\r\nHost: test\r\n{headers}\r\n{body}"))
+    };
+    let upload = |end: &str| {
+        let body = "x".repeat(3000) + end;
+        send("POST /upload", &format!("Content-Length: {}\r\n", body.len()), &body)
+    };
+    let password = format!("Authorization: Basic {ADMIN}\r\n");
+
+    assert_eq!(["/limited", "/limited"].map(|path| send(&format!("GET {path}"), "", "").status()), [200, 429]);
+    assert_eq!([upload("evil"), upload("good")].map(|answer| answer.status()), [403, 200]);
+    let refused = send("GET /stats", &format!("{password}X-Forwarded-For: 192.0.2.7\r\n"), "");
+    assert_eq!((refused.status(), refused.header("x-node")), (403, Some("lb1")));
+    let line = node.wait_for_message("\"GET /stats HTTP/1.1\"");
+    assert!(line.contains("192.0.2.7:0 [") && line.contains(" web web/<NOSRV> ") && line.contains(" PR-- "), "{line}");
+
+    assert_eq!(send("GET /up", "", "").text(), "up\n");
+    assert_eq!(send("GET /old", "", "").status(), 302);
+    let shown = send("GET /stats", &password, "");
+    assert_eq!((shown.status(), shown.header("x-node")), (200, Some("lb1")));
+    assert_eq!(send("GET /away", &password, "").text().lines().next(), Some("one"), "it is the server's");
+
+    let csv = || parse_csv(&get(stats, "/;csv").text());
+    wait_until("all are counted", || csv()["web/FRONTEND"]["req_tot"] == "9", || format!("{:?}", csv()));
+    let csv = csv();
+    let values = |row: &str, columns: &[&str]| columns.iter().map(|it| csv[row][*it].clone()).collect::<Vec<_>>();
+    assert_eq!(values("web/FRONTEND", &["dreq", "intercepted", "ereq"]), ["3", "3", "0"]);
+    assert_eq!(values("web/FRONTEND", &["hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx"]), ["5", "1", "3", "0"]);
+    assert_eq!(values("app/BACKEND", &["req_tot", "dreq", "ereq"]), ["3", "0", ""], "the rest never came there");
+    let received = |row: &str| csv[row]["bin"].parse::<u64>().unwrap();
+    assert!((6008..6008 + 9 * 150).contains(&received("web/FRONTEND")), "both bodies, once: {csv:?}");
+    assert!((3004..3004 + 3 * 150).contains(&received("app/BACKEND")), "{csv:?}");
+}
+
 /// The page says what the keeper knows, and comes again by itself.
 #[test]
 fn the_page_shows_the_node_and_refreshes() {

@@ -6,8 +6,9 @@ use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
 use crate::status::{BackendStatus, PairStatus};
 
-/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read before the first keeper started: one that follows another that
-/// died runs what that one ran, whatever is in the files by now.
+/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
+/// before the first keeper started: one that follows another that died runs what that one ran, whatever is in the files by
+/// now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
     /// The whole file.
