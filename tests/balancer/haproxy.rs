@@ -127,6 +127,8 @@ fn lines_are_those_that_haproxy_writes() {
         ),
         theirs,
     );
+    // The look whether HAProxy listens was a connection, too, and counts among those open until its line is written.
+    haproxy.wait_for_line("<BADREQ>");
     let requests: &[(&str, &str)] = &[
         ("/first", ""),
         ("/cookie?a=b&c", "Cookie: S=a\r\n"),
