@@ -1,17 +1,17 @@
 //! From what is known of a request when it has ended to the counters of its frontend, backend and server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::http::request::Parts;
 
 use crate::balancer::access_log::Record;
-use crate::balancer::clock;
 use crate::balancer::session::Session;
 use crate::config::model::Mode;
 use crate::stats::counters::{Durations, Event, Phase, Traffic};
 
-/// Counts a request (TCP mode: a connection) that has ended. All of it is this worker's own memory.
-pub(super) fn count(session: &Session, record: &Record) {
+/// Counts a request (TCP mode: a connection) that has ended now. All of it is this worker's own memory; how long it took is
+/// left out where nobody looks at the statistics.
+pub(super) fn count(session: &Session, record: &Record, now: Instant) {
     let counters = session.worker.counters();
     let is_http = session.frontend().mode == Mode::Http;
     let errors = Errors::of(record);
@@ -30,19 +30,21 @@ pub(super) fn count(session: &Session, record: &Record) {
     errors.at_frontend.into_iter().for_each(|event| frontend.count(event));
 
     let Some(backend) = record.backend.and_then(|backend| counters.backends.get(backend.0)) else { return };
-    let durations = record.durations();
+    let durations = session.worker.shared.statistics.are_shown.then(|| record.durations(now));
     count(&backend.traffic);
-    backend.traffic.took(&durations);
-    let histograms = [(Phase::Response, &backend.response), (Phase::Total, &backend.total)];
-    for (phase, histogram) in histograms {
-        durations.0[phase as usize].into_iter().for_each(|duration| histogram.add(duration));
-    }
     errors.behind.into_iter().for_each(|event| backend.traffic.count(event));
+    if let Some(durations) = &durations {
+        backend.traffic.took(durations);
+        let histograms = [(Phase::Response, &backend.response), (Phase::Total, &backend.total)];
+        for (phase, histogram) in histograms {
+            durations.0[phase as usize].into_iter().for_each(|duration| histogram.add(duration));
+        }
+    }
 
     let Some(server) = record.server.and_then(|server| backend.servers.get(server)) else { return };
     count(server);
-    server.took(&durations);
     errors.behind.into_iter().for_each(|event| server.count(event));
+    durations.iter().for_each(|durations| server.took(durations));
 }
 
 /// What went wrong, where it is counted.
@@ -72,11 +74,11 @@ impl Errors {
 
 impl Record {
     /// How long each phase took.
-    pub(super) fn durations(&self) -> Durations {
-        let since = |from: Option<_>, to: Option<std::time::Instant>| Some(to?.saturating_duration_since(from?));
+    fn durations(&self, now: Instant) -> Durations {
+        let since = |from: Option<_>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
         // Nothing queues yet: the time in the queue is none at all once a server was chosen.
         let queue = self.head.and(self.server).map(|_| Duration::ZERO);
-        let total = Some(clock::now().saturating_duration_since(self.begun));
+        let total = Some(now.saturating_duration_since(self.begun));
         Durations([queue, since(self.head, self.connected), since(self.connected, self.answered), total])
     }
 }

@@ -18,7 +18,7 @@ pub async fn serve(stream: TcpStream, session: Session) {
     record.head = Some(session.accepted);
     session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     carry(&stream, &session, &mut record).await;
-    accounting::count(&session, &record);
+    accounting::count(&session, &record, clock::now());
     if session.worker.access_log.is_on() {
         let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
         session.worker.access_log.write(&session, client.as_bytes(), &record);

@@ -159,8 +159,9 @@ impl Client {
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
         record.received = self.received.get();
-        accounting::count(&self.session, &record);
-        self.waiting_since.set(clock::now());
+        let now = clock::now();
+        accounting::count(&self.session, &record, now);
+        self.waiting_since.set(now);
         if self.session.worker.access_log.is_on() {
             self.write_line(&record);
         }
