@@ -1,6 +1,7 @@
 //! Provisioning: machines with a real systemd, the package, and what becomes of the service when it is killed, stopped,
 //! restarted or its machine restarts.
 
+mod ansible;
 mod containers;
 mod installation;
 mod machines;

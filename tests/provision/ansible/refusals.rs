@@ -1,0 +1,94 @@
+//! What cannot work is refused before anything is changed on any host, and the refusal says what to do.
+
+use std::net::Ipv4Addr;
+
+use super::{Control, EXAMPLE, Run, everything};
+use crate::containers::Site;
+
+/// What is wrong, the arguments that make it so, and what the answer has to say.
+const REFUSED: &[(&str, &[&str], &[&str])] = &[
+    (
+        "a variable that is not set",
+        &["-e", r#"{"relevo_virtual_addresses": []}"#],
+        &["relevo_virtual_addresses is not set for lb", "192.168.1.20/24"],
+    ),
+    (
+        "a variable that another one needs",
+        &["-e", r#"{"floating_address": "{{ not_there }}"}"#],
+        &["'not_there' is undefined"],
+    ),
+    ("a variable of another type", &["-e", "relevo_priority=high"], &["relevo_priority", "int"]),
+    ("nothing to install", &["-e", "relevo_binary="], &["relevo_package", "relevo_binary", "cargo deb"]),
+    (
+        "a file that is not there",
+        &["-e", "relevo_binary=/no/relevo"],
+        &["/no/relevo is not there on the control machine"],
+    ),
+    (
+        "an interface that is not there",
+        &["-e", "relevo_interface=eth9"],
+        &["has no interface eth9: it has eth0, lo; correct relevo_interface, relevo_address or"],
+    ),
+    (
+        "an address that the node does not have",
+        &["-e", "relevo_address=10.77.0.99"],
+        &["does not have the address 10.77.0.99: it has 10.77.0.1", "correct relevo_address"],
+    ),
+    (
+        "two hosts with the same priority",
+        &["-e", "relevo_priority=200"],
+        &["lb1 and lb2 have the same relevo_priority, 200: give each node its own in host_vars/"],
+    ),
+    (
+        "an address outside the interface's network",
+        &["-e", r#"{"relevo_virtual_addresses": ["10.77.0.20/24", "10.78.0.20/24"]}"#],
+        &["10.78.0.20/24 is in no network of eth0", "relevo_virtual_addresses"],
+    ),
+    (
+        "a configuration that relevo refuses",
+        &["-e", r#"{"relevo_timeouts": {"conect": "5s"}}"#],
+        &["`relevo check` refuses the configuration of lb", "conect", "did you mean", "correct the variables"],
+    ),
+    (
+        "a backend that is not there",
+        &["-e", r#"{"relevo_frontends": {"web": {"bind": ["*:80"], "default_backend": "ap"}}}"#],
+        &["`relevo check` refuses the configuration of lb", "app"],
+    ),
+    ("a node left out", &["--limit", "lb1"], &["lb2 was not checked together with lb1", "--limit"]),
+];
+
+/// One of each kind is enough, and quicker.
+const MACHINES: [(&str, Ipv4Addr); 3] = [EXAMPLE[0], EXAMPLE[1], EXAMPLE[2]];
+const THESE: &[&str] = &["--limit", "lb1:lb2:backend1"];
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_changed() {
+    let site = Site::start(&MACHINES);
+    let control = Control::new(&site, None);
+    let names = MACHINES.map(|(name, _)| name);
+    let before = names.map(|name| everything(&site, name));
+    let refused = |what: &str, run: &Run, answer: &[&str]| {
+        assert!(!run.succeeded, "{what} was accepted:\n{}", run.text);
+        let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in answer {
+            assert!(text.contains(part), "{what}: the answer does not say {part:?}:\n{}", run.text);
+        }
+        assert_eq!(run.changed(), 0, "{what}:\n{}", run.text);
+    };
+    for (what, arguments, answer) in REFUSED {
+        refused(what, &control.try_play("site.yml", &[THESE, arguments].concat()), answer);
+    }
+    for (name, before) in names.iter().zip(&before) {
+        assert_eq!(&everything(&site, name), before, "changed on {name}");
+    }
+    site.machine("backend1").power_off();
+    let run = control.try_play("site.yml", &[THESE, &["-T", "3"]].concat());
+    refused(
+        "a host that cannot be reached",
+        &run,
+        &["backend1 cannot be reached, and nothing was changed on any host"],
+    );
+    for (name, before) in names.iter().zip(&before).filter(|(name, _)| **name != "backend1") {
+        assert_eq!(&everything(&site, name), before, "changed on {name}");
+    }
+}
