@@ -141,6 +141,8 @@ impl Client {
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
         self.received.set(0);
+        // The request before may have named somebody else.
+        self.source.set(self.session.client.ip().to_canonical());
         record.request_line.extend_from_slice(b"<BADREQ>");
         record.end(end);
         self.is_recording.set(true);
