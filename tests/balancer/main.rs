@@ -4,7 +4,9 @@ mod bodies;
 mod choice;
 mod errors;
 mod forwarded;
+mod haproxy;
 mod log;
+mod log_targets;
 mod names;
 mod retries;
 #[path = "../rig/mod.rs"]

@@ -68,7 +68,10 @@ impl RequestBody {
             body.note_who_is_awaited(frame.is_pending());
             match ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    Ok(data) => {
+                        body.client.add_received(data.len() as u64);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
                     Err(_trailers) => {}
                 },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),

@@ -16,6 +16,7 @@ use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
+use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::http::upstream::{self, Outgoing};
@@ -35,12 +36,16 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut edits = ResponseEdits::default();
     let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
-        client.record.borrow_mut().end(refusal.termination());
+        let mut record = client.record.borrow_mut();
+        record.is_denied = refusal.is_denial();
+        record.end(refusal.termination());
+        drop(record);
         client.is_answered.set(true);
         refusal.response()
     });
     edits.apply(&client, &mut response);
     client.record.borrow_mut().status = Some(response.status().as_u16());
+    client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
@@ -54,6 +59,8 @@ async fn forward(
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
+    // As it came: what a rule makes of the path makes no page of it.
+    let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
     let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
@@ -74,6 +81,9 @@ async fn forward(
         client.is_answered.set(true);
         return Ok(answer);
     }
+    if let Some(view) = view {
+        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
+    }
     let subject =
         Subject { source: client.source.get(), destination_port: session.destination_port, request: Some(&head) };
     let index = route(frontend, &subject).ok_or(Refusal::NoRoute)?;
@@ -82,6 +92,9 @@ async fn forward(
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
+    if cookie.is_some() {
+        client.record.borrow_mut().termination.expect_cookie(kept.is_some());
+    }
     prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
@@ -151,7 +164,7 @@ async fn ask(
             None => Box::pin(connect(backend, attempts)).await?,
         };
         let is_reused = upstream.is_reused();
-        attempts.under_way.reached();
+        attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
 
         let failure = match exchange(client, &mut upstream.connection, outgoing, timeout).await {

@@ -39,7 +39,9 @@ impl Opening {
             });
             match frame.await? {
                 Some(Ok(frame)) => {
-                    self.text.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+                    let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
+                    client.add_received(data.len() as u64);
+                    self.text.extend_from_slice(data);
                 }
                 Some(Err(_)) => return Err(Refusal::BadBody),
                 None => self.is_whole = true,
