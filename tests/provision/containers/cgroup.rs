@@ -55,7 +55,8 @@ pub(super) fn remove_leftovers() {
 
 /// A group and those in it: its files are the kernel's and go with it.
 fn remove(group: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(group)?.flatten() {
+    // All of them first: a listing that is changed while it is read may skip some.
+    for entry in std::fs::read_dir(group)?.collect::<Vec<_>>().into_iter().flatten() {
         if entry.file_type()?.is_dir() {
             remove(&entry.path())?;
         }
