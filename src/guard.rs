@@ -1,12 +1,15 @@
 //! The parent that cleans up. It takes no input from any network: when the keeper dies it removes the virtual addresses at
-//! once and starts a new keeper; when it dies itself the keeper notices, hands over and stops.
+//! once and starts a new keeper, on the configuration and the key that it read before the first; when it dies itself the
+//! keeper notices, hands over and stops.
+
+mod service_manager;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,14 +17,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use relevo_ha::address::Releaser;
-use sd_notify::NotifyState;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use self::service_manager::ServiceManager;
+use crate::config::key::{Key, KeyError};
+use crate::config::model::Config;
 use crate::process::descriptor;
+use crate::process::descriptors::{self, Receiver};
+use crate::process::lock;
+use crate::process::messages::{Charge, Report};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -35,15 +42,21 @@ const PAUSES_MS: [u64; 6] = [0, 250, 500, 1_000, 2_000, 5_000];
 /// What the guard cannot do without.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// For the keepers' peer links.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// To be the only one.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
     /// To remove addresses with.
     #[error(transparent)]
     Releaser(#[from] relevo_ha::address::Error),
     /// To be told to stop.
     #[error("signals cannot be handled: {0}")]
     Signals(#[source] io::Error),
-    /// To find the balancer of a dead keeper.
-    #[error("orphans cannot be adopted: {0}")]
-    Orphans(#[from] Errno),
+    /// To find the balancer of a dead keeper, and to keep the key from others.
+    #[error("the guard cannot become what it has to be: {0}")]
+    Process(#[from] Errno),
     /// To keep what whoever started it left open from the other processes.
     #[error("inherited descriptors cannot be closed: {0}")]
     Inherited(#[source] io::Error),
@@ -56,20 +69,26 @@ pub enum Error {
 ///
 /// # Errors
 /// When the guard itself cannot work.
-pub async fn run(config: &Path) -> Result<ExitCode, Error> {
+pub async fn run(config: Config) -> Result<ExitCode, Error> {
     descriptor::pass_nothing_on().map_err(Error::Inherited)?;
-    // No file system is kept busy, and every keeper reads the same file.
-    let config = &std::path::absolute(config).map_err(Error::Start)?;
+    // It holds the key.
+    nix::sys::prctl::set_dumpable(false)?;
+    // No file system is kept busy.
     std::env::set_current_dir("/").map_err(Error::Start)?;
-    let releaser = Releaser::new()?;
+    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
+    let charge = Arc::new(Charge { config, key });
+    // Without a virtual router it has no business with anybody's addresses.
+    let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
+    let mut manager = ServiceManager::find().map_err(Error::Start)?;
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
     let mut deaths = 0;
     loop {
-        let mut keeper = Keeper::start(config).map_err(Error::Start)?;
-        let end = keeper.watch(&mut stop).await;
+        let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
+            .map_err(Error::Start)?;
+        let end = keeper.watch(&mut stop, &mut manager).await;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
             return Ok(match end {
@@ -79,7 +98,9 @@ pub async fn run(config: &Path) -> Result<ExitCode, Error> {
                 }
             });
         }
-        release(&releaser).await;
+        if let Some(addresses) = &addresses {
+            addresses.release().await;
+        }
         if let End::Stopped = end {
             return Ok(ExitCode::SUCCESS);
         }
@@ -90,8 +111,10 @@ pub async fn run(config: &Path) -> Result<ExitCode, Error> {
         let pause = PAUSES_MS.get(deaths).or(PAUSES_MS.last()).map_or(Duration::ZERO, |ms| Duration::from_millis(*ms));
         deaths += 1;
         tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
+        manager.status("its keeper died: the addresses are given up, a new keeper starts");
         tokio::select! {
             () = stop.recv() => return Ok(ExitCode::SUCCESS),
+            () = manager.wait() => {}
             () = async { bury_orphans().await; sleep(pause).await } => {}
         }
     }
@@ -108,42 +131,45 @@ enum End {
 struct Keeper {
     child: Child,
     pid: Pid,
-    /// Its other end is the keeper's highest descriptor: the first that closes when it dies.
-    liveness: UnixStream,
+    /// Its other end is on a high descriptor of the keeper: one of the first that close when it dies.
+    link: Receiver,
     ready_since: Option<Instant>,
 }
 
 impl Keeper {
-    fn start(config: &Path) -> io::Result<Self> {
+    /// The keeper has the lock too: a guard that dies must not leave it to others while its keeper hands over.
+    fn start(charge: Arc<Charge>, lock: Option<Arc<OwnedFd>>) -> io::Result<Self> {
         let (ours, its) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
             .arg0("relevo")
-            .args(["keeper", "--config"])
-            .arg(config)
+            .arg("keeper")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::from(OwnedFd::from(its)))
             // Of its own, so that Ctrl-C reaches the guard alone.
             .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Keeper { child, pid: Pid::from_raw(pid), liveness: UnixStream::from_std(ours)?, ready_since: None })
+        let (mut sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
+        // A failure means that it is dead, which the receiving half tells.
+        tokio::spawn(async move {
+            let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
+            sender.send(&*charge, &lock).await
+        });
+        Ok(Keeper { child, pid: Pid::from_raw(pid), link, ready_since: None })
     }
 
     /// Until it has ended, one way or the other.
-    async fn watch(&mut self, stop: &mut StopSignals) -> End {
+    async fn watch(&mut self, stop: &mut StopSignals, manager: &mut ServiceManager) -> End {
         loop {
-            let mut message = [0; 1];
             tokio::select! {
-                read = self.liveness.read(&mut message) => match read {
-                    Ok(1..) => {
-                        self.ready_since = Some(Instant::now());
-                        notify(NotifyState::Ready);
-                    }
-                    Ok(0) | Err(_) => return End::Died,
+                message = self.link.receive() => match message {
+                    Ok(Some((report, _))) => self.reported(&report, manager),
+                    Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
                 () = stop.recv() => {
+                    manager.stopping();
                     self.stop().await;
                     return End::Stopped;
                 }
@@ -151,8 +177,14 @@ impl Keeper {
         }
     }
 
+    fn reported(&mut self, report: &Report, manager: &mut ServiceManager) {
+        if report.is_ready {
+            self.ready_since.get_or_insert_with(Instant::now);
+        }
+        manager.report(report);
+    }
+
     async fn stop(&mut self) {
-        notify(NotifyState::Stopping);
         // It was not waited for yet, so that its number is still its own.
         let asked = kill(self.pid, Signal::SIGTERM);
         if asked.is_err() || timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
@@ -198,14 +230,26 @@ impl StopSignals {
     }
 }
 
-async fn release(releaser: &Releaser) {
-    match releaser.release_all().await {
-        Ok(released) => {
-            for (interface, address) in released {
-                tracing::warn!(interface, %address, "removed an address that the keeper left behind");
+/// The virtual addresses of this network namespace.
+struct Addresses {
+    lock: Arc<OwnedFd>,
+    releaser: Releaser,
+}
+
+impl Addresses {
+    async fn take() -> Result<Self, Error> {
+        Ok(Addresses { lock: Arc::new(lock::take().await?), releaser: Releaser::new()? })
+    }
+
+    async fn release(&self) {
+        match self.releaser.release_all().await {
+            Ok(released) => {
+                for (interface, address) in released {
+                    tracing::warn!(interface, %address, "removed an address that the keeper left behind");
+                }
             }
+            Err(error) => tracing::error!(%error, "addresses may be left behind until their lease ends"),
         }
-        Err(error) => tracing::error!(%error, "addresses may be left behind until their lease ends"),
     }
 }
 
@@ -220,12 +264,6 @@ async fn bury_orphans() {
         }
     }
     tracing::warn!("a process of the dead keeper is still there after {} s", ORPHAN_LIMIT.as_secs());
-}
-
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told");
-    }
 }
 
 fn exit_code(code: i32) -> ExitCode {

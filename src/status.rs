@@ -84,6 +84,16 @@ pub enum BalancerState {
     Down,
 }
 
+impl std::fmt::Display for BalancerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BalancerState::Starting => "starting",
+            BalancerState::Serving => "serving",
+            BalancerState::Down => "down",
+        })
+    }
+}
+
 /// A backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

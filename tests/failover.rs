@@ -2,22 +2,23 @@
 //!
 //! Limits are five times as wide as promised, since machines are noisy; what must never happen is asserted exactly.
 
+mod rig;
+
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use relevo::lab::client::{EVERY, Prober};
-use relevo::lab::directory::Directory;
 use relevo::lab::fault::Fault;
+use relevo::lab::neighbour;
 use relevo::lab::network::mac;
 use relevo::lab::node::{Messages, is_active};
-use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Options, Pair, VIRTUAL_ROUTER_ID, target};
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Pair, VIRTUAL_ROUTER_ID, target};
 use relevo::lab::trial::{READY_TIMEOUT, Report, Trial};
 use relevo::lab::wire::{Frame, Said, Wire};
-use relevo::lab::{neighbour, network::Switch};
+
+use rig::lab::lab;
 
 const TOLERANCE: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -31,30 +32,6 @@ const FORGET_AT: &[Duration] = &[ms(5), ms(500)];
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-struct Lab {
-    pair: Pair,
-    _directory: Directory,
-    /// One pair at a time, or the clock would measure the neighbours.
-    _alone: MutexGuard<'static, ()>,
-}
-
-/// `None` where namespaces cannot be made, which CI does not accept.
-fn lab(change: impl FnOnce(&mut Options)) -> Option<Lab> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(error) = Switch::new() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        eprintln!("not tried: {error} (it needs root)");
-        return None;
-    }
-    let directory = Directory::new().unwrap();
-    let mut options = Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path());
-    options.interval = INTERVAL;
-    change(&mut options);
-    let pair = Pair::start(&options).unwrap();
-    Some(Lab { pair, _directory: directory, _alone: alone })
 }
 
 fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {

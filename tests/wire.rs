@@ -3,22 +3,24 @@
 //! Needs root (namespaces, raw sockets, real-time priority). `RELEVO_LOAD_SECONDS` says for how long the machine is kept
 //! busy (default 15).
 
+mod rig;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{available_parallelism, scope, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::gettid;
-use relevo::lab::directory::Directory;
 use relevo::lab::fault::Fault;
-use relevo::lab::network::{Switch, mac};
+use relevo::lab::network::mac;
 use relevo::lab::node::router;
-use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, Options, Pair, VIRTUAL_ROUTER_ID};
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, Options, VIRTUAL_ROUTER_ID};
 use relevo::lab::trial::READY_TIMEOUT;
 use relevo::lab::wire::{Said, Wire};
+
+use rig::lab::{Lab, lab};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -33,32 +35,19 @@ const BUSY_INTERVAL: Duration = ms(10);
 /// The capabilities of a node in restricted mode: those without which there is no election.
 const RESTRICTED: &str = "-all,+net_admin,+net_raw,+net_bind_service";
 
-struct Lab {
-    pair: Pair,
+/// A pair, and who listens on its wire.
+struct Observed {
+    lab: Lab,
     wire: Wire,
-    _directory: Directory,
-    _alone: MutexGuard<'static, ()>,
 }
 
-/// `None` where namespaces cannot be made, which CI does not accept.
-fn lab(change: impl FnOnce(&mut Options)) -> Option<Lab> {
-    // One pair at a time, or the clock would measure the neighbours.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(error) = Switch::new() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        eprintln!("not tried: {error} (it needs root)");
-        return None;
-    }
-    let directory = Directory::new().unwrap();
-    let mut options = Options::new(Path::new(env!("CARGO_BIN_EXE_relevo")), directory.path());
-    change(&mut options);
-    let pair = Pair::start(&options).unwrap();
-    let wire = Wire::tap(&pair.switch).unwrap();
-    Some(Lab { pair, wire, _directory: directory, _alone: alone })
+fn observed(change: impl FnOnce(&mut Options)) -> Option<Observed> {
+    let lab = lab(change)?;
+    let wire = Wire::tap(&lab.pair.switch).unwrap();
+    Some(Observed { lab, wire })
 }
 
-impl Lab {
+impl Observed {
     /// The node's adverts since a moment: when, and with which priority.
     fn adverts(&self, node: usize, since: Instant) -> Vec<(Instant, u8)> {
         let advert = |(at, said)| match said {
@@ -82,7 +71,7 @@ impl Lab {
 
     /// Changes of state of both nodes since they started, by their own account.
     fn transitions(&self) -> [u64; 2] {
-        self.pair.status().map(|status| router(&status.unwrap().node).unwrap().transitions)
+        self.lab.pair.status().map(|status| router(&status.unwrap().node).unwrap().transitions)
     }
 }
 
@@ -95,30 +84,30 @@ fn gaps(adverts: &[(Instant, u8)]) -> (Duration, Duration) {
 /// The active node adverts once an interval, and the backup is silent.
 #[test]
 fn adverts_are_even_and_come_from_one_node() {
-    let Some(lab) = lab(|_| {}) else { return };
-    let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let Some(observed) = observed(|_| {}) else { return };
+    let active = observed.lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let begin = Instant::now();
     sleep(ms(3000));
-    let adverts = lab.adverts(active, begin);
+    let adverts = observed.adverts(active, begin);
     let (shortest, longest) = gaps(&adverts);
     eprintln!("{} adverts in 3 s, {shortest:?} to {longest:?} apart", adverts.len());
     assert!((27..=31).contains(&adverts.len()), "{} adverts in 3 s", adverts.len());
     assert!(shortest >= ms(100) - TOLERANCE && longest <= ms(100) + TOLERANCE, "{shortest:?} to {longest:?} apart");
-    assert!(lab.adverts(1 - active, begin).is_empty(), "the backup adverts");
-    assert!(lab.announcements(1 - active, begin).is_empty(), "the backup announces");
+    assert!(observed.adverts(1 - active, begin).is_empty(), "the backup adverts");
+    assert!(observed.announcements(1 - active, begin).is_empty(), "the backup announces");
 }
 
 /// Whoever takes over adverts and announces at once, and again after 100 and 500 ms. The lease of the one before it, 1 s,
 /// may last for 0.4 s more: it announces when that has ended, and half a second later.
 #[test]
 fn a_takeover_is_announced_until_the_other_lease_has_ended() {
-    let Some(lab) = lab(|options| options.preempt = false) else { return };
-    let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let Some(observed) = observed(|options| options.preempt = false) else { return };
+    let victim = observed.lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let heir = 1 - victim;
-    let struck = Fault::AllKilled.strike(&lab.pair, victim).unwrap();
+    let struck = Fault::AllKilled.strike(&observed.lab.pair, victim).unwrap();
     sleep(ms(4000));
-    let adverts = lab.adverts(heir, struck.at());
-    let announcements = lab.announcements(heir, struck.at());
+    let adverts = observed.adverts(heir, struck.at());
+    let announcements = observed.announcements(heir, struck.at());
     let first = adverts.first().unwrap().0;
     assert!(announcements.first().is_some_and(|announced| *announced >= first), "it announces before it adverts");
     let after: Vec<Duration> = announcements.iter().map(|at| *at - first).collect();
@@ -130,22 +119,22 @@ fn a_takeover_is_announced_until_the_other_lease_has_ended() {
     }
     let (shortest, longest) = gaps(&adverts);
     assert!(shortest >= ms(100) - TOLERANCE && longest <= ms(100) + TOLERANCE, "{shortest:?} to {longest:?} apart");
-    assert!(lab.adverts(victim, struck.at() + ms(10)).is_empty(), "the dead adverts");
+    assert!(observed.adverts(victim, struck.at() + ms(10)).is_empty(), "the dead adverts");
 }
 
 /// A node that is told to stop says so once, with priority 0, and then nothing.
 #[test]
 fn a_node_that_stops_says_so_once() {
-    let Some(lab) = lab(|options| options.preempt = false) else { return };
-    let victim = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
-    let struck = Fault::Terminated.strike(&lab.pair, victim).unwrap();
+    let Some(observed) = observed(|options| options.preempt = false) else { return };
+    let victim = observed.lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let struck = Fault::Terminated.strike(&observed.lab.pair, victim).unwrap();
     sleep(ms(2000));
-    let adverts = lab.adverts(victim, struck.at());
+    let adverts = observed.adverts(victim, struck.at());
     let zeros = adverts.iter().filter(|(_, priority)| *priority == 0).count();
     assert_eq!((zeros, adverts.last().map(|(_, priority)| *priority)), (1, Some(0)), "{adverts:?}");
     let let_go = adverts.last().unwrap().0;
-    assert!(lab.announcements(victim, let_go).is_empty(), "it announces an address that it has given up");
-    let heir = lab.adverts(1 - victim, struck.at());
+    assert!(observed.announcements(victim, let_go).is_empty(), "it announces an address that it has given up");
+    let heir = observed.adverts(1 - victim, struck.at());
     let after = heir.first().unwrap().0.saturating_duration_since(let_go);
     eprintln!("the other adverts {after:?} after priority 0");
     assert!(after <= TOLERANCE, "the other adverts only {after:?} after priority 0");
@@ -153,33 +142,33 @@ fn a_node_that_stops_says_so_once() {
 
 #[test]
 fn busy_processors_change_no_state_in_privileged_mode() {
-    let Some(lab) = lab(|options| options.interval = BUSY_INTERVAL) else { return };
+    let Some(observed) = observed(|options| options.interval = BUSY_INTERVAL) else { return };
     // A virtual machine that itself stands still proves nothing.
     let is_fair = |seen: &Seen| seen.changes == 0 || seen.standstill < 2 * BUSY_INTERVAL;
-    let seen = (0..3).map(|_| keep_busy(&lab)).find(is_fair);
+    let seen = (0..3).map(|_| keep_busy(&observed)).find(is_fair);
     let seen = seen.expect("this machine stands still time and again: there is nothing to be learnt on it");
-    assert_eq!(seen.changes, 0, "{seen}\n{}", lab.pair.messages());
+    assert_eq!(seen.changes, 0, "{seen}\n{}", observed.lab.pair.messages());
     assert_eq!(seen.strangers, 0, "the backup adverts: {seen}");
-    assert!(seen.is_held_throughout, "{seen}\n{}", lab.pair.messages());
+    assert!(seen.is_held_throughout, "{seen}\n{}", observed.lab.pair.messages());
 }
 
 #[test]
 fn busy_processors_leave_one_active_in_restricted_mode() {
-    let Some(lab) = lab(|options| {
+    let Some(observed) = observed(|options| {
         options.interval = BUSY_INTERVAL;
         options.binary = restricted(&options.binary, &options.directory);
     }) else {
         return;
     };
-    assert!(lab.pair.wait_ready(READY_TIMEOUT).is_ok(), "{}", lab.pair.messages());
-    let is_warned = |node: usize| lab.pair.nodes[node].messages().contains("no real-time priority");
-    assert!(is_warned(0) && is_warned(1), "{}", lab.pair.messages());
-    keep_busy(&lab);
-    lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    assert!(observed.lab.pair.wait_ready(READY_TIMEOUT).is_ok(), "{}", observed.lab.pair.messages());
+    let is_warned = |node: usize| observed.lab.pair.nodes[node].messages().contains("no real-time priority");
+    assert!(is_warned(0) && is_warned(1), "{}", observed.lab.pair.messages());
+    keep_busy(&observed);
+    observed.lab.pair.wait_ready(READY_TIMEOUT).unwrap();
 }
 
 /// A program that runs `binary` without the capabilities of privileged mode.
-fn restricted(binary: &Path, directory: &Path) -> std::path::PathBuf {
+fn restricted(binary: &Path, directory: &Path) -> PathBuf {
     let script = directory.join("relevo");
     let text = format!("#!/bin/sh\nexec setpriv --bounding-set={RESTRICTED} '{}' \"$@\"\n", binary.display());
     std::fs::write(&script, text).unwrap();
@@ -215,15 +204,15 @@ impl std::fmt::Display for Seen {
 }
 
 /// Twice as many threads as there are processors do nothing but compute.
-fn keep_busy(lab: &Lab) -> Seen {
-    let active = lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+fn keep_busy(observed: &Observed) -> Seen {
+    let active = observed.lab.pair.wait_ready(READY_TIMEOUT).unwrap();
     let seconds = std::env::var("RELEVO_LOAD_SECONDS").map_or(15, |seconds| seconds.parse().unwrap());
     let load = Duration::from_secs(seconds);
     let processors = available_parallelism().unwrap().get();
     let threads = 2 * processors;
     let before = Instant::now();
     sleep(ms(1000));
-    let transitions = lab.transitions();
+    let transitions = observed.transitions();
     let begin = Instant::now();
     let standstill = scope(|scope| {
         for _ in 0..threads {
@@ -234,9 +223,9 @@ fn keep_busy(lab: &Lab) -> Seen {
         watchers.into_iter().map(|watcher| watcher.join().unwrap()).max().unwrap()
     });
     let end = Instant::now();
-    let (idle, adverts) = (lab.adverts(active, before), lab.adverts(active, begin));
+    let (idle, adverts) = (observed.adverts(active, before), observed.adverts(active, begin));
     let idle: Vec<_> = idle.into_iter().filter(|(at, _)| *at < begin).collect();
-    let owners = lab.pair.watch.history();
+    let owners = observed.lab.pair.watch.history();
     let unsettled = owners.longest_without_owner(begin, end) + owners.longest_with_two_owners(begin, end);
     let seen = Seen {
         load,
@@ -244,14 +233,14 @@ fn keep_busy(lab: &Lab) -> Seen {
         idle_gap: gaps(&idle).1,
         busy_gap: gaps(&adverts).1,
         adverts: adverts.len(),
-        strangers: lab.adverts(1 - active, begin).len(),
-        changes: lab.transitions().iter().zip(transitions).map(|(now, then)| now.abs_diff(then)).sum(),
+        strangers: observed.adverts(1 - active, begin).len(),
+        changes: observed.transitions().iter().zip(transitions).map(|(now, then)| now.abs_diff(then)).sum(),
         is_held_throughout: owners.holds(active) && unsettled.is_zero(),
         standstill,
     };
     eprintln!("{seen}");
     if seen.changes > 0 {
-        eprintln!("{}", lab.pair.messages());
+        eprintln!("{}", observed.lab.pair.messages());
     }
     seen
 }

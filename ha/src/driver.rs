@@ -120,6 +120,12 @@ impl Driver {
         self.tell(|inbox| inbox.virtual_router_id == virtual_router_id, &event);
     }
 
+    /// Do all elections run, and the thread that changes addresses? One whose timer failed, or that panicked, does not.
+    pub fn is_whole(&mut self) -> bool {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.len() == self.inboxes.len() && !self.commands.is_closed()
+    }
+
     /// What the routers are doing, in the order they were given: at once after each change of state, and counters within a
     /// second.
     pub fn status(&self) -> watch::Receiver<Vec<RouterStatus>> {

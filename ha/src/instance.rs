@@ -338,7 +338,12 @@ impl Instance {
     fn changed(&mut self, transition: Transition) {
         let Transition { from, to, reason } = transition;
         let VirtualRouter { name, interface, .. } = &self.router;
-        info!(router = name, interface, %from, %to, reason, "virtual router {name} is now {to}");
+        match &self.interface {
+            InterfaceState::Unusable { .. } if to == State::Fault => {
+                warn!(router = name, interface, %from, %to, reason, "virtual router {name} is now {to}");
+            }
+            _ => info!(router = name, interface, %from, %to, reason, "virtual router {name} is now {to}"),
+        }
         self.shown.state = to;
         self.shown.since = timestamp();
         self.shown.reason = reason;

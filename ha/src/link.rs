@@ -19,6 +19,8 @@ use crate::router::VirtualAddress;
 
 /// Room for some thousand notifications.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// So many names are offered for one that is not there.
+const NEAREST: usize = 3;
 
 /// An interface, as far as a virtual router on it must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,8 +134,8 @@ struct Address {
 impl Table {
     /// What the interface of that name is good for; none of `virtual_addresses` is its own.
     pub(crate) fn state(&self, name: &str, virtual_addresses: &[VirtualAddress]) -> InterfaceState {
-        let unusable = |what| InterfaceState::Unusable { reason: format!("interface {name} {what}") };
-        let Some((&index, link)) = self.link(name) else { return unusable("does not exist") };
+        let unusable = |what: &str| InterfaceState::Unusable { reason: format!("interface {name} {what}") };
+        let Some((&index, link)) = self.link(name) else { return unusable(&self.absent(name)) };
         if !link.flags.contains(LinkFlags::Up) {
             return unusable("is down");
         }
@@ -160,6 +162,17 @@ impl Table {
     pub(crate) fn entries(&self, index: u32, address: Ipv4Addr) -> impl Iterator<Item = VirtualAddress> {
         let known = self.addresses.get(&index).into_iter().flatten().map(|known| known.address);
         known.filter(move |known| known.address == address)
+    }
+
+    /// What to do where there is no such interface.
+    fn absent(&self, name: &str) -> String {
+        let likeness = |link: &&Link| strsim::jaro_winkler(&link.name, name);
+        let mut others: Vec<&Link> =
+            self.links.values().filter(|link| !link.flags.contains(LinkFlags::Loopback)).collect();
+        others.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+        let others: Vec<&str> = others.iter().take(NEAREST).map(|link| link.name.as_str()).collect();
+        let others = if others.is_empty() { "none but the loopback".to_owned() } else { others.join(", ") };
+        format!("does not exist: correct the name (this host has {others}), or bring it up")
     }
 
     fn link(&self, name: &str) -> Option<(&u32, &Link)> {
@@ -322,6 +335,30 @@ mod tests {
             why(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
             "interface eth1 has no IPv4 address of its own"
         );
+    }
+
+    #[test]
+    fn of_an_interface_that_is_not_there_the_nearest_are_named() {
+        let mut table = Table::default();
+        let absent = |table: &Table| match table.state("eth1", &[]) {
+            InterfaceState::Unusable { reason } => reason,
+            InterfaceState::Usable(_) => String::new(),
+        };
+        let names = ["lo", "wlan0", "docker0", "enp1s0", "eth0"];
+        for (index, name) in names.into_iter().enumerate() {
+            let flags = if name == "lo" { LinkFlags::Loopback } else { LinkFlags::Up };
+            if name == "wlan0" {
+                let expected = "interface eth1 does not exist: correct the name (this host has none but the loopback), or bring it up";
+                assert_eq!(absent(&table), expected);
+            }
+            let mut message = link(flags);
+            message.header.index = index as u32 + 1;
+            message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+            table.add_link(&message);
+        }
+        let reason = absent(&table);
+        assert!(reason.contains("(this host has eth0, enp1s0, "), "{reason}");
+        assert!(!reason.contains("lo,"), "{reason}");
     }
 
     #[test]

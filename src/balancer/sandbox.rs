@@ -33,6 +33,7 @@ pub(super) enum Error {
 /// # Errors
 /// When a step fails that the process must not go on without; the steps before it stay done.
 pub(super) fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) -> Result<(), Error> {
+    give_up_protection(Path::new("/proc/self/oom_score_adj"));
     if let Some(folder) = root {
         let failed = |error| Error::Chroot { folder: folder.to_owned(), error };
         chroot(folder).map_err(failed)?;
@@ -63,9 +64,36 @@ pub(super) fn enter(root: Option<&Path>, user: Option<Identity>, parent: Pid) ->
     Ok(())
 }
 
+/// A service manager protects the keeper (OOMScoreAdjust). The balancer, whose clients decide how much memory it takes, is for
+/// the kernel to kill like any other process: the keeper then hands over and starts the next one.
+fn give_up_protection(oom_score_adj: &Path) {
+    let adjustment = std::fs::read_to_string(oom_score_adj).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if adjustment.is_some_and(|adjustment| adjustment < 0) {
+        // To be killed sooner needs no right.
+        let _ = std::fs::write(oom_score_adj, "0");
+    }
+}
+
 fn become_user(Identity { uid, gid }: Identity) -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setgroups(&[gid])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::directory::Directory;
+
+    #[test]
+    fn of_the_adjustment_for_want_of_memory_only_protection_is_given_up() {
+        let directory = Directory::new().unwrap();
+        let file = directory.path().join("oom_score_adj");
+        for (before, after) in [("-900\n", "0"), ("0\n", "0\n"), ("500\n", "500\n")] {
+            std::fs::write(&file, before).unwrap();
+            give_up_protection(&file);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
+        }
+    }
 }

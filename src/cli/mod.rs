@@ -40,7 +40,7 @@ enum Command {
     Run(run::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]
-    Keeper(run::Arguments),
+    Keeper,
     #[command(hide = true)]
     Balancer,
 }
@@ -54,9 +54,9 @@ pub fn run() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
-        Command::Keeper(arguments) => {
+        Command::Keeper => {
             name_process(c"relevo-keeper");
-            run::keeper(&arguments)
+            run::keeper()
         }
         Command::Balancer => {
             name_process(c"relevo-balancer");

@@ -23,15 +23,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(status) => return status,
     };
     let _log = log::init(config.log_level, "guard");
-    finish(on_this_thread(guard::run(&arguments.config.config)))
+    finish(on_this_thread(guard::run(config)))
 }
 
-/// The keeper, which the guard starts.
-pub(super) fn keeper(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.config.load() {
-        Ok(config) => config,
-        Err(status) => return status,
-    };
-    let _log = log::init(config.log_level, "keeper");
-    finish(on_this_thread(keeper::run(config)).map(|()| ExitCode::SUCCESS))
+/// The keeper, which the guard starts and tells what to run.
+pub(super) fn keeper() -> ExitCode {
+    finish(on_this_thread(keeper::run()).map(|()| ExitCode::SUCCESS))
 }

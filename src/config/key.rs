@@ -7,12 +7,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc::O_NONBLOCK;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a key.
 pub const KEY_LENGTH: usize = 32;
 
-/// The shared key. It is not printed, not even by a debugger's format.
-#[derive(Clone, PartialEq, Eq)]
+/// The shared key. It is not printed, not even by a debugger's format; the guard hands it to its keeper.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key([u8; KEY_LENGTH]);
 
 /// Why there is no key.

@@ -13,7 +13,7 @@ use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
 /// The whole file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// This node's name and where it is asked for its state.
     pub node: Node,
@@ -32,7 +32,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     /// Default: the host's name.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Node {
 }
 
 /// `[process]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
     /// `None`: not written, the default user `relevo` if there is one.
     pub user: Option<String>,
@@ -74,7 +74,7 @@ pub enum AccessLog {
 }
 
 /// `[peering]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peering {
     /// Where the other keepers reach this one.
     pub listen: SocketAddr,

@@ -82,12 +82,6 @@ pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>)
     Ok((socket, receiver))
 }
 
-/// Does a keeper have this socket? One that is merely slow counts.
-pub(super) fn is_live(path: &Path) -> bool {
-    let file = OpenOptions::new().read(true).open(lock_path(path));
-    file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
-}
-
 /// Beside the socket. It stays behind: who removes a lock that another waits for gives two the same.
 fn lock_path(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
@@ -221,7 +215,6 @@ mod tests {
         drop(StdUnixListener::bind(&path).unwrap());
         let (_socket, _queries) = open(&path).unwrap();
         assert!(matches!(open(&path), Err(Error::Running(_))));
-        assert!(is_live(&path));
 
         let file = directory.0.join("file");
         std::fs::write(&file, "precious").unwrap();

@@ -16,7 +16,6 @@ mod view;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,14 +30,15 @@ use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
-use crate::config::key::Key;
 use crate::config::model::Config;
+use crate::process::log;
+use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// Peers hear of changes at once, and of the rest this often.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A keeper that comes so late is not in time: it was starved, or hung.
+const LATE: Duration = Duration::from_millis(500);
 /// Descriptors that the keeper opens beside its listening sockets stay below this number.
 const FIRST_HIGH_DESCRIPTOR: i32 = 512;
 /// The guard's link comes first among the high ones, then those of the peers.
@@ -50,8 +50,6 @@ const GUARD_DESCRIPTORS: i32 = 8;
 pub enum Error {
     #[error("this command is not for people: `relevo run` starts it")]
     NoGuard,
-    #[error(transparent)]
-    Key(#[from] crate::config::key::KeyError),
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
@@ -70,22 +68,21 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-/// Runs until the guard dies or somebody says stop: then hands over first.
+/// Runs what the guard says until the guard dies or somebody says stop: then hands over first.
 ///
 /// # Errors
 /// When it cannot start; nothing is left half done then.
-pub async fn run(config: Config) -> Result<(), Error> {
-    let sockets =
-        config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>() * config.balancer.threads;
-    let first_high = i32::try_from(sockets).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR;
+pub async fn run() -> Result<(), Error> {
+    // What it is told next holds the key.
+    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     raise_open_files()?;
     // Its folder and its socket are for owner and group from the first moment.
     umask(Mode::from_bits_truncate(0o027));
-    let guard = GuardLink::take(first_high)?.ok_or(Error::NoGuard)?;
-    nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
+    let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
+    let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
+    let _log = log::init(config.log_level, "keeper");
     let stop = StopSignals::new()?;
 
-    let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let confinement = identity::find(&config.process)?;
     let missing = [realtime::acquire(), confinement.missing].concat();
     if !missing.is_empty() {
@@ -100,9 +97,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
         ),
         None => None,
     };
-    // Only now is it certain that no other instance owns them.
-    for (interface, address) in relevo_ha::address::release_all().await? {
-        tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+    // The guard's lock says that no other instance owns them.
+    if !config.virtual_routers.is_empty() {
+        for (interface, address) in relevo_ha::address::release_all().await? {
+            tracing::warn!(interface, %address, "removed an address that an earlier run left behind");
+        }
     }
 
     let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
@@ -114,7 +113,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
                 key,
                 config_hash: config.hash.clone(),
                 source: peering.listen.ip(),
-                first_descriptor: first_high + GUARD_DESCRIPTORS,
+                first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
             Some(peering::start(settings, listener, status.subscribe())?)
         }
@@ -150,11 +149,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
     result.map(drop)
 }
 
-/// Does a keeper answer on this control socket?
-pub fn is_running(control_socket: &Path) -> bool {
-    control::is_live(control_socket)
-}
-
 struct Keeper {
     config: Config,
     started: Instant,
@@ -177,9 +171,10 @@ struct Keeper {
 impl Keeper {
     /// Everything that happens to a node. Returns why it stops.
     async fn run(&mut self) -> Result<&'static str, Error> {
-        let mut second = interval(STATUS_INTERVAL);
+        let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let mut in_time = false;
             tokio::select! {
                 biased;
                 () = self.stop.recv() => return Ok("it was told to stop"),
@@ -213,9 +208,11 @@ impl Keeper {
                     let _ = reply.send(PairStatus { node: self.node_status(), peers });
                     continue;
                 }
-                _ = second.tick() => {}
+                due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
             }
-            self.status.send_replace(Arc::new(self.node_status()));
+            let status = self.node_status();
+            self.guard.report(Report { is_ready: self.is_ready, in_time, state: view::in_a_line(&status) });
+            self.status.send_replace(Arc::new(status));
         }
     }
 
@@ -235,7 +232,6 @@ impl Keeper {
         if !self.is_ready {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
-            self.guard.ready();
         }
     }
 
@@ -337,6 +333,12 @@ async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
     if receiver.changed().await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Above all listening sockets and whatever else is open.
+fn first_high_descriptor(config: &Config) -> i32 {
+    let binds = config.balancer.frontends.iter().map(|frontend| frontend.binds.len()).sum::<usize>();
+    i32::try_from(binds * config.balancer.threads).unwrap_or(i32::MAX / 2) + FIRST_HIGH_DESCRIPTOR
 }
 
 /// To the highest that is allowed: the keeper's links live on high descriptors, and the balancer inherits the limit.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use relevo_ha::{RouterStatus, State};
 
-use crate::status::{BalancerState, NodeStatus, PeerStatus};
+use crate::status::{BalancerState, NodeStatus, PeerStatus, ServerState};
 
 /// Could this node take over now? The error says why not.
 pub(super) fn can_take_over(balancer: BalancerState, routers: &[RouterStatus]) -> Result<(), String> {
@@ -20,6 +20,15 @@ pub(super) fn can_take_over(balancer: BalancerState, routers: &[RouterStatus]) -
         Some(router) => Err(format!("virtual router {}: {}", router.name, router.reason)),
         None => Ok(()),
     }
+}
+
+/// What the node does, for the service manager: `main: active; balancer: serving, 2 of 3 servers up`.
+pub(super) fn in_a_line(node: &NodeStatus) -> String {
+    let routers: Vec<_> = node.vrrp.iter().map(|router| format!("{}: {}", router.name, router.state)).collect();
+    let servers = || node.backends.iter().flat_map(|backend| &backend.servers);
+    let up = servers().filter(|server| server.state == ServerState::Up).count();
+    let balancer = format!("balancer: {}, {up} of {} servers up", node.balancer.state, servers().count());
+    [routers.join(", "), balancer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// May this node go on holding its addresses without a balancer? Only where giving them up would help nobody: it has
@@ -50,6 +59,7 @@ pub(super) fn is_first_in_line(own: &RouterStatus, gone: &str, peers: &[PeerStat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::{BackendStatus, ServerStatus};
 
     fn router(state: State, priority: u8, last: u8) -> RouterStatus {
         RouterStatus {
@@ -80,6 +90,24 @@ mod tests {
         let [backup] = backup;
         let reason = can_take_over(BalancerState::Serving, &[backup, router(State::Fault, 0, 1)]).unwrap_err();
         assert_eq!(reason, "virtual router main: no carrier");
+    }
+
+    #[test]
+    fn a_node_in_a_line() {
+        let server = |state| ServerStatus { state, ..ServerStatus::default() };
+        let servers = vec![server(ServerState::Up), server(ServerState::Down)];
+        let mut node = NodeStatus {
+            vrrp: vec![
+                router(State::Active, 200, 1),
+                RouterStatus { name: "web".into(), ..router(State::Fault, 0, 1) },
+            ],
+            backends: vec![BackendStatus { name: "app".into(), servers }],
+            ..NodeStatus::default()
+        };
+        node.balancer.state = BalancerState::Serving;
+        assert_eq!(in_a_line(&node), "main: active, web: fault; balancer: serving, 1 of 2 servers up");
+        node.vrrp.clear();
+        assert_eq!(in_a_line(&node), "balancer: serving, 1 of 2 servers up");
     }
 
     #[test]

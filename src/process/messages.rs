@@ -1,9 +1,34 @@
-//! What the keeper and its balancer say to each other over their socketpair.
+//! What guard and keeper, keeper and balancer say to each other over their socketpairs.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Balancer, LogLevel};
+use crate::config::key::Key;
+use crate::config::model::{Balancer, Config, LogLevel};
 use crate::status::BackendStatus;
+
+/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read before the first keeper started: one that follows another that
+/// died runs what that one ran, whatever is in the files by now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Charge {
+    /// The whole file.
+    pub config: Config,
+    /// The key of the peer links, where there are any.
+    pub key: Option<Key>,
+}
+
+/// To the guard, every [`REPORT_INTERVAL`] and whenever something changes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Has this node served?
+    pub is_ready: bool,
+    /// The interval was kept and every election runs; false in a report of a change.
+    pub in_time: bool,
+    /// What the node does, in a line.
+    pub state: String,
+}
+
+/// Between two reports, and between two states that are told the peers.
+pub const REPORT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// From the keeper. The first is always [`ToBalancer::Start`], which the listening sockets come with.
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,5 +2,6 @@
 
 pub mod descriptor;
 pub mod descriptors;
+pub mod lock;
 pub mod log;
 pub mod messages;

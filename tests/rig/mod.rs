@@ -3,6 +3,7 @@
 
 pub(crate) mod curl;
 pub(crate) mod http;
+pub(crate) mod lab;
 pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod place;

@@ -52,11 +52,14 @@ impl Text {
             self.router(router);
         }
         let balancer = &node.balancer;
-        let state = match balancer.state {
-            BalancerState::Serving => self.paint("serving", Colour::Good),
-            BalancerState::Starting => self.paint("starting", Colour::Middling),
-            BalancerState::Down => self.paint("down", Colour::Bad),
-        };
+        let state = self.paint(
+            &balancer.state.to_string(),
+            match balancer.state {
+                BalancerState::Serving => Colour::Good,
+                BalancerState::Starting => Colour::Middling,
+                BalancerState::Down => Colour::Bad,
+            },
+        );
         let (connections, requests) = (balancer.connections, balancer.requests);
         self.line(format!("  balancer: {state}, {connections} connections now, {requests} requests"));
         self.line("");

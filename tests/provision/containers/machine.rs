@@ -138,10 +138,13 @@ impl Machine {
     pub(crate) fn wait_for_boot(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let state = self.try_run("systemctl is-system-running --wait").map(|output| output.stdout).unwrap_or_default();
+            let state =
+                self.try_run("systemctl is-system-running --wait").map(|output| output.stdout).unwrap_or_default();
             match String::from_utf8_lossy(&state).trim() {
                 "running" => return,
-                "degraded" => panic!("{} has failed units\n{}", self.name(), self.shell("systemctl --failed --no-legend")),
+                "degraded" => {
+                    panic!("{} has failed units\n{}", self.name(), self.shell("systemctl --failed --no-legend"))
+                }
                 _ => assert!(Instant::now() < end, "{} does not boot\n{}", self.name(), self.console()),
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -174,6 +177,13 @@ impl Machine {
     #[track_caller]
     pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(path), content).unwrap();
+    }
+
+    /// Installs a Debian package, or the next version of it, as an administrator who has the file.
+    #[track_caller]
+    pub(crate) fn install(&self, package: &Path) {
+        self.write("/root/package.deb", std::fs::read(package).unwrap());
+        self.shell("apt-get install -qq --no-install-recommends /root/package.deb 2>&1 && rm /root/package.deb");
     }
 
     /// Where the host finds a file of it while it runs.
@@ -265,7 +275,11 @@ impl Shared {
         command.arg(format!("--directory={}", self.disk.root.display()));
         command.args([&format!("--machine={}", self.name), "--boot", "--register=no", "--keep-unit", "--settings=no"]);
         command.args(["--network-namespace-path=/proc/self/ns/net", "--resolv-conf=off", "--timezone=off"]);
-        command.args(["--link-journal=no", "--console=read-only", "--capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_IPC_LOCK"]);
+        command.args([
+            "--link-journal=no",
+            "--console=read-only",
+            "--capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_IPC_LOCK",
+        ]);
         // Otherwise it could not set what is under net in sysctl.
         command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);

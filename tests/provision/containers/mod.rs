@@ -9,7 +9,7 @@
 //!
 //! ```ignore
 //! let site = Site::start(&[("lb1", LB1), ("lb2", LB2)]);      // booted, 2 to 5 s
-//! site.install(&["lb1"], &package::build());
+//! site.machine("lb1").install(&package::make(site.directory(), 1));
 //! site.machine("lb1").shell("systemctl is-active ssh");       // as root; fails the test unless it succeeds
 //! site.execute(Command::new("ansible-playbook").arg("site.yml"), "what it is for");
 //! site.machine("lb1").power_off();                            // like the plug; power_on, reboot, pull_cable, plug_cable
@@ -27,6 +27,7 @@
 
 mod cgroup;
 mod machine;
+pub(crate) mod package;
 mod root;
 
 use std::net::Ipv4Addr;
@@ -68,7 +69,10 @@ impl Site {
     /// Boots these machines, by name and address.
     #[track_caller]
     pub(crate) fn start(machines: &[(&str, Ipv4Addr)]) -> Self {
-        assert!(geteuid().is_root(), "containers with a systemd of their own need root: run this as root (sudo tests/run)");
+        assert!(
+            geteuid().is_root(),
+            "containers with a systemd of their own need root: run this as root (sudo tests/run)"
+        );
         for (program, package) in NEEDED {
             let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
             assert!(found.status.success(), "there is no {program}: apt-get install {package} (tests/run does it)");
@@ -97,7 +101,10 @@ impl Site {
     /// By its name.
     #[track_caller]
     pub(crate) fn machine(&self, name: &str) -> &Machine {
-        self.machines.iter().find(|machine| machine.name() == name).unwrap_or_else(|| panic!("there is no machine {name}"))
+        self.machines
+            .iter()
+            .find(|machine| machine.name() == name)
+            .unwrap_or_else(|| panic!("there is no machine {name}"))
     }
 
     /// All of them.
@@ -149,7 +156,7 @@ impl Drop for Site {
         for machine in &self.machines {
             eprintln!("  nsenter -t {inside} --net ssh -F {} {}", config.display(), machine.name());
         }
-        eprintln!("  nsenter -t {inside} --net {}   # a shell beside them, for ansible and curl", "bash");
+        eprintln!("  nsenter -t {inside} --net bash   # a shell beside them, for ansible and curl");
         eprintln!("Enter ends them.");
         let _ = std::io::stdin().read_line(&mut String::new());
     }
@@ -195,7 +202,7 @@ for home in root home/admin; do
     mkdir -p -m 700 $home/.ssh
     echo "$5" >$home/.ssh/authorized_keys
 done
-chown -R admin: home/admin 2>/dev/null || chown -R "$(stat -c %u:%g home/admin)" home/admin/.ssh
+chown -R "$(stat -c %u:%g home/admin)" home/admin/.ssh
 "#;
         let mut command = self.enter();
         command.args(["sh", "-c", script, "sh", DISKS, name]).arg(&self.root);
@@ -255,12 +262,6 @@ pub(crate) fn succeed(command: &mut Command) -> String {
 #[track_caller]
 fn text_of(name: &str, output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{name}: {}\n{}{}",
-        output.status,
-        text(&output.stdout),
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "{name}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }

@@ -11,8 +11,20 @@ use sha2::{Digest, Sha256};
 
 /// There from the beginning, as on a host that an administrator has just been given.
 const INSTALLED: &[&str] = &[
-    "systemd", "systemd-sysv", "dbus", "libnss-systemd", "openssh-server", "python3", "python3-apt", "sudo", "procps",
-    "iproute2", "iputils-ping", "netbase", "ca-certificates", "curl",
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libnss-systemd",
+    "openssh-server",
+    "python3",
+    "python3-apt",
+    "sudo",
+    "procps",
+    "iproute2",
+    "iputils-ping",
+    "netbase",
+    "ca-certificates",
+    "curl",
 ];
 
 /// In the repository, with all that they need.

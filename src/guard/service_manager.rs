@@ -1,0 +1,110 @@
+//! What systemd is told, by the guard alone: `NotifyAccess=main` is enough.
+//!
+//! A service manager that does not read must not keep the guard from its work, so a thread of its own speaks to it.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::{io, thread};
+
+use sd_notify::NotifyState;
+
+use crate::process::messages::{REPORT_INTERVAL, Report};
+
+/// Words that wait.
+const OUTBOX: usize = 64;
+
+/// The one that started this process, if any.
+pub(super) struct ServiceManager {
+    outbox: Option<SyncSender<Word>>,
+    is_watched: bool,
+    is_ready: bool,
+    status: String,
+}
+
+#[derive(Debug, Clone)]
+enum Word {
+    Ready,
+    Status(String),
+    /// Things go on: without it for as long as `WatchdogSec=` says the service is restarted.
+    Watchdog,
+    Stopping,
+}
+
+impl ServiceManager {
+    /// As the environment tells.
+    pub(super) fn find() -> io::Result<Self> {
+        let outbox = std::env::var_os("NOTIFY_SOCKET").map(|_| spawn()).transpose()?;
+        let watchdog = sd_notify::watchdog_enabled();
+        if let Some(limit) = watchdog.filter(|limit| *limit < 3 * REPORT_INTERVAL) {
+            let least = 3 * REPORT_INTERVAL;
+            tracing::warn!("the watchdog's limit of {limit:?} is too short: set WatchdogSec to {least:?} or more");
+        }
+        Ok(ServiceManager { outbox, is_watched: watchdog.is_some(), is_ready: false, status: String::new() })
+    }
+
+    /// Passes on what the keeper reports.
+    pub(super) fn report(&mut self, report: &Report) {
+        if report.is_ready && !self.is_ready {
+            self.is_ready = true;
+            self.say(Word::Ready);
+        }
+        self.status(&report.state);
+        if report.in_time {
+            self.alive();
+        }
+    }
+
+    /// For `systemctl status`.
+    pub(super) fn status(&mut self, status: &str) {
+        if self.status != status {
+            status.clone_into(&mut self.status);
+            self.say(Word::Status(status.to_owned()));
+        }
+    }
+
+    /// While the guard waits on purpose, it is the guard that is in time. Never returns.
+    pub(super) async fn wait(&self) {
+        loop {
+            self.alive();
+            tokio::time::sleep(REPORT_INTERVAL).await;
+        }
+    }
+
+    pub(super) fn stopping(&self) {
+        self.say(Word::Stopping);
+    }
+
+    fn alive(&self) {
+        if self.is_watched {
+            self.say(Word::Watchdog);
+        }
+    }
+
+    fn say(&self, word: Word) {
+        let Some(outbox) = &self.outbox else { return };
+        if outbox.try_send(word).is_err() {
+            tracing::debug!("the service manager does not listen");
+        }
+    }
+}
+
+fn spawn() -> io::Result<SyncSender<Word>> {
+    let (outbox, words) = sync_channel(OUTBOX);
+    thread::Builder::new().name("notify".to_owned()).spawn(move || speak(&words))?;
+    Ok(outbox)
+}
+
+fn speak(words: &Receiver<Word>) {
+    let mut failed = false;
+    for word in words {
+        let said = match &word {
+            Word::Ready => sd_notify::notify(&[NotifyState::Ready]),
+            Word::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
+            Word::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
+            Word::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+        };
+        let failed_before = std::mem::replace(&mut failed, said.is_err());
+        if let (Err(error), false) = (said, failed_before) {
+            tracing::warn!(%error, "the service manager cannot be told how this node is");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What an administrator may do wrong with a pair that runs.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use relevo::lab::pair::NODE_ADDRESSES;
+use relevo_ha::State;
+
+use crate::rig::node::{BINARY, relevo};
+use crate::served::served;
+use crate::warnings;
+
+/// A second instance on the active node, by mistake: refused, even with a control socket of its own; and it does not take the
+/// first one's address away.
+#[test]
+fn a_second_instance_leaves_the_first_alone() {
+    let Some(served) = served() else { return };
+    let active = &served.lab.pair.nodes[0];
+    let own = served.lab.directory.path().join("lb1.toml");
+    let other = served.lab.directory.path().join("other.toml");
+    let text = std::fs::read_to_string(&own).unwrap().replace("lb1.sock", "other.sock");
+    std::fs::write(&other, text).unwrap();
+    for (file, words) in [(&own, "another relevo is running"), (&other, "another relevo is running")] {
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg("-c").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let second = active.host.namespace.spawn(command).unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert_eq!(second.status.code(), Some(1), "{said}");
+        let refusals: Vec<_> = said.lines().filter(|line| line.starts_with("relevo: ")).collect();
+        assert!(refusals.len() == 1 && refusals[0].contains(words), "{said}");
+    }
+    assert!(!served.lab.directory.path().join("other.sock").exists());
+    let mut release = Command::new(BINARY);
+    release.arg("release").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let release = active.host.namespace.spawn(release).unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&release.stderr);
+    assert!(release.status.code() == Some(1) && said.contains("refused: a node runs here"), "{said}");
+    assert_eq!(active.host.namespace.processes().unwrap().len(), 3, "guard, keeper and balancer of the first");
+    served.assert_undisturbed();
+}
+
+/// Keys that differ: both nodes say so, once; there is no link, the election goes on without it, and clients are served.
+#[test]
+fn a_wrong_key_is_named_and_costs_the_link_alone() {
+    let Some(mut served) = served() else { return };
+    served.lab.pair.nodes[1].end().unwrap();
+    let key = served.lab.directory.path().join("pair.key");
+    std::fs::remove_file(&key).unwrap();
+    assert!(relevo(&["key", &key.display().to_string()]).status.success());
+    served.lab.pair.nodes[1].start().unwrap();
+    const WORDS: &str = "the key of peer at";
+    served.wait_for("both complain of the other's key", || {
+        served.lab.pair.nodes.iter().all(|node| node.messages().contains(WORDS))
+    });
+    served.wait_for("the second is a backup", || {
+        served.lab.pair.nodes[1].status().is_ok_and(|status| status.node.vrrp[0].state == State::Backup)
+    });
+    // Several attempts more.
+    std::thread::sleep(Duration::from_secs(2));
+    for (number, node) in served.lab.pair.nodes.iter().enumerate() {
+        let messages = node.messages();
+        let complaints = warnings(&messages, WORDS);
+        let peer = NODE_ADDRESSES[1 - number].to_string();
+        assert!(complaints.len() == 1 && complaints[0].contains(&peer), "{}:\n{messages}", node.name);
+        assert!(complaints[0].contains("copy the same key file to both nodes"), "{complaints:?}");
+        let peer = &node.status().unwrap().peers[0];
+        assert!(!peer.connected && peer.link_error.contains("key"), "{}: {peer:#?}", node.name);
+    }
+    served.assert_undisturbed();
+}

@@ -1,0 +1,149 @@
+//! What whoever looks after the node sees of it: the service manager, `relevo release`, the control socket.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::node::{Change, FLOATING, Node, PATIENCE, relevo, serves};
+
+#[test]
+fn sigterm_hands_over_and_leaves_nothing_behind() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let Some(mut node) = Node::new() else { return };
+        node.start(&Change { interval: Some("5s"), ..Change::default() });
+        kill(node.guard(), signal).unwrap();
+        assert_eq!(node.wait_for_guard(), Some(0), "{}", node.log());
+        assert!(!node.holds_address());
+        assert!(!node.path("node.sock").exists());
+        assert!(node.host.namespace.processes().unwrap().is_empty());
+    }
+}
+
+/// It hears when the node serves, what it does, and that it is alive: while the keeper is in time, or the guard waits for the
+/// next one.
+#[test]
+fn the_service_manager_is_told() {
+    let Some(mut node) = Node::new() else { return };
+    let manager = Manager::new(&node);
+    let mut command = relevo();
+    command.arg("run").arg("-c").arg(node.configure(&Change::default()));
+    command.env("NOTIFY_SOCKET", node.path("notify")).env("WATCHDOG_USEC", "10000000");
+    command.stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    manager.wait_for("READY=1");
+    assert!(node.status().is_some_and(|status| serves(&status)), "ready means that it serves");
+    manager.wait_for("STATUS=main: active; balancer: serving, 1 of 1 servers up");
+    manager.wait_for("WATCHDOG=1");
+
+    let keeper = node.keeper().unwrap();
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    let last_words = manager.until_silent(Duration::from_millis(2500));
+    let signs_of_life = last_words.iter().filter(|word| *word == "WATCHDOG=1").count();
+    assert!(signs_of_life <= 1, "a keeper that hangs is not in time: {last_words:?}");
+    kill(keeper, Signal::SIGCONT).unwrap();
+    manager.wait_for("WATCHDOG=1");
+
+    kill(keeper, Signal::SIGKILL).unwrap();
+    manager.wait_for("STATUS=its keeper died: the addresses are given up, a new keeper starts");
+    manager.wait_for("WATCHDOG=1");
+    manager.wait_for("STATUS=main: active; balancer: serving, 1 of 1 servers up");
+
+    kill(node.guard(), Signal::SIGTERM).unwrap();
+    manager.wait_for("STOPPING=1");
+    assert_eq!(node.wait_for_guard(), Some(0));
+}
+
+/// One that does not read keeps nobody from anything.
+#[test]
+fn a_service_manager_that_hangs_is_no_harm() {
+    let Some(mut node) = Node::new() else { return };
+    let manager = Manager::new(&node);
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"full", node.path("notify")).is_ok() {}
+    let mut command = relevo();
+    command.arg("run").arg("-c").arg(node.configure(&Change { interval: Some("5s"), ..Change::default() }));
+    command.env("NOTIFY_SOCKET", node.path("notify")).stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    node.wait_until("it holds the address", Node::holds_address);
+    let begin = Instant::now();
+    kill(node.keeper().unwrap(), Signal::SIGKILL).unwrap();
+    node.wait_until("the guard removes it", |node| !node.time_without_address(begin).is_zero());
+    drop(manager);
+}
+
+/// systemd's end of `NOTIFY_SOCKET`.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(node: &Node) -> Manager {
+        Manager(UnixDatagram::bind(node.path("notify")).unwrap())
+    }
+
+    #[track_caller]
+    fn wait_for(&self, expected: &str) {
+        let begin = Instant::now();
+        let mut told = Vec::new();
+        while told.last().is_none_or(|word| word != expected) {
+            assert!(begin.elapsed() < PATIENCE, "{expected} is not among {told:?}");
+            told.push(self.hear(PATIENCE).unwrap_or_else(|| panic!("{expected} is not among {told:?}")));
+        }
+    }
+
+    fn until_silent(&self, silence: Duration) -> Vec<String> {
+        std::iter::from_fn(|| self.hear(silence)).collect()
+    }
+
+    fn hear(&self, patience: Duration) -> Option<String> {
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        let mut buffer = [0; 256];
+        let length = self.0.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+    }
+}
+
+#[test]
+fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
+    let Some(mut node) = Node::new() else { return };
+    node.start(&Change { interval: Some("5s"), ..Change::default() });
+    let release = |node: &Node| node.run(relevo().arg("release").stdout(Stdio::piped()));
+    let refused = release(&node);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a node runs here"), "{refused:?}");
+    assert!(node.holds_address());
+
+    for process in node.host.namespace.processes().unwrap() {
+        kill(process.pid, Signal::SIGKILL).unwrap();
+    }
+    node.wait_for_guard();
+    node.wait_until_nothing_runs();
+    assert!(node.holds_address(), "all were killed at once, so that nobody removed it");
+
+    let mut done = None;
+    // The last of a process's threads is gone a moment after the first.
+    node.wait_until("it is not refused any more", |node| done.insert(release(node)).status.success());
+    let done = done.unwrap();
+    assert!(String::from_utf8_lossy(&done.stdout).contains(&format!("removed {FLOATING}/24")), "{done:?}");
+    node.wait_until("the address is gone", |node| !node.holds_address());
+    let again = release(&node);
+    assert_eq!(again.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("no address was left behind"), "{again:?}");
+}
+
+#[test]
+fn the_control_socket_answers_and_is_not_for_everybody() {
+    let Some(mut node) = Node::new() else { return };
+    node.start(&Change::default());
+    let mode = fs::metadata(node.path("node.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let status = node.status().unwrap();
+    assert_eq!(status.node.node, "node");
+    assert_eq!(status.node.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(status.node.balancer.pid, node.balancer().unwrap().as_raw() as u32);
+    assert_eq!((status.node.can_take_over, status.node.cannot_take_over_because.as_str()), (true, ""));
+    assert!(node.ask("stop\n").unwrap().starts_with("error: unknown command"));
+}

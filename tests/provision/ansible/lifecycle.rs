@@ -1,0 +1,147 @@
+//! The example from five bare machines to five bare machines.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{Control, EXAMPLE, everything};
+use crate::containers::Site;
+
+const FLOATING: &str = "10.77.0.20";
+
+#[test]
+fn the_example_from_nothing_to_nothing() {
+    let site = Site::start(&EXAMPLE);
+    let control = Control::new(&site);
+    let before = EXAMPLE.map(|(name, _)| everything(&site, name));
+
+    // A dry run on bare hosts goes through and changes nothing.
+    let dry = control.play("site.yml", &["--check", "--diff"]);
+    assert!(dry.changed() > 0, "it should say what would change:\n{}", dry.text);
+    for ((name, _), before) in EXAMPLE.iter().zip(&before) {
+        assert_eq!(&everything(&site, name), before, "a dry run changed {name}");
+    }
+    assert!(!site.directory().join("keys").exists(), "a dry run made a key");
+
+    control.play("site.yml", &[]);
+    let again = control.play("site.yml", &[]);
+    assert_eq!(again.changed(), 0, "the second run changed something:\n{}", again.text);
+
+    let verified = control.play("verify.yml", &[]);
+    assert_eq!(verified.changed(), 0);
+    assert!(verified.text.contains("backend1 backend2 backend1") && verified.text.contains("kept a session"));
+
+    a_dry_run_tells_of_a_change_and_makes_none(&control);
+    a_changed_variable_reaches_the_traffic(&control);
+    an_active_node_stays_where_nobody_could_take_over(&control);
+    what_a_run_left_undone_the_next_one_does(&control);
+    the_active_node_fails_over(&control);
+
+    control.play("remove.yml", &["-e", "remove_packages=true"]);
+    for ((name, _), before) in EXAMPLE.iter().zip(&before) {
+        assert_eq!(without_kernel(&everything(&site, name)), without_kernel(before), "left on {name}");
+    }
+    assert!(site.directory().join("keys/pair.key").exists(), "the key is the operator's");
+    let gone = control.play("remove.yml", &[]);
+    assert_eq!(gone.changed(), 0, "the second removal changed something:\n{}", gone.text);
+}
+
+/// Kernel settings stay until the next boot.
+fn without_kernel(everything: &str) -> Vec<&str> {
+    everything.lines().filter(|line| !line.starts_with("net.")).collect()
+}
+
+/// Sends nothing to the second web server any more.
+const CHANGE: &[&str] = &[
+    "-e",
+    r#"{"relevo_backends": {
+        "app": {"cookie": {"name": "PHPSESSID", "mode": "prefix"}, "servers": [
+            {"name": "backend1", "address": "10.77.0.21:80", "cookie": "A"},
+            {"name": "backend2", "address": "10.77.0.22:80", "cookie": "B", "weight": 0}]},
+        "static": {"servers": [{"name": "static1", "address": "10.77.0.31:80"}]}}}"#,
+];
+
+fn a_dry_run_tells_of_a_change_and_makes_none(control: &Control) {
+    let pids = |name| control.site.machine(name).shell("cat /etc/relevo/relevo.toml; pgrep -x relevo");
+    let before = ["lb1", "lb2"].map(pids);
+    let run = control.play("site.yml", &[CHANGE, &["--check", "--diff"]].concat());
+    assert!(run.text.contains("+weight = 0"), "the difference is not shown:\n{}", run.text);
+    assert!(run.count("lb1", "changed") > 0 && run.count("lb2", "changed") > 0);
+    assert_eq!(["lb1", "lb2"].map(pids), before);
+    assert_eq!(asked(control, 4), ["backend1", "backend2", "backend1", "backend2"]);
+}
+
+fn a_changed_variable_reaches_the_traffic(control: &Control) {
+    let run = control.play("site.yml", CHANGE);
+    assert_eq!(asked(control, 6), ["backend1"; 6]);
+    assert_eq!(run.count("backend1", "changed"), 0);
+    let position = |host: &str| run.text.find(&format!("changed: [{host}]")).unwrap();
+    assert!(position("lb2") < position("lb1"), "the backup comes first:\n{}", run.text);
+    control.play("site.yml", &[]);
+    assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
+}
+
+/// The backup does not run; a change that needs a restart of the active node is refused, until somebody insists.
+fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
+    let lb1 = control.site.machine("lb1");
+    wait(control, "lb1 is active", || lb1.shell("ip -4 address show eth0").contains(FLOATING));
+    let guard = lb1.shell("systemctl show --property=MainPID relevo");
+    // It cannot start either: somebody else has its port.
+    control.site.machine("lb2").shell(
+        "systemctl stop relevo; systemd-run --unit=squatter python3 -m http.server --bind 10.77.0.12 8650; \
+         until ss -Hltn sport = 8650 | grep -q .; do sleep 0.05; done",
+    );
+    let run = control.try_play("site.yml", CHANGE);
+    assert!(!run.succeeded, "{}", run.text);
+    assert_eq!(lb1.shell("systemctl show --property=MainPID relevo"), guard, "lb1 was restarted:\n{}", run.text);
+    control.site.machine("lb2").shell("systemctl stop squatter");
+    control.play("site.yml", &[]);
+    control.play("verify.yml", &[]);
+}
+
+/// A file was written, and nobody restarted the node: the run was cut off, say.
+fn what_a_run_left_undone_the_next_one_does(control: &Control) {
+    let lb2 = control.site.machine("lb2");
+    let guard = || lb2.shell("systemctl show --property=MainPID relevo");
+    let before = guard();
+    lb2.shell("cp -p /etc/relevo/relevo.toml /etc/relevo/new && mv /etc/relevo/new /etc/relevo/relevo.toml");
+    let run = control.play("site.yml", &[]);
+    assert_eq!((run.count("lb2", "changed"), run.count("lb1", "changed")), (1, 0), "{}", run.text);
+    assert_ne!(guard(), before);
+}
+
+fn the_active_node_fails_over(control: &Control) {
+    for how in ["kill", "stop"] {
+        let run = control.play("failover.yml", &["-e", &format!("failover_by={how}")]);
+        let numbers = run.text.lines().find(|line| line.contains("the longest outage was")).unwrap_or_default();
+        println!("{}", numbers.trim());
+        assert!(numbers.contains("lb1 was"), "{}", run.text);
+    }
+    control.play("verify.yml", &[]);
+}
+
+/// The servers that answer requests to the floating address, in turn.
+fn asked(control: &Control, requests: usize) -> Vec<String> {
+    let ask = || {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%header{x-served-by}"]);
+        control.site.execute({
+            curl.arg(format!("http://{FLOATING}/"));
+            curl
+        })
+    };
+    let mut answers: Vec<String> = (0..requests).map(|_| ask()).collect();
+    // Whose turn it is when this begins does not matter.
+    if answers.first().is_some_and(|first| first == "backend2") {
+        answers.rotate_left(1);
+    }
+    answers
+}
+
+#[track_caller]
+fn wait(control: &Control, what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "not within 20 s: {what}\n{}", control.site.machine("lb2").shell("relevo status"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

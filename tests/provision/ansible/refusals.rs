@@ -1,0 +1,79 @@
+//! What cannot work is refused before anything is changed on any host, and the refusal says what to do.
+
+use super::{Control, EXAMPLE, Run, everything};
+use crate::containers::Site;
+
+/// What is wrong, the arguments that make it so, and what the answer has to say.
+const REFUSED: &[(&str, &[&str], &[&str])] = &[
+    (
+        "a variable that is not set",
+        &["-e", r#"{"relevo_virtual_addresses": []}"#],
+        &["relevo_virtual_addresses is not set for lb", "192.168.1.20/24"],
+    ),
+    (
+        "a variable that another one needs",
+        &["-e", r#"{"floating_address": "{{ not_there }}"}"#],
+        &["'not_there' is undefined"],
+    ),
+    ("a variable of another type", &["-e", "relevo_priority=high"], &["relevo_priority", "int"]),
+    ("nothing to install", &["-e", "relevo_binary="], &["relevo_package", "relevo_binary", "cargo deb"]),
+    ("a file that is not there", &["-e", "relevo_binary=/no/relevo"], &["/no/relevo is not there on the control machine"]),
+    (
+        "an interface that is not there",
+        &["-e", "relevo_interface=eth9"],
+        &["has no interface eth9: it has eth0, lo; correct relevo_interface"],
+    ),
+    (
+        "an address that the node does not have",
+        &["-e", "relevo_address=10.77.0.99"],
+        &["does not have the address 10.77.0.99", "correct relevo_address"],
+    ),
+    (
+        "two hosts with the same priority",
+        &["-e", "relevo_priority=200"],
+        &["lb1 and lb2 have the same relevo_priority, 200: give each node its own in host_vars/"],
+    ),
+    (
+        "an address outside the interface's network",
+        &["-e", r#"{"relevo_virtual_addresses": ["10.77.0.20/24", "10.78.0.20/24"]}"#],
+        &["10.78.0.20/24 is in no network of eth0", "relevo_virtual_addresses"],
+    ),
+    (
+        "a configuration that relevo refuses",
+        &["-e", r#"{"relevo_timeouts": {"conect": "5s"}}"#],
+        &["`relevo check` refuses the configuration of lb", "conect", "did you mean", "correct the variables"],
+    ),
+    (
+        "a backend that is not there",
+        &["-e", r#"{"relevo_frontends": {"web": {"bind": ["*:80"], "default_backend": "ap"}}}"#],
+        &["`relevo check` refuses the configuration of lb", "app"],
+    ),
+    ("a node left out", &["--limit", "!lb2"], &["lb2 was not checked together with lb1", "--limit"]),
+];
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_changed() {
+    let site = Site::start(&EXAMPLE);
+    let control = Control::new(&site);
+    let before = EXAMPLE.map(|(name, _)| everything(&site, name));
+    let refused = |what: &str, run: &Run, answer: &[&str]| {
+        assert!(!run.succeeded, "{what} was accepted:\n{}", run.text);
+        let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in answer {
+            assert!(text.contains(part), "{what}: the answer does not say {part:?}:\n{}", run.text);
+        }
+        assert_eq!(run.changed(), 0, "{what}:\n{}", run.text);
+    };
+    for (what, arguments, answer) in REFUSED {
+        refused(what, &control.try_play("site.yml", arguments), answer);
+    }
+    for (name, before) in EXAMPLE.iter().map(|(name, _)| *name).zip(&before) {
+        assert_eq!(&everything(&site, name), before, "changed on {name}");
+    }
+    site.machine("backend2").power_off();
+    let run = control.try_play("site.yml", &["-T", "3"]);
+    refused("a host that cannot be reached", &run, &["backend2 cannot be reached, and nothing was changed on any host"]);
+    for (name, before) in EXAMPLE.iter().map(|(name, _)| *name).zip(&before).filter(|(name, _)| *name != "backend2") {
+        assert_eq!(&everything(&site, name), before, "changed on {name}");
+    }
+}
