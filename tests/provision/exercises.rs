@@ -9,21 +9,18 @@
 mod compare;
 mod desk;
 
-use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
 
-use crate::containers::Site;
-use crate::package;
+use crate::ansible::{Control, EXAMPLE};
+use crate::containers::{Site, package};
 use compare::same;
 use desk::Desk;
 
-const MACHINES: [(&str, u8); 5] = [("lb1", 11), ("lb2", 12), ("backend1", 21), ("backend2", 22), ("static1", 31)];
-
 #[test]
 fn the_exercises_print_what_their_text_says() {
-    let site = Site::start(&MACHINES.map(|(name, last)| (name, Ipv4Addr::new(10, 77, 0, last))));
-    provision(&site);
+    let site = Site::start(&EXAMPLE);
+    let package = package::make(site.directory(), 1);
+    Control::new(&site).play("site.yml", &["-e", &format!("relevo_package={} relevo_binary=", package.display())]);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("vagrant/README.md");
     let text = std::fs::read_to_string(&file).unwrap();
 
@@ -48,19 +45,6 @@ fn the_exercises_print_what_their_text_says() {
         std::fs::write(&proposal, seen).unwrap();
         panic!("vagrant/README.md does not tell the truth; with what was seen: {}\n\n{differences}", proposal.display());
     }
-}
-
-/// As Vagrant does it.
-fn provision(site: &Site) {
-    let clone = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut playbook = Command::new("ansible-playbook");
-    playbook.arg(clone.join("ansible/site.yml")).arg("-i").arg(clone.join("ansible/inventory"));
-    playbook.args(["-e", "network_prefix=10.77.0", "-e", "ansible_user=admin"]);
-    playbook.arg("-e").arg(format!("relevo_package={}", package::build().display()));
-    playbook.arg("-e").arg(format!("relevo_key_file={}", site.directory().join("pair.key").display()));
-    playbook.env("ANSIBLE_SSH_ARGS", format!("-F {}", site.ssh_config().display()));
-    playbook.env("ANSIBLE_LOCAL_TEMP", site.directory());
-    site.execute(playbook);
 }
 
 /// A piece of the text.

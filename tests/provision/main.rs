@@ -3,6 +3,7 @@
 
 mod ansible;
 mod containers;
+mod exercises;
 mod installation;
 mod machines;
 mod pair;
