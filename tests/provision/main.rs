@@ -8,3 +8,4 @@ mod installation;
 mod machines;
 mod pair;
 mod service;
+mod vagrantfile;
