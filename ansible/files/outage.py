@@ -47,13 +47,11 @@ def longest_outage(attempts):
     longest, since = 0, None
     for start, took, answered in attempts:
         good = answered and took <= SLOW
-        if since is None and not good:
+        if good and since is not None:
+            longest, since = max(longest, start - since), None
+        if not good and since is None:
             since = start
-        if since is not None:
-            longest = max(longest, (start if good else start + took) - since)
-        if good:
-            since = None
-    return longest
+    return longest if since is None else max(longest, start + took - since)
 
 
 async def main():

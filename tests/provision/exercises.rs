@@ -20,7 +20,7 @@ use desk::Desk;
 fn the_exercises_print_what_their_text_says() {
     let site = Site::start(&EXAMPLE);
     let package = package::make(site.directory(), 1);
-    Control::new(&site).play("site.yml", &["-e", &format!("relevo_package={} relevo_binary=", package.display())]);
+    Control::new(&site, Some(&package)).play("site.yml", &[]);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("vagrant/README.md");
     let text = std::fs::read_to_string(&file).unwrap();
 

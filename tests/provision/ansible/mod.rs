@@ -1,6 +1,5 @@
 //! The playbooks of ansible/ against machines: what they make, what they refuse, what they leave.
 
-mod firewall;
 mod lifecycle;
 mod lint;
 mod pairs;
@@ -45,18 +44,22 @@ pub(crate) struct Run {
 }
 
 impl<'a> Control<'a> {
-    /// Writes the inventory of the machines beside the site's files.
-    pub(crate) fn new(site: &'a Site) -> Self {
+    /// Writes the inventory of the machines beside the site's files. Without a package the program itself is installed.
+    pub(crate) fn new(site: &'a Site, package: Option<&Path>) -> Self {
         let mut inventory = String::from("all:\n  vars:\n    ansible_user: admin\n");
         let ssh = site.ssh_config();
         let _ = writeln!(inventory, "    ansible_ssh_common_args: -F {}", ssh.display());
         let _ = writeln!(inventory, "    ansible_python_interpreter: /usr/bin/python3");
         std::fs::write(site.directory().join("machines.yml"), inventory).unwrap();
         let key = site.directory().join("keys/pair.key");
+        let [package, binary] = match package {
+            Some(package) => [package.display().to_string(), String::new()],
+            None => [String::new(), env!("CARGO_BIN_EXE_relevo").to_owned()],
+        };
         let variables = vec![
             "network_prefix=10.77.0".to_owned(),
-            format!("relevo_binary={}", env!("CARGO_BIN_EXE_relevo")),
-            "relevo_package=".to_owned(),
+            format!("relevo_package={package}"),
+            format!("relevo_binary={binary}"),
             format!("relevo_key_file={}", key.display()),
         ];
         Self { site, variables }
@@ -113,7 +116,8 @@ fn recap(text: &str) -> BTreeMap<String, BTreeMap<String, u32>> {
     let lines = text.lines().skip_while(|line| !line.starts_with("PLAY RECAP")).skip(1);
     let host = |line: &str| {
         let (host, counts) = line.split_once(" : ")?;
-        let count = |word: &str| word.split_once('=').and_then(|(kind, count)| Some((kind.to_owned(), count.parse().ok()?)));
+        let count =
+            |word: &str| word.split_once('=').and_then(|(kind, count)| Some((kind.to_owned(), count.parse().ok()?)));
         Some((host.trim().to_owned(), counts.split_whitespace().filter_map(count).collect()))
     };
     lines.filter_map(host).collect()

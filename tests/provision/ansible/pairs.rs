@@ -45,7 +45,7 @@ const PLAYBOOK: &str = "
 #[test]
 fn each_pair_has_a_key_of_its_own() {
     let site = Site::start(&MACHINES);
-    let control = Control::new(&site);
+    let control = Control::new(&site, None);
     let file = |name: &str, content: &str| {
         let path = site.directory().join(name);
         std::fs::write(&path, content).unwrap();
@@ -64,7 +64,8 @@ fn each_pair_has_a_key_of_its_own() {
     play();
     assert_eq!(play().changed(), 0);
 
-    let keys = MACHINES.map(|(name, _)| site.machine(name).shell("stat -c '%a %U' /etc/relevo/pair.key; cat /etc/relevo/pair.key"));
+    let keys = MACHINES
+        .map(|(name, _)| site.machine(name).shell("stat -c '%a %U' /etc/relevo/pair.key; cat /etc/relevo/pair.key"));
     assert_eq!(keys[0], keys[1]);
     assert_eq!(keys[2], keys[3]);
     assert_ne!(keys[0], keys[2]);
