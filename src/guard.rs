@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use self::service_manager::ServiceManager;
 use crate::config::key::{Key, KeyError};
 use crate::config::model::Config;
+use crate::process::backoff::Backoff;
 use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver};
 use crate::process::lock;
@@ -34,9 +35,7 @@ use crate::process::messages::{Charge, Report};
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// For what a dead keeper left behind to be dead as well.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
-/// A keeper that was ready for so long has proved itself: its death is not part of a series.
-const PROVEN: Duration = Duration::from_secs(10);
-/// Pauses before a new keeper by the number of deaths in a row; the last one repeats.
+/// Pauses before a new keeper by the number of deaths in a row.
 const PAUSES_MS: [u64; 6] = [0, 250, 500, 1_000, 2_000, 5_000];
 
 /// What the guard cannot do without.
@@ -84,7 +83,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
-    let mut deaths = 0;
+    let mut backoff = Backoff::new(&PAUSES_MS);
     loop {
         let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
             .map_err(Error::Start)?;
@@ -104,12 +103,8 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
         if let End::Stopped = end {
             return Ok(ExitCode::SUCCESS);
         }
-        if keeper.ready_since.is_some_and(|since| since.elapsed() >= PROVEN) {
-            deaths = 0;
-        }
+        let pause = backoff.pause_after(keeper.ready_since.map_or(Duration::ZERO, |since| since.elapsed()));
         let status = keeper.status().await.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
-        let pause = PAUSES_MS.get(deaths).or(PAUSES_MS.last()).map_or(Duration::ZERO, |ms| Duration::from_millis(*ms));
-        deaths += 1;
         tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
         manager.status("its keeper died: the addresses are given up, a new keeper starts");
         tokio::select! {

@@ -83,7 +83,20 @@ fn every_error_says_where_what_and_what_instead() {
             "11:10 backends.b.cookie: expected a table",
             &["found a list"],
         ),
+        ("[node]\nname = 2026-01-01", "11:8 node.name: expected a name", &["found a date or time"]),
+        ("[timeouts]\nqueue = 07:32:00", "11:9 timeouts.queue: expected a time", &["found a date or time"]),
+        ("[process]\nthreads = 2026-01-01T00:00:00Z", "11:11 process.threads: expected", &["found a date or time"]),
+        (
+            "[backends.b]\nhealth = 2026-01-01\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:10 backends.b.health: no date or time is expected here",
+            &["found a date or time"],
+        ),
         // Frontends.
+        (
+            "[frontends.b]\nbind = []\ndefault_backend = \"app\"",
+            "11:8 frontends.b.bind: expected a list of addresses",
+            &["found an empty list"],
+        ),
         (
             "[frontends.b]\nbind = \"80\"\ndefault_backend = \"app\"",
             "11:8 frontends.b.bind: expected an address",
@@ -131,7 +144,16 @@ fn every_error_says_where_what_and_what_instead() {
         ),
         // Backends.
         ("[backends.b]", "10:11 backends.b: `servers` is missing: expected at least one `[[backends.b.servers]]`", &[]),
-        ("[backends.b]\nservers = []", "10:11 backends.b: `servers` is missing", &[]),
+        (
+            "[backends.b]\nservers = []",
+            "11:11 backends.b.servers: expected at least one `[[backends.b.servers]]`",
+            &["found an empty list"],
+        ),
+        (
+            "[backends.b.servers]\nname = \"a\"\naddress = \"a:1\"",
+            "10:1 backends.b.servers: expected a list",
+            &["found a table", "write `[[backends.b.servers]]`"],
+        ),
         ("[backends.b]\nservers = 5", "11:11 backends.b.servers: expected a list", &["found integer `5`"]),
         (
             "[backends.\"b c\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",

@@ -75,7 +75,7 @@ impl Alarm {
     }
 }
 
-fn time_spec(time: Time) -> TimeSpec {
+pub(crate) fn time_spec(time: Time) -> TimeSpec {
     // Zero would disarm the timer.
     let microseconds = time.0.max(1);
     let seconds = i64::try_from(microseconds / 1_000_000).unwrap_or(i64::MAX);

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -21,6 +22,7 @@ use crate::clock::{Alarm, InTime};
 use crate::election::Event;
 use crate::instance::Instance;
 use crate::netlink::{self, Command, Input, Subscription};
+use crate::rescue::{Charges, Due};
 use crate::router::{RouterStatus, VirtualRouter};
 use crate::thread_priority::ThreadPriority;
 
@@ -58,6 +60,8 @@ pub struct Driver {
     commands: UnboundedSender<Command>,
     status: watch::Receiver<Vec<RouterStatus>>,
     tasks: JoinSet<()>,
+    /// Looked after for as long as this is here.
+    _charges: Arc<Charges>,
 }
 
 struct Inbox {
@@ -83,6 +87,7 @@ impl Driver {
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (status_sender, status) = watch::channel(vec![RouterStatus::default(); routers.len()]);
         let (mut inboxes, mut subscriptions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut charges = Charges::of_this_thread();
         for (place, router) in routers.into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
             let in_time = InTime::default();
@@ -93,16 +98,19 @@ impl Driver {
                 in_time: in_time.clone(),
                 inbox: sender.clone(),
             });
+            let due = charges.add(router.advertisement_interval, sender.clone());
             inboxes.push(Inbox { virtual_router_id: router.virtual_router_id, sender });
             let instance = Instance::new(router, place, in_time, commands.clone(), status_sender.clone());
-            waiting.push((instance, receiver, Alarm::new().map_err(StartError::Timer)?));
+            waiting.push((instance, receiver, Alarm::new().map_err(StartError::Timer)?, due));
         }
-        start_netlink_thread(subscriptions, commands_receiver).await?;
+        let priority = ThreadPriority::current().map_err(StartError::Thread)?;
+        start_netlink_thread(priority, subscriptions, commands_receiver).await?;
         let mut tasks = JoinSet::new();
-        for (instance, inbox, alarm) in waiting {
-            tasks.spawn(run(instance, inbox, alarm));
+        for (instance, inbox, alarm, due) in waiting {
+            tasks.spawn(run(instance, inbox, alarm, due));
         }
-        Ok(Driver { inboxes, commands, status, tasks })
+        let _charges = charges.look_after(priority).map_err(StartError::Thread)?;
+        Ok(Driver { inboxes, commands, status, tasks, _charges })
     }
 
     /// Whether this node may be active: `Err` says why not. At first it may not.
@@ -157,23 +165,28 @@ impl Driver {
     }
 }
 
-async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut alarm: Alarm) {
+async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut alarm: Alarm, due: Due) {
     let mut buffer = [0; LONGEST_PACKET];
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flooded = false;
     loop {
         let deadline = instance.next_deadline();
+        due.show(deadline);
         tokio::select! {
             biased;
             input = inbox.recv() => match input {
-                Some(Input::Event(Event::Stop)) | None => return instance.stop(),
+                Some(Input::Event(Event::Stop)) | None => {
+                    due.show(None);
+                    return instance.stop();
+                }
                 Some(input) => instance.input(input),
             },
             reached = alarm.reached(deadline) => match reached {
                 Ok(()) => instance.deadline_reached(&mut buffer),
                 Err(error) => {
                     error!(%error, "a virtual router stops: its timer failed");
+                    due.show(None);
                     return instance.stop();
                 }
             },
@@ -188,10 +201,10 @@ async fn run(mut instance: Instance, mut inbox: UnboundedReceiver<Input>, mut al
 }
 
 async fn start_netlink_thread(
+    priority: ThreadPriority,
     subscriptions: Vec<Subscription>,
     commands: UnboundedReceiver<Command>,
 ) -> Result<(), StartError> {
-    let priority = ThreadPriority::current().map_err(StartError::Thread)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let (started, has_started) = oneshot::channel();
     let life = move || {

@@ -20,10 +20,13 @@
 //! | Active | advert, otherwise                   | advert at once; announce again                      | Active | 6.4.3   |
 //! | Active | any, after we may have been replaced | remove addresses, drain; timer (the **fence**)     | Backup | ours    |
 //! | Active | an address lost                     | lease and announce again                            | Active | ours    |
-//! | Active | lost too often, refused, unanswered | advert of priority 0, remove addresses; try later   | Fault  | ours    |
+//! | Active | an advert did not leave, and we hear another router | remove addresses; its interval; timer | Backup | ours    |
+//! | Active | lost too often, refused             | advert of priority 0, remove addresses; try later   | Fault  | ours    |
+//! | Active | unanswered for as long as the lease | advert of priority 0, remove addresses              | Fault  | ours    |
 //! | any    | ineligible                          | if active: advert of priority 0, remove addresses   | Fault  | ours    |
 //! | any    | link down                           | if active: remove addresses                         | Fault  | ours    |
 //! | Fault  | link up and eligible again          | as from Init                                        |        | ours    |
+//! | Fault  | the kernel answers again            | as from Init                                        |        | ours    |
 //! | any    | stop                                | if active: advert of priority 0, remove addresses   | Init   | 6.4     |
 
 mod announcements;
@@ -44,9 +47,9 @@ use crate::router::State;
 const OWNER: u8 = 255;
 /// Of an advert: the active router lets go (RFC 9568 §5.2.4).
 const LETS_GO: u8 = 0;
-/// In fault after the addresses could not be held.
+/// In fault after the kernel refused the addresses, or somebody kept removing them.
 const PAUSE: Duration = Duration::from_secs(5);
-/// After that pause we take over from a router that has failed, but disturb none that works: for this long, doubled each
+/// After such a pause we take over from a router that has failed, but disturb none that works: for this long, doubled each
 /// time up to [`YIELD_LIMIT`].
 const YIELD: Duration = Duration::from_secs(10);
 const YIELD_LIMIT: Duration = Duration::from_secs(300);
@@ -73,7 +76,18 @@ enum Role {
     Init,
     Backup(Backup),
     Active(Tenure),
-    Fault { retry_at: Option<Time> },
+    Fault(Retry),
+}
+
+/// What must happen before a router in fault looks at its link and eligibility again.
+#[derive(Debug)]
+enum Retry {
+    /// One of them changes.
+    WhenChanged,
+    /// The addresses could not be held.
+    At(Time),
+    /// The kernel answered nothing, and now has removed the addresses.
+    WhenRemoved,
 }
 
 #[derive(Debug)]
@@ -137,11 +151,19 @@ impl Election {
                     tenure.addresses_taken(now, rival_lease);
                 }
             }
-            Event::AddressRefused { reason } => self.give_up(reason, now, actions),
+            Event::AddressRefused { reason } => self.give_up(Retry::At(now + PAUSE), reason, now, actions),
+            Event::AddressesRemoved => {
+                if let Role::Fault(retry @ Retry::WhenRemoved) = &mut self.role {
+                    *retry = Retry::WhenChanged;
+                    self.conditions_changed(now, actions);
+                }
+            }
+            Event::AdvertNotSent { reason } => self.advert_not_sent(&reason, now, actions),
             Event::AddressLost(address) => {
                 if let Role::Active(tenure) = &mut self.role {
                     if tenure.address_lost(address, now) {
-                        self.give_up(format!("somebody keeps removing {address}"), now, actions);
+                        let reason = format!("somebody keeps removing {address}");
+                        self.give_up(Retry::At(now + PAUSE), reason, now, actions);
                     } else {
                         tenure.lease_requested(now);
                         actions.push(tenure.lease_action());
@@ -170,7 +192,8 @@ impl Election {
             Role::Init => None,
             Role::Backup(backup) => Some(backup.active_down_at),
             Role::Active(tenure) => Some(tenure.next_deadline()),
-            Role::Fault { retry_at } => *retry_at,
+            Role::Fault(Retry::At(retry_at)) => Some(*retry_at),
+            Role::Fault(Retry::WhenChanged | Retry::WhenRemoved) => None,
         }
     }
 
@@ -184,7 +207,7 @@ impl Election {
         match &self.role {
             Role::Active(_) => self.own_address(),
             Role::Backup(backup) => backup.active_router,
-            Role::Init | Role::Fault { .. } => None,
+            Role::Init | Role::Fault(_) => None,
         }
     }
 
@@ -193,7 +216,7 @@ impl Election {
     pub fn replaceable_at(&self) -> Option<Time> {
         match &self.role {
             Role::Active(tenure) => Some(tenure.replaceable_at()),
-            Role::Init | Role::Backup(_) | Role::Fault { .. } => None,
+            Role::Init | Role::Backup(_) | Role::Fault(_) => None,
         }
     }
 
@@ -267,9 +290,22 @@ impl Election {
                     tenure.advert_sent(now);
                     actions.push(Action::SendAdvert { priority: own_priority });
                 }
+                tenure.rival = (received.priority != LETS_GO).then_some(received);
             }
-            Role::Init | Role::Fault { .. } => {}
+            Role::Init | Role::Fault(_) => {}
         }
+    }
+
+    /// A router that nobody can hear gives way to any that it hears, whatever the priorities, and stands back for a while. One
+    /// that hears nobody may be the last that there is, and carries on.
+    fn advert_not_sent(&mut self, why: &str, now: Time, actions: &mut Vec<Action>) {
+        let Role::Active(Tenure { rival: Some(rival), since, .. }) = self.role else { return };
+        actions.push(Action::RemoveAddresses);
+        self.stand_back(since, now);
+        let Received { source, priority, .. } = rival;
+        let reason = format!("{source} adverts with priority {priority}, and our own adverts do not leave: {why}");
+        let backup = self.obey(rival, now);
+        self.change(backup, reason, actions);
     }
 
     fn obey(&mut self, received: Received, now: Time) -> Role {
@@ -286,10 +322,10 @@ impl Election {
         match (self.obstacle().map(str::to_owned), &self.role) {
             (Some(reason), Role::Init | Role::Backup(_) | Role::Active(_)) => {
                 self.let_go(actions);
-                self.change(Role::Fault { retry_at: None }, reason, actions);
+                self.change(Role::Fault(Retry::WhenChanged), reason, actions);
             }
-            (None, Role::Init | Role::Fault { retry_at: None }) => self.start(now, actions),
-            (Some(_), Role::Fault { .. }) | (None, Role::Fault { .. } | Role::Backup(_) | Role::Active(_)) => {}
+            (None, Role::Init | Role::Fault(Retry::WhenChanged)) => self.start(now, actions),
+            (Some(_), Role::Fault(_)) | (None, Role::Fault(_) | Role::Backup(_) | Role::Active(_)) => {}
         }
     }
 
@@ -305,20 +341,25 @@ impl Election {
     }
 
     fn become_active(&mut self, reason: String, now: Time, actions: &mut Vec<Action>) {
-        let tenure = Tenure::begin(self.settings.advertisement_interval, now);
+        let rival = if let Role::Backup(backup) = &self.role { backup.outranked } else { None };
+        let tenure = Tenure::begin(self.settings.advertisement_interval, rival, now);
         actions.push(Action::SendAdvert { priority: self.settings.priority.get() });
         actions.push(tenure.lease_action());
         self.change(Role::Active(tenure), reason, actions);
     }
 
     /// The addresses cannot be held: let another router try, and do not take them back from it for a while.
-    fn give_up(&mut self, reason: String, now: Time, actions: &mut Vec<Action>) {
+    fn give_up(&mut self, retry: Retry, reason: String, now: Time, actions: &mut Vec<Action>) {
         let Role::Active(tenure) = &self.role else { return };
-        let held_long = now >= tenure.since + YIELD_LIMIT;
-        self.yielded_for = if held_long { YIELD } else { (2 * self.yielded_for).clamp(YIELD, YIELD_LIMIT) };
-        self.yield_until = now + PAUSE + self.yielded_for;
+        self.stand_back(tenure.since, now);
         self.let_go(actions);
-        self.change(Role::Fault { retry_at: Some(now + PAUSE) }, reason, actions);
+        self.change(Role::Fault(retry), reason, actions);
+    }
+
+    fn stand_back(&mut self, active_since: Time, now: Time) {
+        let was_long = now >= active_since + YIELD_LIMIT;
+        self.yielded_for = if was_long { YIELD } else { (2 * self.yielded_for).clamp(YIELD, YIELD_LIMIT) };
+        self.yield_until = now + PAUSE + self.yielded_for;
     }
 
     /// §6.4.3, the shutdown event.
@@ -339,7 +380,8 @@ impl Election {
                 self.become_active(reason, now, actions);
             }
             Role::Active(tenure) if tenure.lease_unanswered(now) => {
-                self.give_up("the kernel did not answer in the time of a lease".into(), now, actions);
+                let reason = "the kernel did not answer in the time of a lease".into();
+                self.give_up(Retry::WhenRemoved, reason, now, actions);
             }
             Role::Active(tenure) => {
                 if tenure.advert_due(now) {
@@ -354,11 +396,11 @@ impl Election {
                     actions.push(Action::Announce);
                 }
             }
-            Role::Fault { retry_at } if retry_at.is_some_and(|retry_at| now >= retry_at) => {
-                *retry_at = None;
+            Role::Fault(Retry::At(retry_at)) if now >= *retry_at => {
+                self.role = Role::Fault(Retry::WhenChanged);
                 self.conditions_changed(now, actions);
             }
-            Role::Init | Role::Backup(_) | Role::Fault { .. } => {}
+            Role::Init | Role::Backup(_) | Role::Fault(_) => {}
         }
     }
 
@@ -410,7 +452,7 @@ impl Role {
             Self::Init => State::Init,
             Self::Backup(_) => State::Backup,
             Self::Active(_) => State::Active,
-            Self::Fault { .. } => State::Fault,
+            Self::Fault(_) => State::Fault,
         }
     }
 }

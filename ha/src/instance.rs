@@ -107,10 +107,12 @@ impl Instance {
                 self.follow_interface();
             }
             Input::Opened(opened) => self.opened(opened),
-            Input::Leased { tenure, .. } if tenure != self.tenure => return,
+            Input::Leased { tenure, .. } | Input::Removed { tenure } if tenure != self.tenure => return,
+            Input::Removed { .. } => self.handle(Event::AddressesRemoved),
             Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
             Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
             Input::Event(event) => self.handle(event),
+            Input::Late => self.deadline_reached(&mut [0; LONGEST_PACKET]),
         }
         self.publish();
     }
@@ -229,18 +231,25 @@ impl Instance {
         let mut actions = std::mem::take(&mut self.actions);
         self.election.handle(event, clock::now(), &mut actions);
         self.in_time.set(self.election.replaceable_at());
+        let mut unsent = None;
         for action in actions.drain(..) {
-            self.act(action);
+            unsent = self.act(action).err().or(unsent);
         }
         self.actions = actions;
+        if let Some(reason) = unsent
+            && self.election.state() == State::Active
+        {
+            self.handle(Event::AdvertNotSent { reason });
+        }
         if self.election.active_router() != self.shown.active_router {
             self.publish();
         }
     }
 
-    fn act(&mut self, action: Action) {
+    /// The error: an advert could be sent to nobody.
+    fn act(&mut self, action: Action) -> Result<(), String> {
         match action {
-            Action::SendAdvert { priority } => self.send_advert(priority),
+            Action::SendAdvert { priority } => return self.send_advert(priority),
             // How late it may be carried out is told by `in_time`, as of then.
             Action::Lease { seconds } => {
                 let tenure = self.tenure;
@@ -248,20 +257,22 @@ impl Instance {
             }
             Action::RemoveAddresses => {
                 self.tenure += 1;
-                self.command(|router, interface_index| Command::Remove { router, interface_index });
+                let tenure = self.tenure;
+                self.command(|router, interface_index| Command::Remove { router, interface_index, tenure });
             }
             Action::Announce => self.announce(),
             Action::DrainReceived => self.drain(),
             Action::Changed(transition) => self.changed(transition),
         }
+        Ok(())
     }
 
-    fn send_advert(&mut self, priority: u8) {
-        let Some(sockets) = &self.sockets else { return };
+    fn send_advert(&mut self, priority: u8) -> Result<(), String> {
+        let Some(sockets) = &self.sockets else { return Ok(()) };
         // Active, and frozen between the decision and here: by now another router may be active, and would yield to this.
         // (A last advert, of a router that lets go or is overruled, makes nobody yield.)
         if self.election.replaceable_at().is_some_and(|until| clock::now() >= until) {
-            return;
+            return Ok(());
         }
         let advert = Advert {
             virtual_router_id: self.router.virtual_router_id,
@@ -271,22 +282,32 @@ impl Instance {
         };
         let destinations =
             if self.router.unicast_peers.is_empty() { &[GROUP][..] } else { self.router.unicast_peers.as_slice() };
-        let mut result = Ok(());
+        let (mut is_sent, mut failure) = (false, None);
         for &destination in destinations {
             let packet = advert.encode(sockets.interface.own_address, destination);
-            if let Err(error) = sockets.adverts.send(&packet, destination) {
-                result = Err((destination, error));
+            match sockets.adverts.send(&packet, destination) {
+                Ok(()) => is_sent = true,
+                Err(error) => failure = Some((destination, error)),
             }
         }
-        self.shown.adverts_sent += u64::from(result.is_ok());
-        let code = result.as_ref().err().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
-        if code == std::mem::replace(&mut self.send_error, code) {
-            return;
-        }
+        self.shown.adverts_sent += u64::from(is_sent);
+        self.shown.adverts_unsent += u64::from(!is_sent);
+        let code = failure.as_ref().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
+        let is_news = code != std::mem::replace(&mut self.send_error, code);
         let VirtualRouter { name, interface, .. } = &self.router;
-        match result {
-            Ok(()) => info!(router = name, interface, "adverts can be sent again"),
-            Err((destination, error)) => warn!(router = name, interface, %destination, %error, "cannot send adverts"),
+        match failure {
+            None => {
+                if is_news {
+                    info!(router = name, interface, "adverts can be sent again");
+                }
+                Ok(())
+            }
+            Some((destination, error)) => {
+                if is_news {
+                    warn!(router = name, interface, %destination, %error, "cannot send adverts; whoever does not hear them takes over");
+                }
+                if is_sent { Ok(()) } else { Err(error.to_string()) }
+            }
         }
     }
 

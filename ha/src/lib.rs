@@ -15,6 +15,7 @@ pub mod packet;
 mod packet_socket;
 mod readiness;
 mod reception;
+mod rescue;
 pub mod router;
 mod thread_priority;
 

@@ -32,6 +32,13 @@ pub(crate) enum Input {
         tenure: u64,
         answer: Result<(), String>,
     },
+    /// The addresses are removed, or what is left of them ends with its lease.
+    Removed {
+        /// As asked.
+        tenure: u64,
+    },
+    /// Its deadline has long been reached.
+    Late,
     /// Something for its election.
     Event(Event),
 }
@@ -69,8 +76,14 @@ pub(crate) enum Command {
         /// Comes back with the answer.
         tenure: u64,
     },
-    /// Remove every address.
-    Remove { router: usize, interface_index: u32 },
+    /// Remove every address; answered by [`Input::Removed`].
+    Remove {
+        /// Place in the subscriptions.
+        router: usize,
+        interface_index: u32,
+        /// Comes back with the answer.
+        tenure: u64,
+    },
     /// End, when everything asked before is done.
     Finish { done: oneshot::Sender<()> },
 }
@@ -188,7 +201,12 @@ impl Netlink {
                     Some(Command::Lease { router, interface_index, seconds, tenure }) => {
                         self.lease(router, interface_index, seconds, tenure).await;
                     }
-                    Some(Command::Remove { router, interface_index }) => self.remove(router, interface_index).await,
+                    Some(Command::Remove { router, interface_index, tenure }) => {
+                        self.remove(router, interface_index).await;
+                        if let Some(subscription) = self.subscriptions.get(router) {
+                            subscription.tell(Input::Removed { tenure });
+                        }
+                    }
                     Some(Command::Finish { done }) => {
                         let _ = done.send(());
                         return Ok(());

@@ -25,6 +25,8 @@ pub(crate) struct Reception {
     unlogged: u64,
     compared_at: Option<Time>,
     differences: BTreeMap<Ipv4Addr, Option<Difference>>,
+    /// It was said that another router has our priority.
+    told_of_tie: bool,
 }
 
 /// How a router's advert differs from our configuration; it is obeyed even so.
@@ -61,6 +63,7 @@ impl Reception {
         }
         self.accepted += 1;
         self.compare(router, source, &advert, now);
+        self.tell_of_tie(router, source, advert.priority);
         let Advert { priority, advertisement_interval, .. } = advert;
         Some(Received { source, priority, advertisement_interval })
     }
@@ -76,6 +79,15 @@ impl Reception {
         let VirtualRouter { name, interface, .. } = router;
         let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
         warn!(router = name, interface, source, %reason, unlogged, "ignored a packet that is no advert for this virtual router");
+    }
+
+    /// Once: of two routers with one priority neither preempts the other, and of two active ones the address decides.
+    fn tell_of_tie(&mut self, router: &VirtualRouter, source: Ipv4Addr, priority: u8) {
+        if priority != router.priority.get() || std::mem::replace(&mut self.told_of_tie, true) {
+            return;
+        }
+        let VirtualRouter { name, interface, .. } = router;
+        warn!(router = name, interface, %source, priority, "another router of this virtual router has the same priority: where both are active the higher address wins; give each a priority of its own");
     }
 
     /// Logs once what a sender is configured with that we are not; where they keep changing, one now and then.
@@ -223,6 +235,17 @@ mod tests {
             last = reception.differences.get(&PEER).cloned();
         }
         assert_eq!(told, 2, "in 20 s");
+    }
+
+    #[test]
+    fn a_router_of_the_same_priority_is_worth_a_warning() {
+        let tells = |priority| {
+            let packet = Advert { priority, ..advert(NonZeroU8::MIN) }.encode(PEER, GROUP);
+            let mut reception = Reception::default();
+            assert!(reception.judge(&packet, &router(&[]), Some(OWN), Time(0)).is_some());
+            reception.told_of_tie
+        };
+        assert_eq!([0, 1, 2].map(tells), [false, true, false], "ours is 1");
     }
 
     #[test]

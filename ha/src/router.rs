@@ -94,6 +94,8 @@ pub struct RouterStatus {
     pub transitions: u64,
     /// Sent.
     pub adverts_sent: u64,
+    /// Could be sent to nobody.
+    pub adverts_unsent: u64,
     /// Accepted.
     pub adverts_received: u64,
     /// Not valid, and ignored.

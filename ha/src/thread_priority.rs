@@ -23,6 +23,11 @@ impl ThreadPriority {
         Ok(ThreadPriority { policy, priority })
     }
 
+    /// Whether it is put before all ordinary threads.
+    pub(crate) fn is_real_time(self) -> bool {
+        matches!(self.policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
+    }
+
     /// Gives it to the calling thread.
     pub(crate) fn adopt(self) -> io::Result<()> {
         // SAFETY: `self.priority` is valid for reads during the call.

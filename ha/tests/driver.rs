@@ -244,6 +244,29 @@ fn a_node_that_may_not_be_active_leaves_the_address_to_the_other() {
 }
 
 #[test]
+fn a_router_whose_adverts_do_not_leave_gives_way_but_carries_on_where_it_is_alone() {
+    with_pair(async |pair| {
+        let (mut one, mut two) = start_both(pair, |router| router).await;
+        if !pair.one.forbid_adverts().await {
+            return eprintln!("did not run: it takes nftables");
+        }
+        two.until(State::Active).await;
+        let unheard = one.until(State::Backup).await;
+        assert!(unheard.reason.contains("do not leave"), "{}", unheard.reason);
+        assert_eq!((unheard.active_router, unheard.adverts_unsent > 0), (Some(TWO), true));
+        pair.one.until_address(VIRTUAL, false).await;
+        pair.two.until_address(VIRTUAL, true).await;
+
+        two.stop(&pair.two).await;
+        one.until(State::Active).await;
+        pair.one.until_address(VIRTUAL, true).await;
+        let before = one.status.borrow()[0].clone();
+        let later = until(&mut one.status, "unheard", |now| now.adverts_unsent >= before.adverts_unsent + 10).await;
+        assert_eq!((later.state, later.transitions), (State::Active, before.transitions));
+    });
+}
+
+#[test]
 fn what_is_left_behind_is_released_and_nothing_else() {
     with_pair(async |pair| {
         let (left, other) = (VirtualAddress { address: VIRTUAL, prefix_length: 24 }, Ipv4Addr::new(192, 0, 2, 30));

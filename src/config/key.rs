@@ -26,7 +26,7 @@ pub enum KeyError {
         path.display(), path.display()
     )]
     Missing { path: PathBuf, source: io::Error },
-    #[error("cannot read the key file {}: {source}", path.display())]
+    #[error("cannot read the key file {}: {source}{}", path.display(), what_to_do(source.kind()))]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("the key file {} is not a regular file", path.display())]
     NotAFile { path: PathBuf },
@@ -44,6 +44,15 @@ pub enum KeyError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("no random bytes from /dev/urandom: {0}")]
     NoRandomness(io::Error),
+}
+
+fn what_to_do(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root, or make it the file of the user that relevo runs as (`chown`)"
+        }
+        _ => "",
+    }
 }
 
 impl Key {

@@ -38,6 +38,13 @@ pub(super) fn read(text: &str) -> Reading<'_> {
         let span = error.span().unwrap_or_default();
         let steps = readable.steps_to(&span).unwrap_or_default();
         let mut problem = value_problem(&error, span.clone(), tree.path_of(&span), &steps);
+        // To serde a date is a table with a key of a strange name.
+        if matches!(readable.value_at(&steps), Some(value) if value.get_ref().is_datetime()) {
+            if !problem.message.starts_with("expected ") {
+                problem.message = "no date or time is expected here".to_owned();
+            }
+            (problem.found, problem.hint) = ("found a date or time".to_owned(), None);
+        }
         // A list of tables has the place of its first table: that one went before, but it was the list that was meant.
         if problems.pop_if(|last| last.span == span && last.message == problem.message).is_some() {
             problem.path = path(&steps);
@@ -75,6 +82,27 @@ impl<'a> Tree<'a> {
     /// The path of the key or value at this place.
     pub(super) fn path_of(&self, span: &Range<usize>) -> String {
         path(&self.steps_to(span).unwrap_or_default())
+    }
+
+    /// An empty list or table that is written under this key of the table at `place`: where, and what it is.
+    pub(super) fn empty(&self, place: &Range<usize>, key: &str) -> Option<(Range<usize>, &'static str)> {
+        let mut steps = self.steps_to(place)?;
+        steps.push(Step::Key(key.to_owned()));
+        let value = self.value_at(&steps)?;
+        match value.get_ref() {
+            DeValue::Array(list) if list.is_empty() => Some((value.span(), "an empty list")),
+            DeValue::Table(table) if table.is_empty() => Some((value.span(), "an empty table")),
+            _ => None,
+        }
+    }
+
+    fn value_at(&self, steps: &[Step]) -> Option<&Spanned<DeValue<'a>>> {
+        let [Step::Key(key), rest @ ..] = steps else { return None };
+        rest.iter().try_fold(self.0.get_ref().get(key.as_str())?, |value, step| match (value.get_ref(), step) {
+            (DeValue::Table(table), Step::Key(key)) => table.get(key.as_str()),
+            (DeValue::Array(list), Step::Index(index)) => list.get(*index),
+            _ => None,
+        })
     }
 
     fn value(&self) -> Spanned<DeValue<'a>> {
@@ -150,12 +178,15 @@ fn steps_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     inside.or_else(|| (value.span() == *span).then(Vec::new))
 }
 
+/// Keys whose value is a list of tables.
+const LISTS_OF_TABLES: [&str; 3] = ["routes", "rules", "servers"];
+
 /// Turns serde's sentence into ours.
 fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, steps: &[Step]) -> Diagnostic {
     let (sentence, hint) =
         error.message().split_once('\n').map_or((error.message(), None), |(sentence, hint)| (sentence, Some(hint)));
     let problem = |message: String, found: String, hint: Option<String>| Diagnostic {
-        path,
+        path: path.clone(),
         message,
         found,
         hint,
@@ -165,6 +196,12 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
 
     let refused = sentence.strip_prefix("invalid type: ").or_else(|| sentence.strip_prefix("invalid value: "));
     if let Some((found, accepted)) = refused.and_then(|refused| refused.rsplit_once(", expected ")) {
+        let hint = match (found, accepted, steps.last()) {
+            ("map", "a sequence", Some(Step::Key(key))) if LISTS_OF_TABLES.contains(&key.as_str()) => {
+                Some(format!("write `[[{path}]]`, once for each of them"))
+            }
+            _ => hint.map(str::to_owned),
+        };
         let found = match found {
             "map" => "a table",
             "sequence" => "a list",
@@ -176,7 +213,7 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
             "a boolean" => "`true` or `false`",
             other => other,
         };
-        return problem(format!("expected {accepted}"), format!("found {found}"), hint.map(str::to_owned));
+        return problem(format!("expected {accepted}"), format!("found {found}"), hint);
     }
     if let (true, Some(Step::Key(key))) = (sentence.starts_with("unknown field"), steps.last()) {
         if is_for_later(steps) {

@@ -90,7 +90,7 @@ fn user(process: &Process, missing: &mut Vec<String>) -> Result<Option<Identity>
         missing.push(format!("the balancer has the keeper's own user {name:?}"));
         return Ok(None);
     }
-    if name == FALLBACK_USER {
+    if process.user.is_none() && name == FALLBACK_USER {
         tracing::warn!(
             "there is no user {DEFAULT_USER:?}, so that the balancer runs as {FALLBACK_USER:?}, whom it may share with \
              others; {}",

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::process::backoff::Backoff;
 use crate::process::messages::BEAT_INTERVAL;
 
 /// No beat at all, or every worker silent, for so long: it serves nobody.
@@ -10,9 +11,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 const WORKER_SILENCE: Duration = Duration::from_secs(5);
 /// From its start until it serves.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// A balancer that served for so long has proved itself: its end is not part of a series.
-const PROVEN: Duration = Duration::from_secs(10);
-/// Pauses before a new start by the number of ends in a row; the last one repeats.
+/// Pauses before a new start by the number of ends in a row.
 const PAUSES_MS: [u64; 7] = [0, 250, 500, 1_000, 2_000, 5_000, 10_000];
 /// The keeper looks this often at least, so that a longer time between two looks is its own absence.
 const LOOK_INTERVAL: Duration = BEAT_INTERVAL;
@@ -23,8 +22,7 @@ const ABSENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     state: State,
-    /// Ends in a row, each before the balancer had proved itself.
-    ends: usize,
+    backoff: Backoff,
     last_look: Instant,
 }
 
@@ -49,7 +47,7 @@ pub(super) enum Verdict {
 impl Lifecycle {
     /// Before the first start.
     pub(super) fn new(now: Instant) -> Self {
-        Lifecycle { state: State::Pausing { until: now }, ends: 0, last_look: now }
+        Lifecycle { state: State::Pausing { until: now }, backoff: Backoff::new(&PAUSES_MS), last_look: now }
     }
 
     /// A process was started.
@@ -80,12 +78,11 @@ impl Lifecycle {
 
     /// The process has ended, or could not be started. Returns the pause before the next start.
     pub(super) fn ended(&mut self, now: Instant) -> Duration {
-        if matches!(self.state, State::Serving { since, .. } if now.saturating_duration_since(since) >= PROVEN) {
-            self.ends = 0;
-        }
-        let pause =
-            PAUSES_MS.get(self.ends).or(PAUSES_MS.last()).map_or(Duration::ZERO, |ms| Duration::from_millis(*ms));
-        self.ends += 1;
+        let served = match self.state {
+            State::Serving { since, .. } => now.saturating_duration_since(since),
+            State::Pausing { .. } | State::Starting { .. } => Duration::ZERO,
+        };
+        let pause = self.backoff.pause_after(served);
         self.state = State::Pausing { until: now + pause };
         pause
     }
@@ -228,7 +225,7 @@ mod tests {
 
         lifecycle.started(now);
         lifecycle.serving(now);
-        assert_eq!(lifecycle.ended(now + PROVEN), Duration::ZERO);
+        assert_eq!(lifecycle.ended(now + Duration::from_secs(10)), Duration::ZERO);
     }
 
     #[test]

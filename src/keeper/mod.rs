@@ -13,6 +13,7 @@ pub mod peering;
 mod realtime;
 mod view;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
@@ -136,6 +137,7 @@ pub async fn run() -> Result<(), Error> {
         driver,
         balancer: Balancer::new(template, listeners),
         peers: peering.as_ref().map(Peering::peers),
+        equals: BTreeSet::new(),
         peering,
         is_eligible: false,
         is_ready: false,
@@ -159,6 +161,8 @@ struct Keeper {
     balancer: Balancer,
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+    /// Virtual router and peer with the same priority: of each it was said.
+    equals: BTreeSet<(String, String)>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -200,6 +204,7 @@ impl Keeper {
                 }
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
+                    self.warn_of_equal_priorities();
                     continue;
                 }
                 Some(Query::Status(reply)) = self.queries.recv() => {
@@ -249,6 +254,27 @@ impl Keeper {
     fn may_hold_on(&self) -> bool {
         let peers = self.peers.as_ref().map(watch::Receiver::borrow);
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
+    }
+
+    /// It works, but which node is active is left to chance and addresses, and nobody returns to where they were.
+    fn warn_of_equal_priorities(&mut self) {
+        let routers = self.routers.borrow();
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
+        for (own, peer, its) in view::shared(&routers, peers) {
+            let which = (own.name.clone(), peer.to_owned());
+            if own.priority != its.priority {
+                self.equals.remove(&which);
+            } else if self.equals.insert(which) {
+                let (router, priority) = (&own.name, own.priority);
+                tracing::warn!(
+                    router,
+                    peer,
+                    "virtual router {router} has priority {priority} here and on {peer}: give the node that should be \
+                     active a higher one; as it is, the node that starts first is, or the one with the higher address"
+                );
+            }
+        }
     }
 
     /// A router that is known to be gone need not be waited for.

@@ -11,7 +11,7 @@ pub(super) fn can_take_over(balancer: BalancerState, routers: &[RouterStatus]) -
     match balancer {
         BalancerState::Serving => {}
         BalancerState::Starting => return Err("its balancer is starting".to_owned()),
-        BalancerState::Down => return Err("its balancer is down".to_owned()),
+        BalancerState::Down => return Err("its balancer is down, and its log says why".to_owned()),
     }
     if routers.is_empty() {
         return Err("it has no virtual router".to_owned());
@@ -42,6 +42,19 @@ pub(super) fn may_hold_on(routers: &[RouterStatus], peers: Option<&[PeerStatus]>
 /// The routers of a peer: by what address its adverts come, for each virtual router.
 pub(super) fn routers_of(peer: &NodeStatus) -> Vec<(u8, Ipv4Addr)> {
     peer.vrrp.iter().filter_map(|router| Some((router.virtual_router_id, router.own_address?))).collect()
+}
+
+/// The virtual routers that a peer runs too: ours, the peer's name, its own.
+pub(super) fn shared<'a>(
+    routers: &'a [RouterStatus],
+    peers: &'a [PeerStatus],
+) -> impl Iterator<Item = (&'a RouterStatus, &'a str, &'a RouterStatus)> {
+    peers.iter().filter(|peer| peer.connected).flat_map(move |peer| {
+        peer.status.vrrp.iter().filter_map(move |its| {
+            let own = routers.iter().find(|own| own.virtual_router_id == its.virtual_router_id)?;
+            Some((own, peer.name.as_str(), its))
+        })
+    })
 }
 
 /// With several backups only the one of highest priority takes over at once (rule 3); the others let their timers run.

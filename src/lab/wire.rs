@@ -117,7 +117,6 @@ fn listening(bridge: u32) -> io::Result<Socket> {
 }
 
 fn listen(socket: &Socket, shared: &Shared) {
-    let clock = Clock::new();
     let mut buffer = [0; 2048];
     while !shared.stop.load(Ordering::Relaxed) {
         let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -125,7 +124,7 @@ fn listen(socket: &Socket, shared: &Shared) {
             continue;
         }
         let Ok((length, at)) = receive(socket, &mut buffer) else { continue };
-        let at = at.map_or_else(Instant::now, |stamp| clock.instant(stamp));
+        let at = at.map_or_else(Instant::now, |stamp| Clock::now().instant(stamp));
         if let Some((from, said)) = buffer.get(..length).and_then(read) {
             shared.frames.lock().unwrap_or_else(PoisonError::into_inner).push(Frame { at, from, said });
         }
@@ -143,19 +142,19 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> nix::Result<(usize, Option<Tim
     Ok((received.bytes, stamp))
 }
 
-/// The kernel's stamps are by the calendar.
+/// The kernel's stamps are by the calendar, which is set now and then: each is compared with the calendar of just now.
 struct Clock {
-    begin: Instant,
+    at: Instant,
     /// The same by the calendar, since 1970.
     calendar: Duration,
 }
 
 impl Clock {
-    fn new() -> Self {
+    fn now() -> Self {
         let look = || {
-            let begin = Instant::now();
+            let at = Instant::now();
             let calendar = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            (begin.elapsed(), Self { begin, calendar })
+            (at.elapsed(), Self { at, calendar })
         };
         // One look of a few may have been interrupted between the two clocks.
         let looks = [look(), look(), look(), look(), look()];
@@ -166,8 +165,8 @@ impl Clock {
     fn instant(&self, stamp: TimeSpec) -> Instant {
         let stamp = Duration::from(stamp);
         match stamp.checked_sub(self.calendar) {
-            Some(after) => self.begin + after,
-            None => self.begin - (self.calendar - stamp),
+            Some(after) => self.at + after,
+            None => self.at - (self.calendar - stamp),
         }
     }
 }
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_stamp_becomes_the_instant_it_was_made() {
-        let clock = Clock::new();
+        let clock = Clock::now();
         let before = Instant::now();
         let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let after = Instant::now();

@@ -1,5 +1,6 @@
 //! What guard, keeper and balancer share because they are processes of one program.
 
+pub mod backoff;
 pub mod descriptor;
 pub mod descriptors;
 pub mod lock;

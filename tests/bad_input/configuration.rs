@@ -136,6 +136,20 @@ fn without_privilege_it_says_what_it_would_take() {
     run_refused_by(as_nobody(), &minimal(low)).assert_clean(&["\"web\"", "127.0.0.1:80", "root", "NET_BIND_SERVICE"]);
     let election = minimal(free_port()) + &vrrp("lo");
     run_refused_by(as_nobody(), &election).assert_clean(&["adverts", "privilege", "CAP_NET_RAW"]);
+    // Only root can read it, as it should be where root runs the node.
+    let key = directory.path().join("pair.key");
+    assert!(relevo(&["key", &key.display().to_string()]).status.success());
+    let peering = format!(
+        "[peering]\nlisten = \"{}\"\nkey_file = \"{}\"\npeers = {{ lb2 = \"127.0.0.2:1\" }}\n",
+        free_port(),
+        key.display()
+    );
+    run_refused_by(as_nobody(), &(minimal(free_port()) + &peering)).assert_clean(&[
+        &key.display().to_string(),
+        "Permission denied",
+        "run as root",
+        "chown",
+    ]);
     place.assert_no_relevo();
 
     let server = Server::named("a");

@@ -3,10 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use relevo::lab::pair::NODE_ADDRESSES;
+use relevo::lab::pair::{NODE_ADDRESSES, Pair};
 use relevo_ha::State;
 
+use crate::rig::lab::lab;
 use crate::rig::node::{BINARY, relevo};
+use crate::rig::wait_until;
 use crate::served::served;
 use crate::warnings;
 
@@ -65,6 +67,44 @@ fn a_wrong_key_is_named_and_costs_the_link_alone() {
         assert!(complaints[0].contains("copy the same key file to both nodes"), "{complaints:?}");
         let peer = &node.status().unwrap().peers[0];
         assert!(!peer.connected && peer.link_error.contains("key"), "{}: {peer:#?}", node.name);
+        let shown = relevo(&["status", "--socket", &node.control_socket().display().to_string()]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let name = &peer.name;
+        for words in [
+            format!("{name}  peer, link down: "),
+            "its key differs (copy the same key file to both nodes)".to_owned(),
+            format!("takeover: not known of {name}, whose peer link is down"),
+        ] {
+            assert!(shown.contains(&words), "{words:?} is not in:\n{shown}");
+        }
+        assert!(!shown.contains("could not take over"), "{shown}");
     }
     served.assert_undisturbed();
+}
+
+/// Equal priorities: both nodes say so, once, however often their link is made anew, and what to do; and so does `status`.
+#[test]
+fn equal_priorities_are_told_once_on_both_nodes() {
+    let Some(mut lab) = lab(|options| options.priorities = [200, 200]) else { return };
+    const WORDS: &str = "virtual router main has priority 200 here and on";
+    let said = |pair: &Pair, node: usize| warnings(&pair.nodes[node].messages(), WORDS).len();
+    let messages = |pair: &Pair| pair.nodes.iter().map(|node| node.messages()).collect::<String>();
+    wait_until("both say so", || [0, 1].iter().all(|node| said(&lab.pair, *node) == 1), || messages(&lab.pair));
+
+    lab.pair.nodes[1].end().unwrap();
+    lab.pair.nodes[1].start().unwrap();
+    wait_until("the new one says so", || said(&lab.pair, 1) == 2, || messages(&lab.pair));
+    wait_until(
+        "the first one sees it",
+        || {
+            lab.pair.nodes[0]
+                .status()
+                .is_ok_and(|status| status.peers[0].connected && status.peers[0].status.can_take_over)
+        },
+        || messages(&lab.pair),
+    );
+    assert_eq!(said(&lab.pair, 0), 1, "{}", messages(&lab.pair));
+    let shown = relevo(&["status", "--socket", &lab.pair.nodes[0].control_socket().display().to_string()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("priority: equal, 200 on lb1 and lb2 for main: give the node that should be"), "{shown}");
 }

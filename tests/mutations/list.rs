@@ -112,6 +112,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         to: "                let reason",
     },
     Mutation {
+        what: "no last advert of a router that is overruled",
+        file: ELECTION,
+        from: "actions.push(Action::SendAdvert { priority: own_priority });\n                let backup",
+        to: "let backup",
+    },
+    Mutation {
+        what: "a router that nobody can hear gives way to nobody",
+        file: ELECTION,
+        from: "self.advert_not_sent(&reason, now, actions)",
+        to: "drop(reason)",
+    },
+    Mutation {
+        what: "a router that nobody can hear gives way although it hears nobody",
+        file: TENURE,
+        from: "self.rival = None;",
+        to: "",
+    },
+    Mutation {
+        what: "a router that nobody can hear does not stand back",
+        file: ELECTION,
+        from: "self.stand_back(since, now);",
+        to: "",
+    },
+    Mutation {
         what: "lower priority obeyed",
         file: ELECTION,
         from: "received.priority >= own_priority || !self.preempts(now)",
@@ -144,7 +168,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         what: "a refused address makes no difference",
         file: ELECTION,
-        from: "Event::AddressRefused { reason } => self.give_up(reason, now, actions),",
+        from: "Event::AddressRefused { reason } => self.give_up(Retry::At(now + PAUSE), reason, now, actions),",
         to: "Event::AddressRefused { .. } => {}",
     },
     Mutation {
@@ -152,6 +176,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         file: ELECTION,
         from: "if tenure.lease_unanswered(now) =>",
         to: "if false =>",
+    },
+    Mutation {
+        what: "a kernel that answers again makes no difference",
+        file: ELECTION,
+        from: "if let Role::Fault(retry @ Retry::WhenRemoved) = &mut self.role {",
+        to: "if false && let Role::Fault(retry @ Retry::WhenRemoved) = &mut self.role {",
     },
     Mutation {
         what: "a lost address is not put back",

@@ -27,6 +27,7 @@ fn each_process_has_the_rights_it_needs_and_no_more() {
     assert_eq!(scheduling_policy(keeper), 1);
     assert_ne!(proc_status(keeper, "VmLck"), "0 kB");
     assert!(!node.log().contains("restricted mode"), "{}", node.log());
+    assert!(!node.log().contains("there is no user"), "it was named: {}", node.log());
 }
 
 #[test]

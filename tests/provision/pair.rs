@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relevo::lab::client::{EVERY, Prober, allow_descriptors};
 use relevo::lab::node::is_active;
-use relevo::lab::outage::{Outage, describe, outage};
+use relevo::lab::outage::{Attempt, Outage, describe, outage};
 use relevo::lab::pair::servers_up;
 use relevo::lab::web::WebServer;
 use relevo::status::{BalancerState, PairStatus};
@@ -21,8 +21,10 @@ const SERVERS: [(&str, Ipv4Addr); 2] =
 
 /// For a pair to be whole again, with a machine that may have to boot.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So long all must have gone well for an outage to be over.
+/// So long all must have gone well for a pair to count as undisturbed.
 const WELL: Duration = Duration::from_millis(300);
+/// So many good attempts in a row, 20 ms of them, end an outage: what is slow long before or after is the machine's doing.
+const GOOD_AGAIN: usize = 10;
 
 /// Everything, running.
 pub(crate) struct Pair {
@@ -78,7 +80,7 @@ impl Pair {
         }
     }
 
-    /// Does something to a node and follows the client until it has been well for a while.
+    /// Does something to a node, follows the client until it has been well for a while, and tells of its longest outage.
     #[track_caller]
     pub(crate) fn observe(&self, strike: impl FnOnce()) -> Seen {
         let begin = Instant::now();
@@ -94,7 +96,7 @@ impl Pair {
         }
         let attempts = self.prober.attempts(begin);
         let during = &attempts[..attempts.partition_point(|attempt| attempt.start < over)];
-        Seen { outage: outage(during, begin), story: describe(during, begin) }
+        Seen { outage: longest_outage(during), story: describe(during, begin) }
     }
 
     /// Asserts, by what the nodes' own commands say, that one owns the address and that both say it is that one.
@@ -148,6 +150,21 @@ impl Pair {
         }
         Ok(active)
     }
+}
+
+fn longest_outage(attempts: &[Attempt]) -> Outage {
+    let mut longest = Outage::default();
+    let mut rest = attempts;
+    while let Some(first) = rest.iter().position(|attempt| !attempt.is_good()) {
+        rest = &rest[first..];
+        let good_again = |window: &[Attempt]| window.iter().all(Attempt::is_good);
+        // With the first good one, whose start is the end of the outage.
+        let end = rest.windows(GOOD_AGAIN).position(good_again).map_or(rest.len(), |position| position + 1);
+        let this = outage(&rest[..end], rest[0].start);
+        longest = if this.duration > longest.duration { this } else { longest };
+        rest = &rest[end..];
+    }
+    longest
 }
 
 /// Without preemption, so that what happens to the active node happens to each in turn, and only that is measured.

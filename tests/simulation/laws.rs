@@ -20,7 +20,7 @@ pub struct Laws {
     /// A router stands back for a while, and may come back at any time after.
     pub somebody_yields: bool,
     watches: Vec<Watch>,
-    /// Since when both of a pair are active although they hear each other.
+    /// Since when both of a pair are active although one hears the other.
     both_active: Vec<Vec<Option<u64>>>,
     was_split: bool,
 }
@@ -177,6 +177,7 @@ impl Laws {
                 && nodes[other].powered
                 && nodes[other].link
                 && nodes[other].awake_in(State::Active)
+                && !nodes[other].unsendable
                 && network.carries(other, node)
         };
         let watch = &mut self.watches[node];
@@ -192,7 +193,7 @@ impl Laws {
         Ok(())
     }
 
-    /// Two active routers that hear each other are one within two intervals.
+    /// Two active routers that hear each other, or one the other that cannot, are one within two intervals.
     fn one_gives_way(
         &mut self,
         node: usize,
@@ -204,6 +205,7 @@ impl Laws {
         let both = nodes[node].awake_in(State::Active)
             && nodes[other].awake_in(State::Active)
             && network.clean()
+            && !(nodes[node].unsendable && nodes[other].unsendable)
             && network.carries(node, other)
             && network.carries(other, node);
         let since = &mut self.both_active[node][other];

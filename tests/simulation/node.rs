@@ -20,6 +20,10 @@ pub struct Node {
     pub refuses: bool,
     /// Its netlink socket answers nothing.
     pub stalled: bool,
+    /// Its kernel refuses to send adverts.
+    pub unsendable: bool,
+    /// It may pause: its kernel refused or lost an address.
+    pub may_pause: bool,
     /// It may have given up its addresses, and stand back for a while.
     pub may_yield: bool,
     pub kernel: Kernel,
@@ -58,6 +62,8 @@ impl Node {
             eligible: true,
             refuses: false,
             stalled: false,
+            unsendable: false,
+            may_pause: false,
             may_yield: false,
             kernel: Kernel::default(),
             process: None,

@@ -76,12 +76,14 @@ pub enum Kind {
     Refuse,
     /// Netlink answers nothing.
     Stall,
+    /// The kernel refuses to send adverts.
+    Unsendable,
 }
 
 impl Kind {
-    /// After which a router may stand back for a while: its kernel does not let it hold the address.
+    /// After which a router may stand back for a while: its kernel does not let it be active.
     pub fn makes_it_yield(self) -> bool {
-        matches!(self, Self::Delete { .. } | Self::Refuse | Self::Stall)
+        matches!(self, Self::Delete { .. } | Self::Refuse | Self::Stall | Self::Unsendable)
     }
 }
 
@@ -133,7 +135,7 @@ fn round(begins: u64, slowest: u64, nodes: usize, random: &mut Random) -> Round 
 
 fn fault(slowest: u64, nodes: usize, random: &mut Random) -> Fault {
     let whom = if random.chance(60) { Whom::Active } else { Whom::Node(random.within(0..nodes as u64) as usize) };
-    let kind = match random.within(0..18) {
+    let kind = match random.within(0..19) {
         0 | 1 => Kind::Kill,
         2 => Kind::KillAll,
         3 => Kind::Stop,
@@ -151,6 +153,7 @@ fn fault(slowest: u64, nodes: usize, random: &mut Random) -> Fault {
         },
         15 => Kind::Delete { times: random.within(1..7) },
         16 => Kind::Refuse,
+        17 => Kind::Unsendable,
         _ => Kind::Stall,
     };
     let lasts = match random.within(0..4) {

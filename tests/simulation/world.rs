@@ -63,6 +63,7 @@ enum Entry {
     Write { node: usize, incarnation: u64 },
     Taken { node: usize, incarnation: u64 },
     Refused { node: usize, incarnation: u64 },
+    Removed { node: usize, incarnation: u64 },
     LeaseEnds { node: usize, generation: u64 },
     GuardCleans { node: usize, generation: u64 },
     Delete { node: usize },
@@ -176,6 +177,11 @@ impl World {
             Entry::Refused { node, incarnation } => {
                 self.deliver(node, incarnation, Event::AddressRefused { reason: "no memory".into() })
             }
+            Entry::Removed { node, incarnation } => {
+                let process = self.nodes[node].process.as_ref();
+                let is_last = process.is_some_and(|process| !process.writes.contains(&Action::RemoveAddresses));
+                if is_last { self.deliver(node, incarnation, Event::AddressesRemoved) } else { Ok(()) }
+            }
             Entry::LeaseEnds { node, generation } => {
                 if !self.nodes[node].kernel.held || self.nodes[node].kernel.generation != generation {
                     return Ok(());
@@ -248,10 +254,15 @@ impl World {
         let absent = self.laws.handled(node, self.now, &self.nodes[node], &before, &event, &actions);
         let absent = absent.map_err(|violation| format!("node {node}, {event:?} -> {actions:?}: {violation}"))?;
         self.tally.fences += u64::from(absent);
+        let is_unsent = self.nodes[node].unsendable && actions.iter().any(|a| matches!(a, Action::SendAdvert { .. }));
         for action in actions {
             self.carry_out(node, action);
         }
         self.set_timer(node);
+        let process = self.nodes[node].process.as_ref();
+        if is_unsent && process.is_some_and(|process| process.election.state() == State::Active) {
+            return self.handle(node, Event::AdvertNotSent { reason: "not permitted".into() });
+        }
         Ok(())
     }
 
@@ -288,7 +299,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, priority: u8) {
-        if !self.nodes[from].link {
+        if !self.nodes[from].link || self.nodes[from].unsendable {
             return;
         }
         let (mut lost, mut repeated, mut delayed, noisy) = (0, 0, 0, !self.network.clean());
@@ -341,7 +352,10 @@ impl World {
                 self.after(lease + slack, Entry::LeaseEnds { node, generation });
                 self.after(50, Entry::Taken { node, incarnation });
             }
-            Some(Action::RemoveAddresses) => host.kernel.held = false,
+            Some(Action::RemoveAddresses) => {
+                host.kernel.held = false;
+                self.after(50, Entry::Removed { node, incarnation });
+            }
             _ => {}
         }
         Ok(())

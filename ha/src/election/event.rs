@@ -58,6 +58,13 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// The kernel has done what the last [`Action::RemoveAddresses`] asked for.
+    AddressesRemoved,
+    /// The advert of the last [`Action::SendAdvert`] could be sent to nobody.
+    AdvertNotSent {
+        /// In words.
+        reason: String,
+    },
     /// Somebody else removed one of our addresses.
     AddressLost(VirtualAddress),
     /// The router that adverts from `address` is known (not by its adverts) to be gone or to have let go.
@@ -83,7 +90,7 @@ pub struct Received {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// To the group, or to every unicast peer.
+    /// To the group, or to every unicast peer; answered by [`Event::AdvertNotSent`] if that fails while active.
     SendAdvert {
         /// 0: we let go.
         priority: u8,
@@ -94,7 +101,7 @@ pub enum Action {
         /// `valid_lft`, in whole seconds.
         seconds: u32,
     },
-    /// Remove every address.
+    /// Remove every address; answered by [`Event::AddressesRemoved`].
     RemoveAddresses,
     /// One gratuitous ARP for each address.
     Announce,

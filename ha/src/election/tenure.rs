@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::announcements::Announcements;
-use super::event::{Action, Time};
+use super::event::{Action, Received, Time};
 use crate::router::VirtualAddress;
 
 /// An address lost more often than this ...
@@ -26,6 +26,8 @@ pub(super) struct Tenure {
     /// Adverts sent out of turn in the interval that began then.
     answers: (Time, u32),
     lease_requested: Time,
+    /// Another router that believes to be active: heard since our last advert, or preempted by it.
+    pub(super) rival: Option<Received>,
     /// Requests that the kernel has not answered. It answers in order, so what it has taken is never older than we think.
     unanswered: VecDeque<Time>,
     /// Counted from when it was asked for, so that the kernel's lease is never shorter than we think.
@@ -37,7 +39,7 @@ pub(super) struct Tenure {
 
 impl Tenure {
     /// Begins with an advert and a lease, both now.
-    pub(super) fn begin(interval: Duration, now: Time) -> Self {
+    pub(super) fn begin(interval: Duration, rival: Option<Received>, now: Time) -> Self {
         Self {
             interval,
             since: now,
@@ -45,6 +47,7 @@ impl Tenure {
             advert_due: now + interval,
             answers: (now, 0),
             lease_requested: now,
+            rival,
             unanswered: VecDeque::from([now]),
             leased_until: now + lease(interval),
             announcements: None,
@@ -76,6 +79,7 @@ impl Tenure {
         self.answers = if in_turn { (now, 0) } else { (begin, answers + 1) };
         self.advert_due = if in_turn { self.advert_due } else { now } + self.interval;
         self.advert_sent = now;
+        self.rival = None;
     }
 
     /// Whether one more advert may be sent out of turn: a flood of a rival's must not become a flood of ours.

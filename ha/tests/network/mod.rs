@@ -139,6 +139,23 @@ impl Node {
         .await;
     }
 
+    /// Has the kernel refuse to send any advert, if nftables is there.
+    pub(crate) async fn forbid_adverts(&self) -> bool {
+        const RULES: &str = "add table ip mute; add chain ip mute output { type filter hook output priority 0; }; \
+                             add rule ip mute output ip protocol 112 drop";
+        self.run(async {
+            // What it starts is in this thread's namespace.
+            let output = match Command::new("nft").arg(RULES).output() {
+                Ok(output) => output,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+                Err(error) => panic!("nft: {error}"),
+            };
+            assert!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+            true
+        })
+        .await
+    }
+
     /// Deletes the interface, and with it the wire.
     pub(crate) async fn delete_interface(&self) {
         self.run(async { netlink().link().del(index(INTERFACE).await).execute().await.unwrap() }).await;

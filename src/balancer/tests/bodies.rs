@@ -22,7 +22,7 @@ fn ten_mebibytes_come_back() {
         .await;
         let balancer = Balancer::start(config(&[server])).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         assert_eq!(header(&client.head().await, "content-length"), Some(LARGE.to_string().as_str()));
         let mut body = vec![0; LARGE];
         client.stream.read_exact(&mut body).await.unwrap();
@@ -91,7 +91,7 @@ fn a_body_that_ends_with_its_connection_is_framed_for_the_client() {
         let balancer = Balancer::start(config(&[server])).await;
         let mut client = balancer.connect().await;
         for _ in 0..2 {
-            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            client.ask("/").await;
             assert_eq!(header(&client.head().await, "transfer-encoding"), Some("chunked"));
             assert_eq!(client.body(8 + 5).await, "3\r\nall\r\n0\r\n\r\n");
         }

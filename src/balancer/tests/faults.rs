@@ -57,13 +57,7 @@ fn a_server_that_closes_without_an_answer_is_502() {
 #[test]
 fn nonsense_from_the_server_is_502() {
     on_worker(async || {
-        let server = server(async |_, mut connection| {
-            connection.head().await;
-            connection.send("SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
-            connection.rest().await;
-        })
-        .await;
-        let balancer = Balancer::start(config(&[server])).await;
+        let balancer = Balancer::start(config(&[answering_server("SSH-2.0-OpenSSH_9.2\r\n\r\n").await])).await;
         assert_eq!(status(&balancer.connect().await.get("/").await.0), "502");
     });
 }
@@ -71,13 +65,11 @@ fn nonsense_from_the_server_is_502() {
 #[test]
 fn another_protocol_that_nobody_asked_for_is_502() {
     on_worker(async || {
-        let server = server(async |_, mut connection| {
-            connection.head().await;
-            connection.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n").await;
-            connection.rest().await;
-        })
+        let balancer = Balancer::start(config(&[answering_server(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        )
+        .await]))
         .await;
-        let balancer = Balancer::start(config(&[server])).await;
         assert_eq!(status(&balancer.connect().await.get("/").await.0), "502");
     });
 }
@@ -148,7 +140,7 @@ fn a_response_that_breaks_off_breaks_off_for_the_client() {
         config.access_log = AccessLog::HttpLog;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         client.head().await;
         assert_eq!(client.rest().await, "half");
         let line = balancer.log_lines().await;
@@ -169,7 +161,7 @@ fn a_client_that_leaves_takes_its_servers_connection_with_it() {
         .await;
         let balancer = Balancer::start(config(&[server])).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         client.head().await;
         drop(client);
         was_closed.recv().await.unwrap();
@@ -185,7 +177,7 @@ fn above_its_limit_a_client_waits_until_another_has_gone() {
         let mut first = balancer.connect().await;
         first.get("/").await;
         let mut second = balancer.connect().await;
-        second.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        second.ask("/").await;
         let waits = tokio::time::timeout(Duration::from_millis(100), second.head()).await;
         assert!(waits.is_err());
         drop(first);
@@ -207,7 +199,7 @@ fn a_client_that_leaves_before_the_answer_is_in_the_log() {
         config.access_log = AccessLog::HttpLog;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         was_asked.recv().await.unwrap();
         drop(client);
         let line = balancer.log_lines().await;

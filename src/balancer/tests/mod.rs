@@ -117,8 +117,13 @@ impl Connection {
     }
 
     async fn get(&mut self, path: &str) -> (String, String) {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n")).await;
+        self.ask(path).await;
         self.response().await
+    }
+
+    /// Sends a request and does not wait for the answer.
+    async fn ask(&mut self, path: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n\r\n")).await;
     }
 
     /// All that comes until the other side closes.
@@ -170,6 +175,21 @@ async fn echoing_server() -> SocketAddr {
         }
     })
     .await
+}
+
+/// One that sends this after the first head of each connection, and then waits for the other side to close.
+async fn answering_server(answer: &'static str) -> SocketAddr {
+    server(async move |_, mut connection| {
+        connection.head().await;
+        connection.send(answer).await;
+        connection.rest().await;
+    })
+    .await
+}
+
+/// One that reads and never answers.
+async fn silent_server() -> SocketAddr {
+    server(async |_, mut connection| drop(connection.rest().await)).await
 }
 
 /// Where nobody listens.

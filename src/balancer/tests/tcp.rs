@@ -74,7 +74,7 @@ fn much_passes_at_the_pace_of_whoever_reads() {
 #[test]
 fn a_quiet_connection_ends_after_the_tunnel_timeout() {
     on_worker(async || {
-        let server = server(async |_, mut connection| drop(connection.rest().await)).await;
+        let server = silent_server().await;
         let mut config = tcp_config(&[server]);
         config.backends[0].timeouts.tunnel = Duration::from_millis(100);
         let balancer = Balancer::start(config).await;

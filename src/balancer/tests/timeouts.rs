@@ -54,8 +54,7 @@ fn a_kept_connection_is_closed_when_no_request_follows() {
 #[test]
 fn a_server_that_does_not_answer_is_504() {
     on_worker(async || {
-        let server = server(async |_, mut connection| drop(connection.rest().await)).await;
-        let mut config = config(&[server]);
+        let mut config = config(&[silent_server().await]);
         config.backends[0].timeouts.server = SHORT;
         config.access_log = AccessLog::HttpLog;
         let balancer = Balancer::start(config).await;
@@ -86,7 +85,7 @@ fn a_server_that_falls_silent_in_its_response_ends_it() {
         config.access_log = AccessLog::HttpLog;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         client.head().await;
         assert_eq!(client.rest().await, "1222222");
         let line = balancer.log_lines().await;
@@ -97,8 +96,7 @@ fn a_server_that_falls_silent_in_its_response_ends_it() {
 #[test]
 fn a_client_that_does_not_send_its_body_is_408() {
     on_worker(async || {
-        let server = server(async |_, mut connection| drop(connection.rest().await)).await;
-        let mut config = config(&[server]);
+        let mut config = config(&[silent_server().await]);
         config.frontends[0].timeouts.client = SHORT;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
@@ -145,7 +143,7 @@ fn a_client_that_does_not_read_is_closed() {
         config.access_log = AccessLog::HttpLog;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.ask("/").await;
         let line = balancer.log_lines().await;
         assert!(line.contains(" 200 ") && line.contains(" cD-- "), "{line}");
     });
@@ -175,12 +173,8 @@ fn a_server_that_cannot_be_reached_in_time_is_503() {
 #[test]
 fn a_quiet_tunnel_ends() {
     on_worker(async || {
-        let server = server(async |_, mut connection| {
-            connection.head().await;
-            connection.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n").await;
-            connection.rest().await;
-        })
-        .await;
+        let server =
+            answering_server("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n").await;
         let mut config = config(&[server]);
         config.backends[0].timeouts.tunnel = SHORT;
         let balancer = Balancer::start(config).await;
@@ -210,7 +204,7 @@ fn a_worker_that_stops_finishes_what_is_under_way_and_keeps_nothing() {
             tokio::task::yield_now().await;
         }
         let mut busy = balancer.connect().await;
-        busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        busy.ask("/").await;
         was_asked.notified().await;
         balancer.worker.is_stopping.set(true);
         balancer.worker.clock.wake_all();

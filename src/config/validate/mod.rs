@@ -143,9 +143,14 @@ impl Checker<'_> {
         value
     }
 
-    /// The table at `place` lacks a key.
+    /// The table at `place` lacks a key, or has an empty list or table there.
     fn missing(&mut self, place: &Range<usize>, key: &str, accepted: &str) {
-        if !self.is_refused(place, key) {
+        if self.is_refused(place, key) {
+            return;
+        }
+        if let Some((span, found)) = self.tree.empty(place, key) {
+            self.problem(span, format!("expected {accepted}"), format!("found {found}"));
+        } else {
             self.problem(place.clone(), format!("`{key}` is missing: expected {accepted}"), "");
         }
     }

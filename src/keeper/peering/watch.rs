@@ -88,11 +88,12 @@ impl Watch {
     /// A link up to the peer's [`Hello`], or why there is none, in words too.
     async fn dial(&self) -> Result<(Channel, Hello), (Failure, String)> {
         let address = self.address;
-        let silent = |_| (Failure::Other, format!("{address} does not answer"));
+        let silent =
+            |_| (Failure::Other, format!("{address} does not answer: its host is down, or a firewall drops that port"));
         let connecting = socket::connect(self.identity.source, address, self.identity.first_descriptor);
         let stream = timeout(PATIENCE, connecting).await.map_err(silent)?.map_err(|error| match error.kind() {
-            ErrorKind::ConnectionRefused => (Failure::Refused, format!("no keeper runs at {address}")),
-            ErrorKind::ConnectionReset => (Failure::ClosedAtOnce, format!("{address} closed the connection at once")),
+            ErrorKind::ConnectionRefused => (Failure::Refused, format!("no keeper runs at {address}: start relevo there, or make peering.peers here what peering.listen is there")),
+            ErrorKind::ConnectionReset => (Failure::ClosedAtOnce, format!("{address} closed the connection at once: it stops, or another program has that port")),
             ErrorKind::AddrNotAvailable => {
                 (Failure::Other, format!("{} is not an address of this host: see peering.listen", self.identity.source))
             }
@@ -211,6 +212,7 @@ fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
     peer.config_matches = hello.config_hash == identity.config_hash;
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);
+    "it has not told its state yet".clone_into(&mut peer.status.cannot_take_over_because);
 }
 
 pub(super) fn lost(peer: &mut PeerStatus, reason: &str) {

@@ -34,7 +34,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::{Pid, geteuid};
 use relevo::lab::directory::Directory;
@@ -63,6 +63,8 @@ pub(crate) struct Site {
     control: Arc<Host>,
     directory: Directory,
     switch: Arc<Switch>,
+    /// One site at a time, or the clocks would measure the neighbours.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Site {
@@ -77,6 +79,8 @@ impl Site {
             let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
             assert!(found.status.success(), "there is no {program}: apt-get install {package} (tests/run does it)");
         }
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         cgroup::remove_leftovers();
         let root = root::debian();
         let switch = Arc::new(Switch::new().unwrap());
@@ -92,7 +96,7 @@ impl Site {
                 Machine::new(name, *address, &switch, disk, directory.path())
             })
             .collect();
-        let site = Self { machines, _building: building, control, directory, switch };
+        let site = Self { machines, _building: building, control, directory, switch, _alone: alone };
         site.machines.iter().for_each(Machine::begin_power_on);
         site.machines.iter().for_each(Machine::wait_for_boot);
         site

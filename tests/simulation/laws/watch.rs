@@ -11,6 +11,8 @@ use crate::world::{Network, Violation};
 /// A router that could not hold its addresses tries again after this.
 const PAUSE: u64 = 5 * SECOND;
 const BOOT: u64 = 310 * MILLISECOND;
+/// A router answers a flood of adverts with so many in an interval.
+const ANSWERS: usize = 8;
 
 /// What is known of one process from outside.
 #[derive(Default)]
@@ -18,9 +20,13 @@ pub struct Watch {
     /// By its clock.
     pub advert_sent: u64,
     pub lease_asked: u64,
+    /// Of the last interval.
+    adverts: Vec<u64>,
     /// The active interval that it goes by.
     pub interval: u64,
     was_late: bool,
+    /// The last advert of another active router, and when it was heard.
+    heard: Option<(Received, u64)>,
     /// Since when it could be active and nobody it can hear is.
     pub alone_since: Option<u64>,
     /// Since when it has been active without the address, or the contrary.
@@ -74,6 +80,8 @@ impl Watch {
                         return Err("an advert that it may not send".into());
                     }
                     self.advert_sent = clock;
+                    self.adverts.retain(|at| *at + host.interval() > clock);
+                    self.adverts.push(clock);
                 }
                 Action::Lease { seconds } => {
                     if u64::from(*seconds) != lease_seconds(host.interval()) {
@@ -122,6 +130,7 @@ impl Watch {
         event: &Event,
         actions: &[Action],
     ) -> Result<(), Violation> {
+        self.hear(host, clock, event);
         let Some(deadline) = before.deadline else { return Err("a backup without a deadline".into()) };
         let late = !self.was_late && clock >= deadline.0 + self.interval;
         if late != actions.contains(&Action::DrainReceived) {
@@ -167,6 +176,15 @@ impl Watch {
         must_be(after, State::Backup, deadline.0, event)
     }
 
+    fn hear(&mut self, host: &Node, clock: u64, event: &Event) {
+        if let Event::Advert(received) = event
+            && received.source != host.address
+            && received.priority > 0
+        {
+            self.heard = Some((*received, clock));
+        }
+    }
+
     fn obey(&mut self, received: &Received, now: u64) {
         self.interval = microseconds(received.advertisement_interval);
         self.was_late = false;
@@ -186,17 +204,24 @@ impl Watch {
         event: &Event,
         actions: &[Action],
     ) -> Result<(), Violation> {
-        if after.state == State::Fault && !ends_the_role(event) {
+        self.hear(host, clock, event);
+        if after.state == State::Fault && !ends_the_role(event) && !host.stalled {
             must_be(after, State::Fault, clock + PAUSE, event)?;
         }
         match event {
             Event::Advert(received) if received.source != host.address => {
                 if (received.priority, received.source) > (host.priority(), host.address) {
+                    if actions_of(actions)
+                        != [&Action::RemoveAddresses, &Action::SendAdvert { priority: host.priority() }]
+                    {
+                        return Err("overruled, it does not let go and say so with one last advert".into());
+                    }
                     self.obey(received, now);
                     self.was_late = false;
                     return must_be(after, State::Backup, clock + self.active_down(host), event);
                 }
-                if !actions.contains(&Action::SendAdvert { priority: host.priority() }) {
+                let answers = self.adverts.iter().filter(|at| **at + host.interval() > clock).count();
+                if answers < ANSWERS && !actions.contains(&Action::SendAdvert { priority: host.priority() }) {
                     return Err("it does not assert itself".into());
                 }
                 if !self.announcements.is_empty() {
@@ -207,6 +232,14 @@ impl Watch {
                 self.owe(now, 500 * MILLISECOND + SLACK, 3, self.interval);
             }
             Event::AddressesTaken if self.announcements.is_empty() => return Err("nobody is told".into()),
+            Event::AdvertNotSent { .. } if after.state == State::Backup => {
+                let recently = |at: u64| at + 5 * self.interval.max(host.interval()) > clock;
+                let Some((heard, _)) = self.heard.filter(|(_, at)| recently(*at)) else {
+                    return Err("it gives way to nobody".into());
+                };
+                self.obey(&heard, now);
+                return must_be(after, State::Backup, clock + self.active_down(host), event);
+            }
             Event::Stop | Event::Ineligible { .. } | Event::AddressRefused { .. }
                 if !actions.starts_with(&[Action::SendAdvert { priority: 0 }, Action::RemoveAddresses]) =>
             {
@@ -271,8 +304,12 @@ impl Watch {
             self.idle_since = None;
             return Ok(());
         }
+        if host.stalled && !host.may_pause {
+            self.idle_since = None;
+            return Ok(());
+        }
         let since = *self.idle_since.get_or_insert(now);
-        let patience = if host.may_yield { PAUSE + SECOND } else { BOOT };
+        let patience = if host.may_pause { PAUSE + SECOND } else { BOOT };
         if now > since + patience { Err(format!("node {node} does not take part since {since}")) } else { Ok(()) }
     }
 
@@ -293,6 +330,11 @@ impl Watch {
         let recent = self.announcements.iter().rev().take_while(|at| **at + SECOND > now).count();
         if recent > 8 { Err(format!("node {node} announced itself {recent} times in a second")) } else { Ok(()) }
     }
+}
+
+/// Without the report of a change.
+fn actions_of(actions: &[Action]) -> Vec<&Action> {
+    actions.iter().filter(|action| !matches!(action, Action::Changed(_))).collect()
 }
 
 pub fn ends_the_role(event: &Event) -> bool {

@@ -20,10 +20,12 @@ impl World {
             Kind::Ineligible if !self.nodes[node].eligible => return Ok(()),
             Kind::Refuse if self.nodes[node].refuses => return Ok(()),
             Kind::Stall if self.nodes[node].stalled => return Ok(()),
+            Kind::Unsendable if self.nodes[node].unsendable => return Ok(()),
             _ => {}
         }
         self.trace(node, || format!("{kind:?} for {:.6} s", lasts as f64 / 1e6));
         self.nodes[node].may_yield |= kind.makes_it_yield();
+        self.nodes[node].may_pause |= matches!(kind, Kind::Delete { .. } | Kind::Refuse);
         self.laws.somebody_yields |= kind.makes_it_yield();
         let incarnation = self.nodes[node].incarnation;
         self.after(lasts, Entry::End { node, fault: (round, fault) });
@@ -71,6 +73,7 @@ impl World {
             }
             Kind::Refuse => self.nodes[node].refuses = true,
             Kind::Stall => self.nodes[node].stalled = true,
+            Kind::Unsendable => self.nodes[node].unsendable = true,
         }
         Ok(())
     }
@@ -104,6 +107,7 @@ impl World {
             }
             Kind::Delete { .. } => {}
             Kind::Refuse => self.nodes[node].refuses = false,
+            Kind::Unsendable => self.nodes[node].unsendable = false,
             Kind::Stall => {
                 self.nodes[node].stalled = false;
                 let waiting = self.nodes[node].process.as_ref().map_or(0, |process| process.writes.len());
