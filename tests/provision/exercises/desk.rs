@@ -19,13 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What the text has, and what the containers have instead; the first that fits counts.
 const PLACES: [(&str, &str); 3] = [("for 192.168.56.1.", "for 10.77.0.100."), ("192.168.56.", "10.77.0."), ("eth1", "eth0")];
 
-/// Logs in by itself; what concerns power it asks of the test, and waits until it is done.
+/// Asks the test for everything, and waits until it is done.
 const VAGRANT: &str = r#"#!/usr/bin/env bash
-case "$1 $2 $3" in
-"ssh "*" -c") exec ssh -F "$SSH_CONFIG" "admin@$2" "$4" ;;
-"halt -f "* | "up "*) echo "$*" >"$DESK/asked" && read -r <"$DESK/done" ;;
-*) echo "the stand-in for vagrant does not know: $*" >&2 && exit 2 ;;
-esac
+echo "$*" >"$DESK/asked" && read -r status <"$DESK/done" && cat "$DESK/said" && exit "$status"
 "#;
 
 /// A shell's place, and what the stand-in for Vagrant asks for.
@@ -60,7 +56,7 @@ impl<'a> Desk<'a> {
         shell.args(["-c", &here]).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("vagrant"));
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", self.directory.display()));
-        shell.env("DESK", &self.directory).env("SSH_CONFIG", self.site.ssh_config()).env("RELEVO_NETWORK", "10.77.0");
+        shell.env("DESK", &self.directory).env("RELEVO_NETWORK", "10.77.0");
         shell.stdin(Stdio::null()).stdout(File::create(&output).unwrap()).stderr(File::create(&errors).unwrap());
         let mut shell = self.site.control().namespace.spawn(shell).unwrap();
         self.serve(&mut shell, command);
@@ -72,13 +68,13 @@ impl<'a> Desk<'a> {
     /// Does what the stand-in asks for, until the command ends.
     fn serve(&self, shell: &mut Child, command: &str) {
         let end = Instant::now() + PATIENCE;
-        let mut request = [0; 256];
+        let mut request = [0; 4096];
         while shell.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end, "does not end: {command}");
             match (&self.asked).read(&mut request) {
                 Ok(length) => {
-                    self.switch(String::from_utf8_lossy(&request[..length]).trim());
-                    std::fs::write(self.directory.join("done"), "done\n").unwrap();
+                    let status = self.answer(String::from_utf8_lossy(&request[..length]).trim_end());
+                    std::fs::write(self.directory.join("done"), format!("{status}\n")).unwrap();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
                 Err(error) => panic!("the stand-in for vagrant cannot be heard: {error}"),
@@ -86,8 +82,22 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn switch(&self, request: &str) {
-        let machine = self.site.machine(request.rsplit(' ').next().unwrap_or_default());
-        if request.starts_with("halt") { machine.power_off() } else { machine.power_on() }
+    /// Does what Vagrant would, and returns its exit status. What it would print is there for the stand-in, as far as it comes
+    /// from a machine.
+    fn answer(&self, request: &str) -> i32 {
+        let (mut said, mut status) = (Vec::new(), 0);
+        match request.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            // By ssh it could not be told to cut the cable: here there is only the one.
+            ["ssh", name, "-c", command] => {
+                let output = self.site.machine(name).run(command);
+                eprint!("{}", String::from_utf8_lossy(&output.stderr));
+                (said, status) = (output.stdout, output.status.code().unwrap_or(1));
+            }
+            ["halt", "-f", name] => self.site.machine(name).power_off(),
+            ["up", name] => self.site.machine(name).power_on(),
+            _ => panic!("the stand-in for vagrant does not know: vagrant {request}"),
+        }
+        std::fs::write(self.directory.join("said"), said).unwrap();
+        status
     }
 }
