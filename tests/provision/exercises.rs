@@ -2,7 +2,8 @@
 //!
 //! Its fences of `console` hold commands behind `$ `, and what they print on their standard output. `vagrant` is a stand-in
 //! here; the network and the interface are those of the containers. Words have to be the same, and so do numbers, but for
-//! times; an outage may be twice as long as in the text and 20 ms besides, and what it did to requests may differ.
+//! times; an outage may be twice as long as in the text and 20 ms besides, and what it did to requests may differ. Which of the
+//! two web servers comes first may differ too.
 //!
 //! Where text and output differ the test leaves a README.md with what it saw.
 
@@ -43,7 +44,10 @@ fn the_exercises_print_what_their_text_says() {
     if !differences.is_empty() {
         let proposal = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vagrant-README.md");
         std::fs::write(&proposal, seen).unwrap();
-        panic!("vagrant/README.md does not tell the truth; with what was seen: {}\n\n{differences}", proposal.display());
+        panic!(
+            "vagrant/README.md does not tell the truth; with what was seen: {}\n\n{differences}",
+            proposal.display()
+        );
     }
 }
 

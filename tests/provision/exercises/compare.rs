@@ -1,7 +1,18 @@
-//! Does a command print what the text says? Numbers of a clock may differ. Pure.
+//! Does a command print what the text says? Numbers of a clock may differ, and which web server comes first. Pure.
 
-/// Are these the same, line by line?
+/// Are these the same, line by line, perhaps with the other web server's turn?
 pub(super) fn same(text: &str, printed: &str) -> bool {
+    same_lines(text, printed) || same_lines(&with_the_other_server(text), printed)
+}
+
+/// Both web servers are alike, and which one a client meets depends on the requests before.
+fn with_the_other_server(text: &str) -> String {
+    let swap =
+        |text: &str, one, other| text.split(one).map(|part| part.replace(other, one)).collect::<Vec<_>>().join(other);
+    swap(&swap(text, "backend1", "backend2"), "A~", "B~")
+}
+
+fn same_lines(text: &str, printed: &str) -> bool {
     let (text, printed): (Vec<&str>, Vec<&str>) = (text.lines().collect(), printed.lines().collect());
     text.len() == printed.len() && text.iter().zip(printed).all(|(text, printed)| same_line(text, printed))
 }
@@ -62,6 +73,13 @@ mod tests {
         assert!(!same("3 backend1\n", "4 backend1\n"));
         assert!(!same("up 5 s\n", "up 5 s\nand more\n"));
         assert!(same("app/backend1  10.77.0.21:80   0\n", "app/backend1 10.77.0.21:80 0\n"));
+    }
+
+    #[test]
+    fn either_web_server_may_come_first() {
+        assert!(same("backend1\nbackend2\nbackend1\n", "backend2\nbackend1\nbackend2\n"));
+        assert!(!same("backend1\nbackend2\n", "backend2\nbackend2\n"));
+        assert!(same("PHPSESSID B~\n", "PHPSESSID A~\n"));
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::containers::Site;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the text has, and what the containers have instead; the first that fits counts.
-const PLACES: [(&str, &str); 3] = [("for 192.168.56.1.", "for 10.77.0.100."), ("192.168.56.", "10.77.0."), ("eth1", "eth0")];
+const PLACES: [(&str, &str); 3] =
+    [("for 192.168.56.1.", "for 10.77.0.100."), ("192.168.56.", "10.77.0."), ("eth1", "eth0")];
 
 /// Asks the test for everything, and waits until it is done.
 const VAGRANT: &str = r#"#!/usr/bin/env bash
