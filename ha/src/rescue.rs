@@ -48,14 +48,14 @@ struct Charge {
 pub(crate) struct Charges {
     thread: Pid,
     charges: Vec<Charge>,
-    /// Where the thread may run when it has not been fetched to one processor.
-    fetched_from: Mutex<Option<CpuSet>>,
+    /// Held by the one that fetches.
+    fetching: Mutex<()>,
 }
 
 impl Charges {
     /// Of the calling thread.
     pub(crate) fn of_this_thread() -> Charges {
-        Charges { thread: gettid(), charges: Vec::new(), fetched_from: Mutex::default() }
+        Charges { thread: gettid(), charges: Vec::new(), fetching: Mutex::new(()) }
     }
 
     pub(crate) fn add(&mut self, advertisement_interval: Duration, inbox: UnboundedSender<Input>) -> Due {
@@ -107,23 +107,20 @@ impl Charges {
     /// Has the thread run on this processor, and wakes it: where its own timer was to ring, nothing rings.
     fn fetch(&self, processor: usize, now: Time) -> Result<(), Errno> {
         // Whoever is at it already does the same.
-        let Ok(mut fetched_from) = self.fetched_from.try_lock() else { return Ok(()) };
-        if fetched_from.is_none() {
-            *fetched_from = Some(sched_getaffinity(self.thread)?);
-        }
+        let Ok(_fetching) = self.fetching.try_lock() else { return Ok(()) };
+        let allowed = sched_getaffinity(self.thread)?;
         // A thread that waits for a processor is moved at once by this; the processor that it waits for is not asked.
         sched_setaffinity(self.thread, &only(processor)?)?;
         for charge in self.late(now) {
             // A router that has stopped is never late again.
             let _ = charge.inbox.send(Input::Late);
         }
+        // It is on this processor, and does not run before this thread sleeps: nothing that it starts is tied to one
+        // processor. Only if somebody had tied it elsewhere it would go back there now.
+        if allowed.is_set(processor)? {
+            sched_setaffinity(self.thread, &allowed)?;
+        }
         Ok(())
-    }
-
-    /// A look later it has done what was due, and may run wherever it might before.
-    fn let_go(&self) -> Result<(), Errno> {
-        let Ok(mut fetched_from) = self.fetched_from.try_lock() else { return Ok(()) };
-        fetched_from.take().map_or(Ok(()), |allowed| sched_setaffinity(self.thread, &allowed))
     }
 }
 
@@ -142,8 +139,9 @@ fn look_after(charges: &Weak<Charges>, processor: usize) {
         let _ = clock_nanosleep(ClockId::CLOCK_BOOTTIME, ClockNanosleepFlags::TIMER_ABSTIME, &time_spec(next_look));
         let Some(here) = charges.upgrade() else { return };
         let now = now();
-        let is_late = here.late(now).next().is_some();
-        if let Err(error) = here.let_go().and_then(|()| if is_late { here.fetch(processor, now) } else { Ok(()) }) {
+        if here.late(now).next().is_some()
+            && let Err(error) = here.fetch(processor, now)
+        {
             debug!(%error, "the election's thread could not be fetched from a processor that stands still");
         }
     }

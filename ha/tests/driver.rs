@@ -203,7 +203,7 @@ fn an_interface_that_is_deleted_and_made_again_is_followed() {
     with_pair(async |pair| {
         let (mut one, mut two) = start_both(pair, |router| router).await;
         pair.one.delete_interface().await;
-        let gone = |router: &RouterStatus| router.reason == "interface eth1 does not exist";
+        let gone = |router: &RouterStatus| router.reason.starts_with("interface eth1 does not exist");
         let fault = until(&mut one.status, "without its interface", gone).await;
         assert_eq!(fault.state, State::Fault);
         two.until(State::Fault).await;

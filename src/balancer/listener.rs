@@ -27,12 +27,13 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) 
     if let Err(error) = SockRef::from(&listener).set_tcp_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
+    let port = listener.local_addr().map_or(0, |address| address.port());
     let warned = Cell::new(None);
     loop {
         room(&worker, &warned).await;
         match listener.accept().await {
             Ok((stream, client)) => {
-                let session = Session::open(worker.clone(), frontend, client);
+                let session = Session::open(worker.clone(), frontend, client, port);
                 match mode {
                     Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
                     Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),

@@ -2,36 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper::{Request, Response};
-use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
 use crate::balancer::connect::{Connected, Way};
-use crate::balancer::http::body::RequestBody;
-use crate::balancer::http::socket::Socket;
+use crate::balancer::http::upstream::Connection;
 use crate::balancer::state::Shared;
 use crate::config::model::BackendIndex;
 
 /// Servers close a connection that was idle for 5 s and more (nginx 75 s, Apache and Node.js 5 s): ours goes before.
 const IDLE: Duration = Duration::from_secs(4);
-/// Longest head of a response, and what is read at once of its body.
-const BUFFER: usize = 64 * 1024;
 
-/// A connection to a server. Whoever holds it polls it; it has no task of its own.
+/// A connection to a server, and which one it is.
 pub struct Upstream {
-    sender: SendRequest<RequestBody>,
-    /// `None`: closed.
-    connection: Option<Connection<Socket, RequestBody>>,
-    is_over: bool,
+    /// The connection.
+    pub connection: Connection,
     way: Way,
     backend: BackendIndex,
     server: usize,
@@ -40,55 +25,16 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// HTTP/1.1 on a new connection.
-    ///
-    /// # Errors
-    /// None that hyper has today.
-    pub async fn new(connected: Connected, backend: BackendIndex, server: usize) -> hyper::Result<Box<Self>> {
+    /// On a new connection.
+    pub fn new(connected: Connected, backend: BackendIndex, server: usize) -> Box<Self> {
         let Connected { stream, way } = connected;
-        let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(Socket::new(stream)).await?;
-        let (connection, is_over, is_reused) = (Some(connection), false, false);
-        Ok(Box::new(Self { sender, connection, is_over, way, backend, server, idle_since: 0, is_reused }))
+        let connection = Connection::new(stream);
+        Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false })
     }
 
     /// Has it served a request before?
     pub fn is_reused(&self) -> bool {
         self.is_reused
-    }
-
-    /// Hands a request over; it is sent, and its response read, while the connection is polled.
-    pub fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
-        self.sender.try_send_request(request)
-    }
-
-    /// Does what the connection has to do. Ready: it is over.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.is_over
-            && let Some(connection) = &mut self.connection
-        {
-            // Whoever awaits a response or its body is told of an error there.
-            self.is_over = Pin::new(connection).poll(context).is_ready();
-        }
-        if self.is_over { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Closes a connection that is over: only then does a request come back that it had not begun to send.
-    pub fn close(&mut self) {
-        (self.connection, self.is_over) = (None, true);
-    }
-
-    /// The socket of a connection that became another protocol, and what has come of that already; `None` if it was closed.
-    pub fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
-        let parts = self.connection?.into_parts();
-        Some((parts.io.into_stream(), parts.read_buf))
-    }
-
-    /// Is it ready for its next request? Looks once, and leaves no waker behind.
-    fn is_idle(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
     }
 }
 
@@ -115,7 +61,7 @@ impl Pool {
         let way = if connections.is_empty() { None } else { Way::to(shared, backend, server) };
         while let Some(mut upstream) = connections.pop_back() {
             self.waiting.update(|waiting| waiting - 1);
-            if Some(upstream.way) == way && !is_stale(&upstream, now) {
+            if Some(upstream.way) == way && !is_stale(&upstream, now) && upstream.connection.is_quiet() {
                 upstream.is_reused = true;
                 return Some(upstream);
             }
@@ -125,7 +71,7 @@ impl Pool {
 
     /// Keeps a connection that has done its work, if it can serve again.
     pub fn put(&self, mut upstream: Box<Upstream>, now: Millis) {
-        if !upstream.is_idle() {
+        if !upstream.connection.rest() {
             return;
         }
         upstream.idle_since = now;
@@ -143,7 +89,7 @@ impl Pool {
     pub fn sweep(&self, now: Millis) {
         let mut waiting = 0;
         for connections in self.idle.borrow_mut().iter_mut().flatten() {
-            connections.retain_mut(|upstream| !is_stale(upstream, now) && upstream.is_idle());
+            connections.retain(|upstream| !is_stale(upstream, now) && upstream.connection.is_quiet());
             waiting += connections.len();
         }
         self.waiting.set(waiting);

@@ -1,17 +1,23 @@
-//! What the threads of the balancer share: atomics, one cache line each for a server and a backend.
+//! What the threads of the balancer share: atomics, one cache line each for a server and a backend. What each worker counts
+//! by itself is here as well, so that the statistics find it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use crate::balancer::balance::Schedule;
+use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress};
-use crate::status::{BackendStatus, ServerState, ServerStatus};
+use crate::stats::checks::Checks;
+use crate::stats::counters::Counters;
+use crate::stats::rates::Rates;
+use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
 
 /// Shared by the control thread and all workers.
 pub struct Shared {
@@ -29,6 +35,26 @@ pub struct Shared {
     pub beats: Vec<Beat>,
     /// Virtual addresses this node holds now (rule 7).
     pub held: ArcSwap<Vec<IpAddr>>,
+    /// When the process started.
+    pub started: Instant,
+    /// By index of the worker: what it counts.
+    pub counters: Vec<Counters>,
+    /// For the statistics alone.
+    pub statistics: Statistics,
+}
+
+/// What is kept for nobody but those who look at the statistics.
+pub struct Statistics {
+    /// Are they shown anywhere?
+    pub are_shown: bool,
+    /// The pair, as the keeper last told.
+    pub pair: ArcSwapOption<PairStatus>,
+    /// Sessions and requests per second.
+    pub rates: Mutex<Rates>,
+    /// Lines of the access log that nobody took.
+    pub lost_log_lines: AtomicU64,
+    /// One page at a time is made: passwords take time to be checked, and guessing them is to take no more than one core.
+    pub turn: Semaphore,
 }
 
 /// A worker's sign of life.
@@ -36,12 +62,19 @@ pub struct Shared {
 #[derive(Default)]
 pub struct Beat(pub AtomicU64);
 
-/// Counters of a frontend.
+/// A frontend's part.
 #[repr(align(128))]
-#[derive(Default)]
 pub struct FrontendState {
     /// Client connections open now.
     pub connections: AtomicU64,
+    /// By index of the rule: its limit, if it is one.
+    pub rate_limits: Box<[Option<RateLimiter>]>,
+}
+
+impl FrontendState {
+    fn new(config: &model::Frontend) -> Self {
+        Self { connections: AtomicU64::new(0), rate_limits: rules::rate_limits(&config.rules) }
+    }
 }
 
 /// A backend's part.
@@ -57,6 +90,8 @@ pub struct BackendState {
     pub connections: AtomicU64,
     /// Who serves which turn, for the servers that are up at this generation.
     pub schedule: ArcSwap<Schedule>,
+    /// When it lost its last server, and got one again.
+    pub checks: Checks,
     /// By index of the server.
     pub servers: Vec<ServerShared>,
 }
@@ -74,7 +109,9 @@ pub struct ServerShared {
     pub address: ArcSwapOption<SocketAddr>,
     /// Told when `address` changed: whoever checks the server does so at once.
     pub address_changed: Notify,
-    /// The last check's result, in words. Never locked on a request's way.
+    /// What its checks found and how long it was down. Never locked on a request's way, and nor is `reason`.
+    pub checks: Checks,
+    /// The last check's result, in words.
     reason: Mutex<Arc<str>>,
 }
 
@@ -93,8 +130,17 @@ impl Shared {
     /// others are up.
     pub fn new(config: model::Balancer) -> Arc<Self> {
         let backends = config.backends.iter().map(BackendState::new).collect();
-        let frontends = config.frontends.iter().map(|_| FrontendState::default()).collect();
+        let frontends = config.frontends.iter().map(FrontendState::new).collect();
         let beats = (0..config.threads).map(|_| Beat::default()).collect();
+        let servers = || config.backends.iter().map(|backend| backend.servers.len());
+        let counters = (0..config.threads).map(|_| Counters::new(config.frontends.len(), servers())).collect();
+        let statistics = Statistics {
+            are_shown: config.frontends.iter().any(|frontend| frontend.statistics.is_some()),
+            pair: ArcSwapOption::empty(),
+            rates: Mutex::default(),
+            lost_log_lines: AtomicU64::new(0),
+            turn: Semaphore::new(1),
+        };
         Arc::new(Self {
             config,
             connections: AtomicU64::new(0),
@@ -103,6 +149,9 @@ impl Shared {
             backends,
             beats,
             held: ArcSwap::default(),
+            started: Instant::now(),
+            counters,
+            statistics,
         })
     }
 
@@ -125,14 +174,16 @@ impl Shared {
             return false;
         }
         place.backend_state.reschedule(place.backend);
+        let now = Instant::now();
+        place.state.checks.changed(state, now);
+        place.backend_state.checks.changed(place.backend_state.state(), now);
 
         let (backend, server) = (&place.backend.name, &place.server.name);
         match state {
             ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
             _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
         }
-        let any = |wanted| place.backend_state.servers.iter().any(|server| server.state() == wanted);
-        if state == ServerState::Down && !any(ServerState::Up) && !any(ServerState::Starting) {
+        if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
             error!("backend {backend} has no server left: all are down");
         }
         true
@@ -157,10 +208,22 @@ impl BackendState {
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             schedule: ArcSwap::default(),
+            checks: Checks::new(ServerState::Starting, Instant::now()),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };
         state.reschedule(config);
+        state.checks.changed(state.state(), Instant::now());
         state
+    }
+
+    /// Up while one of its servers is.
+    pub fn state(&self) -> ServerState {
+        let any = |wanted| self.servers.iter().any(|server| server.state() == wanted);
+        match (any(ServerState::Up), any(ServerState::Starting)) {
+            (true, _) => ServerState::Up,
+            (false, true) => ServerState::Starting,
+            (false, false) => ServerState::Down,
+        }
     }
 
     /// Publish who serves which turn from now on.
@@ -194,6 +257,7 @@ impl ServerShared {
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
+            checks: Checks::new(state, Instant::now()),
             reason: Mutex::new(reason.into()),
         }
     }
@@ -203,7 +267,7 @@ impl ServerShared {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
     }
 
-    fn report(&self, config: &model::Server) -> ServerStatus {
+    pub(super) fn report(&self, config: &model::Server) -> ServerStatus {
         let address = match (&config.address, self.address.load_full()) {
             (_, Some(address)) => address.to_string(),
             (address, None) => address.to_string(),

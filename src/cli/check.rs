@@ -1,5 +1,8 @@
 //! `relevo check`: all errors of a configuration, or a summary of what it would run.
 
+mod condition;
+mod rule;
+
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,7 +12,7 @@ use clap::Args;
 use super::ConfigFile;
 use crate::config::Config;
 use crate::config::model::{
-    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HealthCheck, Mode, Peering, Probe, Route, Server,
+    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HealthCheck, Mode, Peering, Probe, Server,
     ServerAddress,
 };
 use relevo_ha::VirtualRouter;
@@ -38,8 +41,12 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = self.0;
         let balancer = &config.balancer;
-        let log =
-            if balancer.access_log == AccessLog::Off { "no line for requests" } else { "HAProxy's line for requests" };
+        let log = match balancer.access_log {
+            AccessLog::Off => "no line for requests",
+            AccessLog::HttpLog => "HAProxy's line for requests",
+            AccessLog::Json => "a JSON object for requests",
+            AccessLog::Custom(_) => "a line of its own for requests",
+        };
         writeln!(f, "node {}: {}, {log}", config.node.name, count(balancer.threads, "worker thread"))?;
         for router in &config.virtual_routers {
             virtual_router(f, router)?;
@@ -66,13 +73,20 @@ impl Summary<'_> {
     fn frontend(&self, f: &mut fmt::Formatter<'_>, frontend: &Frontend) -> fmt::Result {
         let mode = if frontend.mode == Mode::Http { "HTTP" } else { "TCP" };
         let binds: Vec<_> = frontend.binds.iter().map(|bind| bind.address.to_string()).collect();
-        let forwarded_for = if frontend.forwarded_for { ", adds X-Forwarded-For" } else { "" };
-        writeln!(f, "frontend {}: {mode} on {}{forwarded_for}", frontend.name, binds.join(", "))?;
+        writeln!(f, "frontend {}: {mode} on {}{}", frontend.name, binds.join(", "), rule::additions(frontend))?;
+        for it in &frontend.rules {
+            writeln!(f, "  {}", rule::words(it))?;
+        }
+        if let Some(statistics) = &frontend.statistics {
+            let to = if statistics.users.is_empty() { "everybody" } else { "those with a password" };
+            writeln!(f, "  {} → statistics for {to}", statistics.path)?;
+        }
         for route in &frontend.routes {
-            writeln!(f, "  {} → {}", condition(route), self.backend_name(route.backend))?;
+            writeln!(f, "  {} → {}", condition::words(&route.when), self.backend_name(route.backend))?;
         }
         match frontend.default_backend {
             Some(backend) => writeln!(f, "  everything else → {}", self.backend_name(backend)),
+            None if frontend.mode == Mode::Tcp => writeln!(f, "  everything else is closed"),
             None => writeln!(f, "  everything else is answered with 404"),
         }
     }
@@ -101,21 +115,6 @@ fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Re
         "  VRID {}, priority {}, an advert every {:?} {to}{preempt}",
         router.virtual_router_id, router.priority, router.advertisement_interval
     )
-}
-
-fn condition(route: &Route) -> String {
-    let mut parts = Vec::new();
-    for (what, values) in [
-        ("host is", &route.host),
-        ("path is", &route.path),
-        ("path begins with", &route.path_prefix),
-        ("path ends with", &route.path_suffix),
-    ] {
-        if !values.is_empty() {
-            parts.push(format!("{what} {}", values.join(" or ")));
-        }
-    }
-    parts.join(" and ")
 }
 
 fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt::Result {

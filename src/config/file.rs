@@ -2,6 +2,9 @@
 //!
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
+mod condition;
+mod rule;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,11 +18,15 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::model::{AccessLog, Balance, CookieMode, LogLevel, Mode, ServerAddress};
-use super::value::{
-    Account, BindAddress, FromText, HostHeader, Interface, LogTarget, Name, Number, OneOrMany, PathSuffix, RouteHost,
-    StatusRange, Text, Token, UrlPath,
+use super::model::{
+    AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode, Network, Password, ServerAddress,
 };
+use super::value::{
+    Account, BindAddress, FromText, HostHeader, Interface, Name, Number, OneOrMany, Realm, StatusRange, Text, Token,
+    UrlPath,
+};
+pub(super) use condition::{Condition, NamedTest, Route};
+pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
 
 /// Tables by name, each with the place of its name.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
@@ -59,6 +66,7 @@ pub(super) struct File {
     pub(super) backends: Named<Backend>,
     pub(super) vrrp: Named<VirtualRouter>,
     pub(super) peering: Option<Spanned<Table<Peering>>>,
+    pub(super) stats: Option<Spanned<Table<Stats>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,8 +90,45 @@ pub(super) struct Process {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) format: Option<Text<AccessLog>>,
-    pub(super) target: Option<Text<LogTarget>>,
+    pub(super) target: Option<Spanned<OneOrMany<TargetEntry>>>,
     pub(super) level: Option<Text<LogLevel>>,
+}
+
+/// A target: where it is, or a table that says more.
+#[derive(Debug, Clone)]
+pub(super) struct TargetEntry(pub(super) Target);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Target {
+    pub(super) to: Option<Text<LogDestination>>,
+    pub(super) level: Option<Text<LogLevel>>,
+    pub(super) facility: Option<Text<Facility>>,
+}
+
+impl<'de> Deserialize<'de> for TargetEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TargetVisitor)
+    }
+}
+
+struct TargetVisitor;
+
+impl<'de> Visitor<'de> for TargetVisitor {
+    type Value = TargetEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a table with such a `to`", LogDestination::ACCEPTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<TargetEntry, E> {
+        let to = Text::deserialize(text.into_deserializer())?;
+        Ok(TargetEntry(Target { to: Some(to), ..Target::default() }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TargetEntry, A::Error> {
+        Target::deserialize(MapAccessDeserializer::new(map)).map(TargetEntry)
+    }
 }
 
 /// The defaults of all frontends and backends.
@@ -105,10 +150,47 @@ pub(super) struct Frontend {
     pub(super) bind: Option<Spanned<OneOrMany<BindEntry>>>,
     pub(super) mode: Option<Text<Mode>>,
     pub(super) default_backend: Option<Spanned<String>>,
-    pub(super) forwarded_for: Option<Spanned<bool>>,
+    pub(super) forwarded_for: Option<Spanned<ForwardedFor>>,
+    pub(super) forwarded: Option<Spanned<bool>>,
+    pub(super) forwarded_proto: Option<Spanned<bool>>,
+    pub(super) forwarded_host: Option<Spanned<bool>>,
+    pub(super) trusted_proxies: Option<Spanned<OneOrMany<Text<Network>>>>,
+    pub(super) request_id: Option<Spanned<Table<RequestId>>>,
     pub(super) timeouts: Table<ClientTimeouts>,
+    pub(super) rules: Vec<Spanned<Table<Rule>>>,
     pub(super) routes: Vec<Spanned<Table<Route>>>,
+    pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
+    pub(super) capture: Option<Spanned<Table<Capture>>>,
 }
+
+/// `[stats]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Stats {
+    pub(super) listen: Option<Spanned<OneOrMany<BindEntry>>>,
+    pub(super) users: Users,
+}
+
+/// `[frontends.NAME.stats]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FrontendStats {
+    pub(super) path: Option<Spanned<Text<UrlPath>>>,
+    pub(super) realm: Option<Text<Realm>>,
+    pub(super) users: Users,
+}
+
+/// `[frontends.NAME.capture]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Capture {
+    pub(super) request: Option<OneOrMany<Text<Token>>>,
+    pub(super) response: Option<OneOrMany<Text<Token>>>,
+    pub(super) length: Option<Number<1, 8192>>,
+}
+
+/// Passwords by name.
+pub(super) type Users = BTreeMap<Spanned<String>, Text<Password>>;
 
 /// A bind: an address, or a table that has one.
 #[derive(Debug, Clone)]
@@ -156,16 +238,6 @@ pub(super) struct ClientTimeouts {
     pub(super) client: Option<Text<Duration>>,
     pub(super) http_request: Option<Spanned<Text<Duration>>>,
     pub(super) http_keep_alive: Option<Spanned<Text<Duration>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Route {
-    pub(super) host: Option<Spanned<OneOrMany<Text<RouteHost>>>>,
-    pub(super) path_prefix: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) path_suffix: Option<Spanned<OneOrMany<Text<PathSuffix>>>>,
-    pub(super) path: Option<Spanned<OneOrMany<Text<UrlPath>>>>,
-    pub(super) backend: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,17 +1,20 @@
 //! The digest by which nodes see whether they run the same configuration.
 //!
-//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [peering], each virtual router's
-//! interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
+//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [stats], [peering], each virtual
+//! router's interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
 //! named here and not taken from the model's fields, and what has its default does not go in. A key that a later version
 //! adds then changes no digest until somebody uses it.
+
+mod condition;
+mod rule;
 
 use relevo_ha::VirtualRouter;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Backend, Balance, Balancer, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode, Probe,
-    Route, Server, ServerAddress, ServerTimeouts,
+    Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode,
+    Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User,
 };
 
 /// SHA-256 in hex.
@@ -26,7 +29,10 @@ pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> Stri
         "backends": by_name(backends.iter().map(|it| (&it.name, backend(it))).collect()),
         "vrrp": by_name(virtual_routers.iter().map(|it| (&it.name, virtual_router(it))).collect()),
     });
-    let digest = Sha256::digest(canonical(&whole));
+    hex(&Sha256::digest(canonical(&whole)))
+}
+
+fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -67,17 +73,27 @@ impl Table {
 }
 
 fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
-    let Frontend { name: _, binds, mode, routes, default_backend, forwarded_for, timeouts } = frontend;
+    let Frontend {
+        name: _,
+        binds,
+        mode,
+        rules,
+        routes,
+        default_backend,
+        forwarding,
+        trusted_proxies,
+        request_id,
+        timeouts,
+        capture,
+        statistics,
+    } = frontend;
+    // The log is each node's own.
+    let Capture { request: _, response: _, length: _ } = capture;
+    let forwarding = forwarding.clone().unwrap_or_default();
     let backend_name = |index: usize| backends.get(index).map(|backend| backend.name.clone());
     let route = |route: &Route| {
-        let Route { host, path_prefix, path_suffix, path, backend } = route;
-        Table::new()
-            .with("host", host.clone(), Value::Array(Vec::new()))
-            .with("path_prefix", path_prefix.clone(), Value::Array(Vec::new()))
-            .with("path_suffix", path_suffix.clone(), Value::Array(Vec::new()))
-            .with("path", path.clone(), Value::Array(Vec::new()))
-            .with("backend", backend_name(backend.0), Value::Null)
-            .done()
+        let Route { when, backend } = route;
+        Table(condition::members(when)).with("backend", backend_name(backend.0), Value::Null).done()
     };
     let ClientTimeouts { client, http_request, http_keep_alive } = *timeouts;
     let mode = match mode {
@@ -89,11 +105,28 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("mode", mode, "http")
         .with("routes", routes.iter().map(route).collect::<Vec<_>>(), Value::Array(Vec::new()))
         .with("default_backend", default_backend.and_then(|index| backend_name(index.0)), Value::Null)
-        .with("forwarded_for", *forwarded_for, false)
+        .with("forwarded_for", forwarding.forwarded_for.as_ref().map_or(false.into(), rule::forwarded_for), false)
+        .with("forwarded", forwarding.forwarded, false)
+        .with("forwarded_proto", forwarding.proto, false)
+        .with("forwarded_host", forwarding.host, false)
+        .with("trusted_proxies", rule::networks(trusted_proxies), Value::Array(Vec::new()))
+        .with("request_id", request_id.as_ref().map(rule::request_id), Value::Null)
+        .with("rules", rules.iter().map(rule::rule).collect::<Vec<_>>(), Value::Array(Vec::new()))
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
         .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
+        .with("stats", statistics.as_ref().map(self::statistics), Value::Null)
         .done()
+}
+
+/// Passwords by digest: what this is made into is compared between nodes, and kept by none.
+fn statistics(statistics: &Statistics) -> Value {
+    let Statistics { path, realm, users } = statistics;
+    let user = |user: &User| {
+        let (Password::Plain(secret) | Password::ShaCrypt(secret)) = &user.password;
+        (user.name.clone(), Value::from(hex(&Sha256::digest(secret))))
+    };
+    json!({ "path": path, "realm": realm, "users": users.iter().map(user).collect::<Map<_, _>>() })
 }
 
 fn backend(backend: &Backend) -> Value {

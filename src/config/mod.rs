@@ -4,6 +4,7 @@ mod diagnostic;
 mod file;
 mod hash;
 pub mod key;
+pub mod log_format;
 pub mod model;
 mod nearest;
 mod read;
@@ -175,6 +176,80 @@ mod tests {
             assert_ne!(changed, EXAMPLE, "{written} is not in the example");
             assert_ne!(hash(&changed), hash(EXAMPLE), "{other}");
         }
+    }
+
+    #[test]
+    fn so_is_all_that_is_asked_of_and_done_to_a_request() {
+        let with = |lines: &str| {
+            hash(&format!(
+                "[frontends.f]\nbind = '*:1'\ndefault_backend = 'b'\n{lines}\n\
+                 [backends.b]\nservers = [{{ name = 's', address = 'a:1' }}]\n"
+            ))
+        };
+        for (one, same) in [
+            ("", "rules = []"),
+            ("", "forwarded_for = false\nforwarded = false\ntrusted_proxies = []"),
+            ("forwarded_for = true", "forwarded_for = { only_if_absent = false }"),
+            ("request_id = {}", "request_id = { header = 'X-Request-ID', keep = true }"),
+            (
+                "rules = [{ rate_limit = { requests = 5 } }]",
+                "rules = [{ rate_limit = { requests = 5, burst = 5, per = '1000ms' } }]",
+            ),
+            (
+                "routes = [{ method = 'GET', path = '/', backend = 'b' }]",
+                "routes = [{ backend = 'b', path = ['/'], method = ['GET'] }]",
+            ),
+        ] {
+            assert_eq!(with(one), with(same), "{same}");
+        }
+        let all = [
+            "",
+            "forwarded_for = true",
+            "forwarded_for = { only_if_absent = true }",
+            "forwarded_for = { except = '::1' }",
+            "forwarded = true",
+            "forwarded_proto = true",
+            "forwarded_host = true",
+            "trusted_proxies = ['::1']",
+            "request_id = {}",
+            "request_id = { keep = false }",
+            "routes = [{ path_regex = 'a', backend = 'b' }]",
+            "routes = [{ path_regex = 'b', backend = 'b' }]",
+            "routes = [{ host_regex = 'a', backend = 'b' }]",
+            "routes = [{ not = { path = '/' }, backend = 'b' }]",
+            "routes = [{ any = [{ path = '/' }], backend = 'b' }]",
+            "routes = [{ all = [{ path = '/' }], backend = 'b' }]",
+            "routes = [{ header = { name = 'a' }, backend = 'b' }]",
+            "routes = [{ header = { name = 'a', value = 'b' }, backend = 'b' }]",
+            "routes = [{ header = { name = 'a', prefix = 'b' }, backend = 'b' }]",
+            "routes = [{ cookie = { name = 'a', prefix = 'b' }, backend = 'b' }]",
+            "routes = [{ query = { name = 'a', regex = 'b' }, backend = 'b' }]",
+            "routes = [{ source = '::1', backend = 'b' }]",
+            "routes = [{ destination_port = 1, backend = 'b' }]",
+            "rules = [{ deny = 403 }]",
+            "rules = [{ deny = 403, when = { path = '/' } }]",
+            "rules = [{ redirect = { prefix = '/a' } }]",
+            "rules = [{ redirect = { prefix = '/a', status = 301 } }]",
+            "rules = [{ redirect = { prefix = '/a', replace = '/' } }]",
+            "rules = [{ redirect = { location = '/a' } }]",
+            "rules = [{ redirect = { scheme = 'https' } }]",
+            "rules = [{ rewrite = { prefix = '/a' } }]",
+            "rules = [{ rewrite = { path = '/a' } }]",
+            "rules = [{ rewrite = { regex = 'a', with = 'b' } }]",
+            "rules = [{ request_headers = { set = { a = 'b' } } }]",
+            "rules = [{ request_headers = { add = { a = 'b' } } }]",
+            "rules = [{ request_headers = { remove = ['a'] } }]",
+            "rules = [{ response_headers = { set = { a = 'b' } } }]",
+            "rules = [{ response_headers = { set = { a = 'b' }, status = 500 } }]",
+            "rules = [{ respond = {} }]",
+            "rules = [{ respond = { body = 'a' } }]",
+            "rules = [{ rate_limit = { requests = 5, burst = 6 } }]",
+            "rules = [{ rate_limit = { requests = 5, header = 'a' } }]",
+            "rules = [{ deny_body = { regex = 'a' } }]",
+            "rules = [{ deny_body = { regex = 'a', first = 1 } }]",
+        ];
+        let digests: std::collections::BTreeSet<_> = all.iter().map(|lines| with(lines)).collect();
+        assert_eq!(digests.len(), all.len());
     }
 
     #[test]

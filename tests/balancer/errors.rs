@@ -39,6 +39,25 @@ fn a_request_without_a_clear_host_is_400() {
     assert_eq!(get(web, "/").status(), 200);
 }
 
+/// A head that is longer than any sane one is refused, says the log too, and others are served meanwhile.
+#[test]
+fn a_head_that_is_too_long_is_431() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for filler in ["Cookie: ", "X-A: 1\r\nX-B: "] {
+        let mut connection = crate::connect(web);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{filler}{}\r\n\r\n", "a".repeat(1_000_000));
+        // It may well be refused before all of it is sent.
+        let _ = connection.send(head);
+        assert!(connection.receive_head().unwrap().starts_with("HTTP/1.1 431 "));
+    }
+    assert!(node.wait_for_message("<BADREQ>").contains(" 431 "), "{}", node.messages());
+    assert_eq!(server.connections(), 0);
+    assert_eq!(get(web, "/").status(), 200);
+}
+
 /// Where no route leads and there is no default.
 #[test]
 fn a_request_that_no_route_matches_is_404() {

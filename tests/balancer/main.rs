@@ -3,12 +3,16 @@
 mod bodies;
 mod choice;
 mod errors;
+mod forwarded;
+mod haproxy;
 mod log;
+mod log_targets;
 mod names;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod routing;
+mod rules;
 mod sessions;
 mod timeouts;
 mod tunnels;
@@ -43,4 +47,13 @@ fn server_of(answer: &Message) -> &str {
 /// A connection to the frontend.
 fn connect(web: SocketAddr) -> Connection {
     Connection::open(web).unwrap()
+}
+
+/// A client with an address of its own.
+fn connection_from(source: &str, to: SocketAddr) -> Connection {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let source: std::net::IpAddr = source.parse().unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    Connection::new(socket.into()).unwrap()
 }

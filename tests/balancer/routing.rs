@@ -4,7 +4,7 @@ use crate::rig::http::{exchange, get};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::Server;
-use crate::{configuration, server_of};
+use crate::{configuration, connection_from, server_of};
 
 /// The first route that matches wins, hosts are compared without case and port, the lists of one route must all match, and
 /// what matches none goes to the default.
@@ -88,4 +88,118 @@ fn the_client_is_named_to_the_server() {
 
     let answer = head(&get(plain, "/").text());
     assert!(!answer.contains("x-forwarded-for"), "{answer}");
+}
+
+/// One frontend, and a backend with one server for each name.
+fn routed(web: std::net::SocketAddr, frontend: &str, servers: &[(&str, &Server)]) -> Relevo {
+    let backends: String = servers
+        .iter()
+        .map(|(name, server)| {
+            let address = server.address;
+            format!("[[backends.{name}.servers]]\nname = \"s\"\naddress = \"{address}\"\ncheck = false\n")
+        })
+        .collect();
+    Relevo::start(&format!("[frontends.web]\nbind = \"{web}\"\n{frontend}\n{backends}"))
+}
+
+/// Every other thing that a request has: patterns, method, header, cookie, parameter, source, and what is built of them. What
+/// matches nothing, be it by one character, goes nowhere.
+#[test]
+fn requests_are_routed_by_all_that_they_say() {
+    let _place = own_loopback();
+    let servers =
+        ["host", "path", "method", "header", "cookie", "query", "source"].map(|name| (name, Server::named(name)));
+    let web = free_port();
+    let _node = routed(
+        web,
+        r#"routes = [
+    { host_suffix = ".example.org", host_regex = "^(www|shop)[0-9]*[.]", backend = "host" },
+    { path_directory = "images", path_regex = "[.](gif|png)$", backend = "path" },
+    { method = ["PUT", "DELETE"], not = { path_prefix = "/open/" }, backend = "method" },
+    { header = { name = "Upgrade", value = "websocket" }, backend = "header" },
+    { any = [{ cookie = { name = "beta", value = "1" } }, { cookie = { name = "alpha" } }], backend = "cookie" },
+    { query = { name = "version", prefix = ["2.", "3."] }, backend = "query" },
+    { source = ["127.0.0.2/32", "::1"], backend = "source" },
+]"#,
+        &servers.each_ref().map(|(name, server)| (*name, server)),
+    );
+    for (head, expected) in [
+        ("GET / HTTP/1.1\r\nHost: SHOP2.Example.org:8080", Some("host")),
+        ("GET / HTTP/1.1\r\nHost: mail.example.org", None),
+        ("GET /a/images/b.png HTTP/1.1\r\nHost: a", Some("path")),
+        ("GET /a/images2/b.png HTTP/1.1\r\nHost: a", None),
+        ("DELETE /x HTTP/1.1\r\nHost: a", Some("method")),
+        ("DELETE /open/x HTTP/1.1\r\nHost: a", None),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", Some("header")),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket", None),
+        ("GET / HTTP/1.1\r\nHost: a\r\nCookie: x=1; beta=\"1\"", Some("cookie")),
+        ("GET / HTTP/1.1\r\nHost: a\r\nCookie: alphabet=1; beta=2", None),
+        ("GET /?x&version=3.1 HTTP/1.1\r\nHost: a", Some("query")),
+        ("GET /?xversion=3.1 HTTP/1.1\r\nHost: a", None),
+    ] {
+        let answer = exchange(web, format!("{head}\r\n\r\n"));
+        match expected {
+            Some(server) => assert_eq!(server_of(&answer), server, "{head}"),
+            None => assert_eq!(answer.status(), 404, "{head}"),
+        }
+    }
+    let mut from_another = connection_from("127.0.0.2", web);
+    assert_eq!(server_of(&from_another.get("/").unwrap()), "source");
+}
+
+/// What no sane client sends is compared like anything else, at once: thousands of cookies, a head almost as long as may be, a
+/// text on which a pattern would backtrack for ages.
+#[test]
+fn absurd_requests_are_routed_at_once() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration(
+        "routes = [{ cookie = { name = \"k\", regex = \"^(a+)+$\" }, backend = \"app\" },\
+         { path_regex = \"^/(x+x+)+y$\", backend = \"app\" }]",
+        "",
+        &[server.address],
+    );
+    let _node = Relevo::start(&text);
+    let begun = std::time::Instant::now();
+    for head in [
+        format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}", "k=aaaaaaab;".repeat(4000)),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: k={}!", "a".repeat(50_000)),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}", ";=\"".repeat(15_000)),
+        format!("GET /{} HTTP/1.1\r\nHost: a", "x".repeat(50_000)),
+    ] {
+        assert_eq!(exchange(web, format!("{head}\r\n\r\n")).status(), 200, "{head:.60}");
+    }
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert_eq!(get(web, "/").status(), 200);
+}
+
+/// A connection is routed by the network it comes from and the port it comes to; what matches nothing is closed.
+#[test]
+fn connections_are_routed_by_source_and_port() {
+    let _place = own_loopback();
+    let servers = ["one", "other", "near"].map(|name| (name, Server::named(name)));
+    let (first, second) = (free_port(), free_port());
+    let backends: String = servers
+        .iter()
+        .map(|(name, server)| {
+            let address = server.address;
+            format!("[[backends.{name}.servers]]\nname = \"s\"\naddress = \"{address}\"\ncheck = false\n")
+        })
+        .collect();
+    let node = Relevo::start(&format!(
+        "[frontends.tcp]\nmode = \"tcp\"\nbind = [\"{first}\", \"{second}\"]\nroutes = [\
+         {{ source = \"127.1.0.0/16\", backend = \"near\" }},\
+         {{ source = \"127.0.0.1\", destination_port = {}, backend = \"one\" }},\
+         {{ source = \"127.0.0.1\", backend = \"other\" }}]\n{backends}",
+        first.port()
+    ));
+    for (source, port, expected) in
+        [("127.0.0.1", first, "one"), ("127.0.0.1", second, "other"), ("127.1.2.3", first, "near")]
+    {
+        let answer = connection_from(source, port).get("/").unwrap();
+        assert_eq!(server_of(&answer), expected, "{source}");
+    }
+    let mut nowhere = connection_from("127.2.0.1", first);
+    assert_eq!(nowhere.receive_rest().unwrap(), b"", "{}", node.messages());
+    node.wait_for_message("tcp/<NOSRV>");
 }

@@ -3,13 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::balancer::http::client::Client;
+use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::pool::Upstream;
 use crate::balancer::session::UnderWay;
 
@@ -23,59 +23,76 @@ pub enum RequestBody {
 
 /// The body that a client sends.
 pub struct ClientBody {
+    /// What a rule has looked at: it goes first.
+    held: Bytes,
     incoming: Incoming,
     client: Rc<Client>,
     server_timeout: Duration,
 }
 
 impl RequestBody {
-    /// What the client sends; once it waits for nothing more from it, the server has `server_timeout`.
-    pub fn new(incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
-        if incoming.is_end_stream() {
+    /// What the client sends, of which `held` has come already; once it waits for nothing more from it, the server has
+    /// `server_timeout`.
+    pub fn new(held: Bytes, incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
+        if incoming.is_end_stream() && held.is_empty() {
             return Self::Empty;
         }
-        Self::Client(ClientBody { incoming, client: client.clone(), server_timeout })
+        Self::Client(ClientBody { held, incoming, client: client.clone(), server_timeout })
     }
 
-    /// Is there none?
+    /// Is there none, or none left?
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.held.is_empty() && body.incoming.is_end_stream(),
+        }
+    }
+
+    /// How much of it is still to come, where the client has said so.
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Client(body) => Some(body.held.len() as u64 + body.incoming.size_hint().exact()?),
+        }
+    }
+
+    /// The next piece of it. Trailers go no further (RFC 9110 §6.5.1 leaves that to us): a server might take them for headers,
+    /// behind the back of every rule.
+    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        let Self::Client(body) = self else { return Poll::Ready(None) };
+        if !body.held.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut body.held))));
+        }
+        loop {
+            let frame = Pin::new(&mut body.incoming).poll_frame(context);
+            body.note_who_is_awaited(frame.is_pending());
+            match ready!(frame) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        body.client.add_received(data.len() as u64);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
-        let session = &body.client.session;
-        let result = Pin::new(&mut body.incoming).poll_frame(context);
-        match &result {
-            Poll::Pending => {
-                session.server_came();
-                session.still_await_client(session.frontend().timeouts.client);
-            }
-            Poll::Ready(_) => {
-                session.client_came();
-                session.await_server(body.server_timeout);
-            }
+impl ClientBody {
+    fn note_who_is_awaited(&self, is_client: bool) {
+        let session = &self.client.session;
+        if !is_client {
+            session.client_came();
+            return session.await_server(self.server_timeout);
         }
-        result
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Client(body) => body.incoming.is_end_stream(),
+        // A server that has begun to answer goes on with that, whatever the client does.
+        if self.client.phase.get() == Phase::Exchange {
+            session.server_came();
         }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.incoming.size_hint(),
-        }
+        session.still_await_client(session.frontend().timeouts.client);
     }
 }
 
@@ -91,9 +108,8 @@ pub enum ResponseBody {
 
 /// The body that a server sends, and the connection it comes from.
 pub struct ServerBody {
-    incoming: Incoming,
-    is_finished: bool,
     failure: Option<io::Error>,
+    /// `None`: it has gone back to the pool.
     upstream: Option<Box<Upstream>>,
     client: Rc<Client>,
     timeout: Duration,
@@ -104,19 +120,18 @@ pub struct ServerBody {
 impl ResponseBody {
     /// What the server sends; when all has come, the connection goes back to the pool.
     pub fn new(
-        incoming: Incoming,
         upstream: Box<Upstream>,
         client: &Rc<Client>,
         timeout: Duration,
         at_backend: UnderWay,
         at_server: UnderWay,
     ) -> Self {
-        let (client, upstream) = (client.clone(), Some(upstream));
         client.has_unsent.set(true);
-        let (is_finished, failure) = (false, None);
-        let body = ServerBody { incoming, is_finished, failure, upstream, client, timeout, at_backend, at_server };
+        let is_over = upstream.connection.is_over();
+        let (client, upstream, failure) = (client.clone(), Some(upstream), None);
+        let body = ServerBody { failure, upstream, client, timeout, at_backend, at_server };
         // Without a body it is dropped at once, which ends the request.
-        if body.incoming.is_end_stream() { Self::Empty } else { Self::Server(body) }
+        if is_over { Self::Empty } else { Self::Server(body) }
     }
 }
 
@@ -136,7 +151,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Page(page) => page.is_none(),
-            Self::Server(body) => body.incoming.is_end_stream(),
+            Self::Server(body) => body.is_over(),
         }
     }
 
@@ -144,7 +159,9 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
-            Self::Server(body) => body.incoming.size_hint(),
+            Self::Server(body) => {
+                body.upstream.as_ref().map_or_else(SizeHint::default, |upstream| upstream.connection.size_hint())
+            }
         }
     }
 }
@@ -158,11 +175,8 @@ impl ServerBody {
                     self.client.session.server_came();
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", io::Error::other(error)),
-                Poll::Ready(None) => {
-                    self.is_finished = true;
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(Some(Err(error))) => self.fail(*b"SD", error),
+                Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending if self.client.session.server_is_late() => {
                     self.fail(*b"sD", io::ErrorKind::TimedOut.into());
                 }
@@ -179,22 +193,12 @@ impl ServerBody {
         Poll::Ready(self.failure.take().map(Err))
     }
 
-    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let Self { incoming, upstream, client, .. } = self;
-        client.upstream_waker.set_task(context.waker());
-        // Between `incoming` and its connection all happens in these few lines: the one needs no waker of the other.
-        let mut quiet = Context::from_waker(Waker::noop());
-        client.upstream_waker.poll(|context| {
-            // Mostly all of it came with the head.
-            let frame = Pin::new(&mut *incoming).poll_frame(&mut quiet);
-            if frame.is_ready() {
-                return frame;
-            }
-            if let Some(upstream) = upstream {
-                let _ = upstream.poll(context);
-            }
-            Pin::new(&mut *incoming).poll_frame(&mut quiet)
-        })
+    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.upstream.as_mut().map_or(Poll::Ready(None), |upstream| upstream.connection.poll_frame(context))
+    }
+
+    fn is_over(&self) -> bool {
+        self.failure.is_none() && self.upstream.as_ref().is_none_or(|upstream| upstream.connection.is_over())
     }
 
     fn fail(&mut self, end: [u8; 2], error: io::Error) {
@@ -211,7 +215,7 @@ impl Drop for ServerBody {
         session.server_came();
         let mut record = client.record.borrow_mut();
         record.leave(at_backend, Some(at_server));
-        if !self.is_finished && !self.incoming.is_end_stream() {
+        if !self.upstream.as_ref().is_some_and(|upstream| upstream.connection.is_over()) {
             // What is left of the response would come first on this connection: it is closed.
             record.end(*b"CD");
             return;

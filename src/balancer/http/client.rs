@@ -2,22 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
+use hyper::{HeaderMap, Version};
 use tokio::net::TcpStream;
 
-use crate::balancer::access_log::{Format, Record};
+use crate::balancer::access_log::{Record, captured};
+use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
-use crate::balancer::http::waker::UpstreamWaker;
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -38,8 +40,10 @@ pub enum Phase {
 pub struct Client {
     /// Its connection.
     pub session: Session,
-    /// Its address as X-Forwarded-For has it.
+    /// Who connected, as X-Forwarded-For has it.
     pub address: HeaderValue,
+    /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
+    pub source: Cell<IpAddr>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -47,13 +51,16 @@ pub struct Client {
     /// The request under way.
     pub record: RefCell<Record>,
     is_recording: Cell<bool>,
+    /// What hyper answered by itself to what is no request.
+    refused_with: Cell<Option<u16>>,
     sent: Cell<u64>,
+    received: Cell<u64>,
+    /// The request before ended, or the connection was accepted.
+    waiting_since: Cell<Instant>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
-    /// Wakes this task when its server's connection has something to do.
-    pub upstream_waker: UpstreamWaker,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -62,7 +69,8 @@ impl Client {
     /// A client that has just connected.
     pub fn new(session: Session) -> Rc<Self> {
         // Both forms are made once for all its requests.
-        let ip = session.client.ip().to_canonical().to_string();
+        let source = session.client.ip().to_canonical();
+        let ip = source.to_string();
         let address_and_port = match session.worker.access_log.is_on() {
             true => format!("{ip}:{}", session.client.port()).into_bytes().into(),
             false => Box::default(),
@@ -70,14 +78,17 @@ impl Client {
         let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
         Rc::new(Self {
             address,
+            source: Cell::new(source),
             address_and_port,
             phase: Cell::new(Phase::Idle),
             record: RefCell::new(Record::new(session.accepted)),
             is_recording: Cell::new(false),
+            refused_with: Cell::new(None),
             sent: Cell::new(0),
+            received: Cell::new(0),
+            waiting_since: Cell::new(session.accepted),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
-            upstream_waker: UpstreamWaker::new(),
             tunnel: RefCell::default(),
             session,
         })
@@ -97,23 +108,41 @@ impl Client {
         // A head that came together with the request before it begins now.
         let begun = if self.phase.get() == Phase::Head { record.begun } else { now };
         let request_line = std::mem::take(&mut record.request_line);
-        *record = Record { head: Some(now), request_line, ..Record::new(begun) };
-        if self.session.worker.access_log.is_on() {
+        let waiting_since = self.waiting_since.get();
+        *record = Record { head: Some(now), request_line, waiting_since, ..Record::new(begun) };
+        let access_log = &self.session.worker.access_log;
+        if access_log.is_on() {
             record.request_line.clear();
             write_request_line(&mut record.request_line, request);
+            let capture = &self.session.frontend().capture;
+            record.request_headers = captured(&capture.request, capture, &request.headers);
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
         self.sent.set(0);
+        let is_counted = self.session.worker.shared.statistics.are_shown || access_log.has_received();
+        self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Something came that is no request.
+    /// The head of a response goes to the client.
+    pub fn response_begins(&self, headers: &HeaderMap) {
+        let capture = &self.session.frontend().capture;
+        if !capture.response.is_empty() && self.session.worker.access_log.is_on() {
+            self.record.borrow_mut().response_headers = captured(&capture.response, capture, headers);
+        }
+    }
+
+    /// Something came that is no request; `status` is the answer, where hyper has not given one.
     pub fn bad_request(&self, status: u16, end: [u8; 2]) {
+        let status = self.refused_with.get().unwrap_or(status);
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
+        self.received.set(0);
+        // The request before may have named somebody else.
+        self.source.set(self.session.client.ip().to_canonical());
         record.request_line.extend_from_slice(b"<BADREQ>");
         record.end(end);
         self.is_recording.set(true);
@@ -131,12 +160,44 @@ impl Client {
         }
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
-        self.session.worker.access_log.write(Format::Http, &self.session, &self.address_and_port, &record);
+        record.received = self.received.get();
+        let now = clock::now();
+        accounting::count(&self.session, &record, now);
+        self.waiting_since.set(now);
+        if self.session.worker.access_log.is_on() {
+            self.write_line(&record);
+        }
+    }
+
+    fn write_line(&self, record: &Record) {
+        let named: Vec<u8>;
+        let client: &[u8] = match self.source.get() {
+            source if source == self.session.client.ip().to_canonical() => &self.address_and_port,
+            // Its port is known to the proxy alone.
+            source => {
+                named = format!("{source}:0").into_bytes();
+                &named
+            }
+        };
+        self.session.worker.access_log.write(&self.session, client, record);
     }
 
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Bytes of a body, or of a tunnel, that the client sent.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
+    }
+
+    /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.
+    fn sends(&self, bytes: &[u8]) {
+        if self.phase.get() == Phase::Head {
+            let status = bytes.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+            self.refused_with.set(status.and_then(|status| status.parse().ok()));
+        }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -208,6 +269,7 @@ impl Read for ClientSocket {
 
 impl HyperWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.sends(bytes);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.client.sent(&result);
         result
@@ -218,6 +280,7 @@ impl HyperWrite for ClientSocket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
         let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
         self.client.sent(&result);
         result

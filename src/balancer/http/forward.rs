@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, SET_COOKIE};
+use hyper::header::SET_COOKIE;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 
@@ -14,13 +14,18 @@ use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
-use crate::balancer::http::headers;
+use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
+use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
+use crate::balancer::http::upstream::{self, Outgoing};
+use crate::balancer::http::{forwarded, headers};
 use crate::balancer::persistence;
 use crate::balancer::pool::Upstream;
+use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
+use crate::balancer::rules::{self, ResponseEdits};
 use crate::balancer::session::UnderWay;
 use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
 
@@ -29,37 +34,74 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let response = forward(&client, request).await.unwrap_or_else(|refusal| {
-        client.record.borrow_mut().end(refusal.termination());
+    let mut edits = ResponseEdits::default();
+    let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
+        let mut record = client.record.borrow_mut();
+        record.is_denied = refusal.is_denial();
+        record.end(refusal.termination());
+        drop(record);
         client.is_answered.set(true);
         refusal.response()
     });
+    edits.apply(&client, &mut response);
     client.record.borrow_mut().status = Some(response.status().as_u16());
+    client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
 
-async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut head, body) = request.into_parts();
+async fn forward(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    edits: &mut ResponseEdits,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut head, mut body) = request.into_parts();
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
+    // As it came: what a rule makes of the path makes no page of it.
+    let view = statistics::wanted(client.session.frontend(), &head);
+    // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
+    let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
     let session = &client.session;
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let index = route(session.frontend(), host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let frontend = session.frontend();
+    if !frontend.trusted_proxies.is_empty() {
+        let peer = session.client.ip().to_canonical();
+        client.source.set(forwarded::client_address(peer, &head.headers, &frontend.trusted_proxies));
+    }
+    if let Some(id) = &frontend.request_id {
+        forwarded::identify(&mut head.headers, id);
+    }
+    let mut opening = Opening::default();
+    if !frontend.rules.is_empty()
+        && let Some(answer) = rules::apply(client, &mut head, &mut body, &mut opening, edits).await?
+    {
+        client.record.borrow_mut().end(*b"LR");
+        client.is_answered.set(true);
+        return Ok(answer);
+    }
+    if let Some(view) = view {
+        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
+    }
+    let subject =
+        Subject { source: client.source.get(), destination_port: session.destination_port, request: Some(&head) };
+    let index = route(frontend, &subject).ok_or(Refusal::NoRoute)?;
     let backend = session.backend(index);
     client.goes_to(index);
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
-    let wants_upgrade = prepare_request(client, backend, &mut head);
+    if cookie.is_some() {
+        client.record.borrow_mut().termination.expect_cookie(kept.is_some());
+    }
+    prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
-    let body = RequestBody::new(body, client, backend.timeouts.server);
-    let asked = ask(client, index, &mut attempts, Request::from_parts(head, body)).await;
+    let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
+    let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     let (mut response, upstream) = asked?;
     let_others_read().await;
@@ -77,29 +119,25 @@ async fn forward(client: &Rc<Client>, request: Request<Incoming>) -> Result<Resp
     let timeouts = backend.timeouts;
     let at_server = attempts.under_way;
     if !is_upgrade {
-        return Ok(
-            response.map(|body| ResponseBody::new(body, upstream, client, timeouts.server, at_backend, at_server))
-        );
+        return Ok(response.map(|()| ResponseBody::new(upstream, client, timeouts.server, at_backend, at_server)));
     }
     if !wants_upgrade {
         return Err(Refusal::BadGateway);
     }
-    let (stream, first) = upstream.into_tunnel().ok_or(Refusal::BadGateway)?;
+    let (stream, first) = upstream.connection.into_tunnel();
     client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));
-    Ok(response.map(|_| ResponseBody::Empty))
+    Ok(response.map(|()| ResponseBody::Empty))
 }
 
-/// The head as the server is to see it. Is it a request to become another protocol?
-fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) -> bool {
-    let wants_upgrade = headers::make_request_end_to_end(head);
-    if client.session.frontend().forwarded_for {
-        headers::add_forwarded_for(&mut head.headers, &client.address);
+/// The head as the server is to see it.
+fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) {
+    if let Some(forwarding) = &client.session.frontend().forwarding {
+        forwarded::add(client, forwarding, &mut head.headers);
     }
     if let Some(cookie) = &backend.cookie {
         persistence::prepare_request(cookie, &mut head.headers);
     }
     head.version = Version::HTTP_11;
-    wants_upgrade
 }
 
 /// Asks servers until one has answered or no further attempt may be made.
@@ -107,10 +145,13 @@ async fn ask(
     client: &Client,
     backend: BackendIndex,
     attempts: &mut Attempts<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Box<Upstream>), Refusal> {
+    request: &Parts,
+    body: RequestBody,
+) -> Result<(Response<()>, Box<Upstream>), Refusal> {
     let worker = &client.session.worker;
     let timeout = client.session.backend(backend).timeouts.server;
+    let is_repeatable = body.is_empty() && request.method.is_idempotent();
+    let mut outgoing = Outgoing::new(request, body);
     let mut may_reuse = true;
     loop {
         let kept = if may_reuse {
@@ -118,51 +159,46 @@ async fn ask(
         } else {
             None
         };
-        let upstream = match kept {
+        let mut upstream = match kept {
             Some(upstream) => upstream,
             None => Box::pin(connect(backend, attempts)).await?,
         };
         let is_reused = upstream.is_reused();
-        attempts.under_way.reached();
+        attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
 
-        // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is then
-        // sent once more, on a new connection, if no whole head of an answer had come, it has no body, and its method is
-        // one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
-        let may_repeat = is_reused && request.body().is_empty() && request.method().is_idempotent();
-        let copy = may_repeat.then(|| copy_without_body(&request));
-        match exchange(client, upstream, request, timeout).await {
-            Ok(answered) => {
+        let failure = match exchange(client, &mut upstream.connection, outgoing, timeout).await {
+            Ok(response) => {
                 client.record.borrow_mut().answered = Some(clock::now());
-                return Ok(answered);
-            }
-            // It was closed before anything was sent: this costs a kept connection, not an attempt.
-            Err(Failure::NotSent(unsent)) if is_reused => request = *unsent,
-            Err(Failure::NotSent(unsent)) => {
-                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
-                request = *unsent;
-            }
-            Err(Failure::Lost) => {
-                request = copy.ok_or(Refusal::BadGateway)?;
-                may_reuse = false;
+                return Ok((response, upstream));
             }
             Err(Failure::ServerTimeout) => return Err(Refusal::ServerTimeout),
             Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout),
-        }
+            Err(Failure::Connection(failure)) => failure,
+        };
+        outgoing = match failure {
+            // It was closed before anything was sent: this costs a kept connection, not an attempt.
+            upstream::Failure::NotSent(unsent) if is_reused => *unsent,
+            upstream::Failure::NotSent(unsent) => {
+                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
+                *unsent
+            }
+            // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is
+            // then sent once more, on a new connection, if nothing of an answer had come, it has no body, and its method
+            // is one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
+            upstream::Failure::Lost { in_silence: true } if is_reused && is_repeatable => {
+                may_reuse = false;
+                Outgoing::new(request, RequestBody::Empty)
+            }
+            upstream::Failure::Lost { .. } => return Err(Refusal::BadGateway),
+            upstream::Failure::Client => return Err(Refusal::BadBody),
+        };
     }
 }
 
 async fn connect(backend: BackendIndex, attempts: &mut Attempts<'_>) -> Result<Box<Upstream>, Refusal> {
     let connected = attempts.connect().await.map_err(Refusal::Unavailable)?;
-    Upstream::new(connected, backend, attempts.server()).await.map_err(|_| Refusal::BadGateway)
-}
-
-fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+    Ok(Upstream::new(connected, backend, attempts.server()))
 }
 
 fn note_attempts(record: &mut Record, attempts: &Attempts<'_>, at_backend: &UnderWay) {

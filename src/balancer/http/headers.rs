@@ -1,6 +1,5 @@
 //! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
 
-use bytes::{BufMut, BytesMut};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -10,7 +9,6 @@ use crate::balancer::http::page::Refusal;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Is it clear which host the request is for? The target is then brought into origin form.
 ///
@@ -42,7 +40,12 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
             request.headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?);
         }
     }
-    let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    // An absolute target may do without a path, and have a query all the same.
+    let path = match request.uri.path_and_query() {
+        Some(path) if path.as_str().starts_with('/') => path.clone(),
+        Some(query) => PathAndQuery::try_from(format!("/{}", query.as_str())).map_err(|_| Refusal::BadHost)?,
+        None => PathAndQuery::from_static("/"),
+    };
     request.uri = Uri::from(path);
     Ok(())
 }
@@ -87,21 +90,6 @@ pub(super) fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool
         headers.insert(UPGRADE, upgrade);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
-}
-
-/// Adds the client's address to the list of those the request came through.
-pub(super) fn add_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
-    let before = headers.get(X_FORWARDED_FOR).map(|_| {
-        let mut list = BytesMut::new();
-        for value in headers.get_all(X_FORWARDED_FOR) {
-            list.put_slice(value.as_bytes());
-            list.put_slice(b", ");
-        }
-        list.put_slice(client.as_bytes());
-        list.freeze()
-    });
-    let value = before.and_then(|list| HeaderValue::from_maybe_shared(list).ok());
-    headers.insert(X_FORWARDED_FOR, value.unwrap_or_else(|| client.clone()));
 }
 
 /// Which headers that end here are there: found in one pass, since mostly there are none.
@@ -202,11 +190,12 @@ mod tests {
         for (target, headers) in bad {
             assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
         }
-        let good: [(&str, Headers, &str); 4] = [
+        let good: [(&str, Headers, &str); 5] = [
             ("/x?y", &[("host", "a.example:8080")], "/x?y"),
             ("/", &[("host", "[2001:db8::1]:80")], "/"),
             ("http://A/x?y", &[("host", "a")], "/x?y"),
             ("http://a", &[("host", "a")], "/"),
+            ("http://a?x", &[("host", "a")], "/?x"),
         ];
         for (target, headers, origin) in good {
             let mut request = request(target, headers);
@@ -292,17 +281,5 @@ mod tests {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         make_response_end_to_end(&mut headers, false);
         assert_eq!(names(&headers), ["transfer-encoding"]);
-    }
-
-    #[test]
-    fn the_client_comes_last_in_the_list() {
-        let client = HeaderValue::from_static("192.0.2.9");
-        let mut headers = HeaderMap::new();
-        add_forwarded_for(&mut headers, &client);
-        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.9");
-        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("198.51.100.1"));
-        add_forwarded_for(&mut headers, &client);
-        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.9, 198.51.100.1, 192.0.2.9");
-        assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().count(), 1);
     }
 }

@@ -1,21 +1,24 @@
 //! A client's HTTP connection, from its first byte to its last.
 //!
 //! The way of a request: hyper reads its head here; `forward.rs` finds a server and asks it; `exchange.rs` is that one
-//! question and its answer; `body.rs` carries the bodies; hyper sends the response here.
+//! question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
 //!
 //! One task serves one client. The connection to the server has no task of its own: the request polls it, then the body of
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.
 
 pub mod body;
-mod client;
+pub mod client;
 mod exchange;
 mod forward;
+mod forwarded;
 mod headers;
-mod page;
+pub mod opening;
+pub mod page;
 pub mod socket;
+mod statistics;
 mod tunnel;
 mod turn;
-mod waker;
+pub mod upstream;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -110,6 +110,38 @@ fn a_request_that_may_have_had_its_effect_is_not_sent_twice() {
 }
 
 #[test]
+fn a_request_whose_answer_has_begun_is_not_sent_twice() {
+    on_worker(async || {
+        let server = server(async |number, mut connection| {
+            connection.head().await;
+            connection.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}")).await;
+            connection.head().await;
+            connection.send("HTTP/1.1 2").await;
+        })
+        .await;
+        let balancer = Balancer::start(config(&[server])).await;
+        let mut client = balancer.connect().await;
+        assert_eq!(client.get("/").await.1, "0");
+        assert_eq!(status(&client.get("/").await.0), "502");
+    });
+}
+
+#[test]
+fn an_answer_before_the_request_is_whole_reaches_the_client() {
+    on_worker(async || {
+        let server = server(async |_, mut connection| {
+            connection.head().await;
+            connection.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        })
+        .await;
+        let balancer = Balancer::start(config(&[server])).await;
+        let mut client = balancer.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegun").await;
+        assert_eq!(status(&client.response().await.0), "413");
+    });
+}
+
+#[test]
 fn a_kept_connection_that_was_closed_meanwhile_costs_nothing() {
     on_worker(async || {
         let server = server(async |number, mut connection| {

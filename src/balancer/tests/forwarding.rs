@@ -153,12 +153,10 @@ fn routes_lead_to_backends_and_nowhere_is_404() {
         other.servers[0].address = ServerAddress::Socket(pages);
         config.backends.push(other);
         config.frontends[0].default_backend = None;
-        let route =
-            Route { host: vec![], path_prefix: vec![], path_suffix: vec![], path: vec![], backend: BackendIndex(0) };
-        config.frontends[0].routes = vec![
-            Route { path_suffix: vec![".html".to_owned()], backend: BackendIndex(1), ..route.clone() },
-            Route { host: vec!["site.example".to_owned()], path_prefix: vec!["/app".to_owned()], ..route },
-        ];
+        let route = |tests: Vec<Test>, backend| Route { when: Condition(tests), backend: BackendIndex(backend) };
+        let app = [Test::Host(vec!["site.example".to_owned()]), Test::PathPrefix(vec!["/app".to_owned()])];
+        config.frontends[0].routes =
+            vec![route(vec![Test::PathSuffix(vec![".html".to_owned()])], 1), route(app.to_vec(), 0)];
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;
         assert_eq!(client.get("/app/x").await.1, "a");

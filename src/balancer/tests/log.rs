@@ -28,7 +28,7 @@ fn a_request_gives_haproxys_line() {
         assert_eq!((timers.len(), timers[1]), (5, 0));
         assert!(timers[4] >= timers[0] + timers[2] + timers[3], "{line}");
         let sent = (head.len() + body.len()).to_string();
-        assert_eq!(fields[3..], ["200", sent.as_str(), "-", "-", "----", "1/1/1/1/0", "0/0"]);
+        assert_eq!(fields[3..], ["200", sent.as_str(), "-", "-", "----", "1/1/0/0/0", "0/0"]);
     });
 }
 
@@ -37,13 +37,8 @@ fn each_request_of_a_connection_has_its_line() {
     on_worker(async || {
         let mut config = config(&[echoing_server().await]);
         config.access_log = AccessLog::HttpLog;
-        config.frontends[0].routes = vec![Route {
-            host: vec![],
-            path_prefix: vec!["/a".to_owned()],
-            path_suffix: vec![],
-            path: vec![],
-            backend: BackendIndex(0),
-        }];
+        config.frontends[0].routes =
+            vec![Route { when: Condition(vec![Test::PathPrefix(vec!["/a".to_owned()])]), backend: BackendIndex(0) }];
         config.frontends[0].default_backend = None;
         let balancer = Balancer::start(config).await;
         let mut client = balancer.connect().await;

@@ -3,21 +3,32 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use hyper::header::HeaderName;
 use toml::Spanned;
 
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{BackendIndex, Bind, ClientTimeouts, Frontend, Mode, Route};
+use crate::config::model::{
+    BackendIndex, Bind, Capture, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, Network,
+    RequestId, Route,
+};
 use crate::config::nearest::nearest;
-use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
+use crate::config::value::{BindAddress, FromText, OneOrMany, Text, Token};
+
+/// What is listened on so far, and where that is written.
+pub(super) type Bound = Vec<(SocketAddr, Range<usize>)>;
 
 impl Checker<'_> {
-    pub(super) fn frontends(&mut self, written: Named<file::Frontend>, defaults: &file::Timeouts) -> Vec<Frontend> {
-        let mut bound = Vec::new();
+    pub(super) fn frontends(
+        &mut self,
+        written: Named<file::Frontend>,
+        defaults: &file::Timeouts,
+        bound: &mut Bound,
+    ) -> Vec<Frontend> {
         let mut frontends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            frontends.extend(self.frontend(name, written, defaults, &mut bound));
+            frontends.extend(self.frontend(name, written, defaults, bound));
         }
         frontends
     }
@@ -27,7 +38,7 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Frontend,
         defaults: &file::Timeouts,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Frontend> {
         let place = name.span();
         let mode = plain(written.mode.clone()).unwrap_or(Mode::Http);
@@ -37,11 +48,21 @@ impl Checker<'_> {
         let binds = self.binds(written.bind, &place, bound);
         let has_default = written.default_backend.is_some() || self.is_refused(&place, "default_backend");
         let has_routes = !written.routes.is_empty() || self.is_refused(&place, "routes");
-        if !has_default && (mode == Mode::Tcp || !has_routes) {
+        if !has_default && !has_routes {
             self.missing(&place, "default_backend", "the name of a backend");
         }
         let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
-        let routes = written.routes.into_iter().filter_map(|route| self.route(route)).collect();
+        let routes = written.routes.into_iter().filter_map(|route| self.route(route, mode)).collect();
+        let statistics = written.stats.and_then(|stats| self.statistics(stats));
+        let request_id = written.request_id.map(|written| self.request_id(written.into_inner().0));
+        let rules = written.rules.into_iter().filter_map(|rule| self.rule(rule, request_id.is_some())).collect();
+        let is_on = |key: Option<Spanned<bool>>| key.is_some_and(Spanned::into_inner);
+        let forwarding = Forwarding {
+            forwarded_for: written.forwarded_for.and_then(|written| forwarded_for(written.into_inner())),
+            forwarded: is_on(written.forwarded),
+            proto: is_on(written.forwarded_proto),
+            host: is_on(written.forwarded_host),
+        };
         let own = written.timeouts.0;
         let (http_request, http_keep_alive) = (own.http_request.as_ref(), own.http_keep_alive.as_ref());
         let timeouts = ClientTimeouts {
@@ -53,32 +74,42 @@ impl Checker<'_> {
             name: name.into_inner(),
             binds: binds?,
             mode,
+            rules,
             routes,
             default_backend,
-            forwarded_for: written.forwarded_for.is_some_and(Spanned::into_inner),
+            forwarding: (forwarding != Forwarding::default()).then_some(forwarding),
+            trusted_proxies: networks(written.trusted_proxies.map(Spanned::into_inner)),
+            request_id,
             timeouts,
+            capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
+            statistics,
         })
     }
 
     fn http_keys_in_tcp(&mut self, written: &file::Frontend) {
         let places = [
             written.forwarded_for.as_ref().map(Spanned::span),
+            written.forwarded.as_ref().map(Spanned::span),
+            written.forwarded_proto.as_ref().map(Spanned::span),
+            written.forwarded_host.as_ref().map(Spanned::span),
+            written.trusted_proxies.as_ref().map(Spanned::span),
+            written.request_id.as_ref().map(Spanned::span),
+            written.rules.first().map(Spanned::span),
             written.timeouts.0.http_request.as_ref().map(Spanned::span),
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
-            written.routes.first().map(Spanned::span),
+            written.stats.as_ref().map(Spanned::span),
+            written.capture.as_ref().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
-            let message = "only a frontend of mode \"http\" can do this";
-            let hint = "remove it, or set `mode = \"http\"`";
-            self.problem_with_hint(place, message, "this one has mode \"tcp\"", hint);
+            self.only_http(place);
         }
     }
 
-    fn binds(
+    pub(super) fn binds(
         &mut self,
         written: Option<Spanned<OneOrMany<file::BindEntry>>>,
         place: &Range<usize>,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Vec<Bind>> {
         let written = written.map(OneOrMany::elements).unwrap_or_default();
         if written.is_empty() {
@@ -104,35 +135,27 @@ impl Checker<'_> {
         Some(binds)
     }
 
-    fn route(&mut self, written: Spanned<Table<file::Route>>) -> Option<Route> {
+    fn route(&mut self, written: Spanned<Table<file::Route>>, mode: Mode) -> Option<Route> {
         let place = written.span();
-        let Table(file::Route { host, path_prefix, path_suffix, path, backend }) = written.into_inner();
-        let keys = ["host", "path_prefix", "path_suffix", "path"];
-        let is_written = host.is_some() || path_prefix.is_some() || path_suffix.is_some() || path.is_some();
-        if !is_written && !keys.iter().any(|key| self.is_refused(&place, key)) {
-            let hint =
-                "add `host`, `path`, `path_prefix` or `path_suffix`; what no route matches goes to `default_backend`";
+        let (backend, condition) = written.into_inner().0.split();
+        let when = self.condition(condition, mode);
+        if when.is_none() && !self.is_refused_at(&place) {
+            let hint = "add one, such as `path_prefix` or `host`; what no route matches goes to `default_backend`";
             self.problem_with_hint(place.clone(), "a route has at least one condition", "this one has none", hint);
         }
         let backend = self.required(backend, &place, "backend", "the name of a backend");
-        Some(Route {
-            host: self.conditions(host, |host| host.0),
-            path_prefix: self.conditions(path_prefix, |path| path.0),
-            path_suffix: self.conditions(path_suffix, |suffix| suffix.0),
-            path: self.conditions(path, |path| path.0),
-            backend: self.backend_index(&backend?)?,
-        })
+        Some(Route { backend: self.backend_index(&backend?)?, when: when? })
     }
 
-    /// An empty list would match nothing.
-    fn conditions<T>(&mut self, list: Option<Spanned<OneOrMany<Text<T>>>>, text: fn(T) -> String) -> Vec<String> {
-        let Some(list) = list else { return Vec::new() };
-        let span = list.span();
-        let values = list.into_inner().values();
-        if values.is_empty() && !self.is_refused_at(&span) {
-            self.problem(span, "expected at least one value", "an empty list matches nothing");
-        }
-        values.into_iter().map(|value| text(value.0)).collect()
+    fn request_id(&mut self, written: file::RequestId) -> RequestId {
+        let header = match written.header {
+            Some(header) => {
+                self.may_change(&header.get_ref().0.0, header.span());
+                header.into_inner().0
+            }
+            None => FieldName(HeaderName::from_static("x-request-id")),
+        };
+        RequestId { header, keep: written.keep.unwrap_or(true) }
     }
 
     fn backend_index(&mut self, reference: &Spanned<String>) -> Option<BackendIndex> {
@@ -157,13 +180,13 @@ impl Checker<'_> {
     /// What a backend has that the mode of a frontend cannot do.
     pub(super) fn conflicts_of_backends(&mut self, frontends: &Named<file::Frontend>, backends: &Named<file::Backend>) {
         for (_, Table(frontend)) in in_file_order(frontends) {
-            let is_tcp = frontend.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Tcp);
-            let Some(reference) = frontend.default_backend.as_ref().filter(|_| is_tcp) else { continue };
-            let Some((_, Table(backend))) = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref())
-            else {
+            if frontend.mode.as_ref().is_none_or(|mode| mode.0 != Mode::Tcp) {
                 continue;
-            };
-            if let Some(cookie) = &backend.cookie {
+            }
+            let routed = frontend.routes.iter().filter_map(|route| route.get_ref().0.backend.as_ref());
+            for reference in routed.chain(&frontend.default_backend) {
+                let backend = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref());
+                let Some(cookie) = backend.and_then(|(_, Table(backend))| backend.cookie.as_ref()) else { continue };
                 self.conflict(
                     cookie.span(),
                     "sessions are kept by cookie in HTTP only",
@@ -172,6 +195,32 @@ impl Checker<'_> {
                     "a frontend of mode \"tcp\" leads here",
                 );
             }
+        }
+    }
+}
+
+/// Headers have no case.
+fn capture(written: file::Capture) -> Capture {
+    let names = |list: Option<OneOrMany<Text<Token>>>| {
+        let names = list.map(OneOrMany::values).unwrap_or_default();
+        names.into_iter().map(|name| name.0.0.to_ascii_lowercase()).collect()
+    };
+    Capture {
+        request: names(written.request),
+        response: names(written.response),
+        length: written.length.map_or(128, |length| length.0 as usize),
+    }
+}
+
+fn networks(written: Option<OneOrMany<Text<Network>>>) -> Vec<Network> {
+    written.map(OneOrMany::values).unwrap_or_default().into_iter().map(|network| network.0).collect()
+}
+
+fn forwarded_for(written: file::ForwardedFor) -> Option<ForwardedFor> {
+    match written {
+        file::ForwardedFor::Whether(whether) => whether.then(ForwardedFor::default),
+        file::ForwardedFor::How { except, only_if_absent } => {
+            Some(ForwardedFor { except: networks(except), only_if_absent })
         }
     }
 }

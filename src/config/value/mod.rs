@@ -2,6 +2,8 @@
 
 mod address;
 mod duration;
+mod request;
+mod rule;
 mod text;
 mod word;
 
@@ -13,10 +15,12 @@ use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, S
 use toml::Spanned;
 
 pub(super) use address::BindAddress;
+pub(super) use request::HostPattern;
+pub(super) use rule::{RedirectPrefix, RedirectStatus, Replacement, Scheme, leads_somewhere};
 pub(super) use text::{
-    Account, HostHeader, Interface, Name, PathSuffix, RouteHost, StatusRange, Token, UrlPath, is_name,
+    Account, FieldValue, HostHeader, HostSuffix, Interface, Name, ParameterName, PathDirectory, PathSuffix, Realm,
+    RouteHost, StatusRange, Token, UrlPath, is_name,
 };
-pub(super) use word::LogTarget;
 
 /// Why a value is refused, where more can be said than what is accepted.
 pub(super) type Hint = Option<String>;

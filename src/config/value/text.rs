@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::is_host_name;
 use super::{FromText, Hint};
+use crate::config::model::Password;
 
 /// A name that logs, cookies and commands can carry.
 #[derive(Debug, Clone)]
@@ -86,6 +87,62 @@ impl FromText for RouteHost {
     }
 }
 
+/// The end of a request's host, lower case.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct HostSuffix(pub(in crate::config) String);
+
+impl FromText for HostSuffix {
+    const ACCEPTED: &'static str = "the end of a host name, such as \".example.com\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if is_host_name(text.strip_prefix('.').unwrap_or(text)) {
+            return Ok(HostSuffix(text.trim_end_matches('.').to_ascii_lowercase()));
+        }
+        let rest = text.trim_start_matches('*');
+        Err((rest.len() < text.len() && is_host_name(rest.trim_start_matches('.')))
+            .then(|| format!("did you mean \"{rest}\"?")))
+    }
+}
+
+/// Segments of a path, without slashes at either end.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct PathDirectory(pub(in crate::config) String);
+
+impl FromText for PathDirectory {
+    const ACCEPTED: &'static str = "one or more whole segments of a path, such as \"images\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let segments = text.trim_matches('/');
+        if is_visible(segments) { Ok(PathDirectory(segments.to_owned())) } else { Err(None) }
+    }
+}
+
+/// A parameter's name as it stands in the query.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct ParameterName(pub(in crate::config) String);
+
+impl FromText for ParameterName {
+    const ACCEPTED: &'static str = "a parameter's name as it stands in the query, without spaces, `=`, `&` and `#`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_name = is_visible(text) && !text.contains(['=', '&', '#']);
+        if is_name { Ok(ParameterName(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// What a header, a cookie or a parameter is compared with.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct FieldValue(pub(in crate::config) String);
+
+impl FromText for FieldValue {
+    const ACCEPTED: &'static str = "one line without spaces at either end";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_value = text.trim() == text && !text.contains(|c: char| c.is_control() && c != '\t');
+        if is_value { Ok(FieldValue(text.to_owned())) } else { Err(None) }
+    }
+}
+
 /// The Host header of a check.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct HostHeader(pub(in crate::config) String);
@@ -155,5 +212,44 @@ impl FromText for Interface {
         let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
         let is_interface = (1..=15).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != "..";
         if is_interface { Ok(Interface(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// `$6$salt$hash` or `$6$rounds=5000$salt$hash`, with so many characters of hash.
+fn is_hash(text: &str, length: usize) -> bool {
+    let hash = text.rsplit('$').next().unwrap_or_default();
+    hash.len() == length && text.matches('$').count() >= 3 && sha_crypt::PasswordHashRef::new(text).is_ok()
+}
+
+/// What a browser shows when it asks for a password (RFC 9110 §11.5).
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Realm(pub(in crate::config) String);
+
+impl FromText for Realm {
+    const ACCEPTED: &'static str = "a name of printable ASCII characters without `\"` and `\\`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if !text.is_empty() && text.bytes().all(is_plain) { Ok(Realm(text.to_owned())) } else { Err(None) }
+    }
+}
+
+impl FromText for Password {
+    const ACCEPTED: &'static str = "a password, or its hash as `openssl passwd -6` makes it";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if text.is_empty() {
+            return Err(Some("an empty password keeps nobody out".to_owned()));
+        }
+        let mut parts = text.split('$');
+        let (Some(""), Some(scheme), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(Password::Plain(text.to_owned()));
+        };
+        match scheme {
+            "5" if is_hash(text, 43) => Ok(Password::ShaCrypt(text.to_owned())),
+            "6" if is_hash(text, 86) => Ok(Password::ShaCrypt(text.to_owned())),
+            "5" | "6" => Err(Some("this hash is not complete".to_owned())),
+            _ => Err(Some("this looks like a hash of another kind; make one with `openssl passwd -6`".to_owned())),
+        }
     }
 }

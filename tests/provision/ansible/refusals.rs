@@ -27,12 +27,12 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
     (
         "an interface that is not there",
         &["-e", "relevo_interface=eth9"],
-        &["has no interface eth9: it has eth0, lo; correct relevo_interface"],
+        &["has no interface eth9: it has eth0, lo; correct relevo_interface, relevo_address or"],
     ),
     (
         "an address that the node does not have",
         &["-e", "relevo_address=10.77.0.99"],
-        &["does not have the address 10.77.0.99", "correct relevo_address"],
+        &["does not have the address 10.77.0.99: it has 10.77.0.1", "correct relevo_address"],
     ),
     (
         "two hosts with the same priority",
