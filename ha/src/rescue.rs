@@ -109,9 +109,6 @@ impl Charges {
         // Whoever is at it already does the same.
         let Ok(_fetching) = self.fetching.try_lock() else { return Ok(()) };
         let allowed = sched_getaffinity(self.thread)?;
-        if !allowed.is_set(processor)? {
-            return Ok(()); // somebody has tied it elsewhere
-        }
         // A thread that waits for a processor is moved at once by this; the processor that it waits for is not asked.
         sched_setaffinity(self.thread, &only(processor)?)?;
         for charge in self.late(now) {
@@ -119,8 +116,11 @@ impl Charges {
             let _ = charge.inbox.send(Input::Late);
         }
         // It is on this processor, and does not run before this thread sleeps: nothing that it starts is tied to one
-        // processor.
-        sched_setaffinity(self.thread, &allowed)
+        // processor. Only if somebody had tied it elsewhere it would go back there now.
+        if allowed.is_set(processor)? {
+            sched_setaffinity(self.thread, &allowed)?;
+        }
+        Ok(())
     }
 }
 
