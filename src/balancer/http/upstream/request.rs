@@ -12,9 +12,8 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::socket::SMALL;
 
-/// What is no longer than this is copied behind the head: that costs less than what writev(2) does beyond send(2).
-const SMALL: usize = 1024;
 /// What of the body may wait here, copied, for a server that reads slowly.
 const MOST_WAITING: usize = 16 * 1024;
 /// Room for the head of an ordinary request.
@@ -24,8 +23,6 @@ const ORDINARY_HEAD: usize = 1024;
 pub struct Outgoing {
     unsent: Unsent,
     body: RequestBody,
-    /// How much of the body is still to come, by its length.
-    remaining: Option<u64>,
     is_head_request: bool,
     has_begun: bool,
 }
@@ -45,8 +42,7 @@ impl Outgoing {
         if matches!(body, RequestBody::Empty) {
             unsent.end();
         }
-        let remaining = body.remaining();
-        Self { unsent, body, remaining, is_head_request: request.method == Method::HEAD, has_begun: false }
+        Self { unsent, body, is_head_request: request.method == Method::HEAD, has_begun: false }
     }
 
     /// Does its method ask for a head alone?
@@ -57,11 +53,6 @@ impl Outgoing {
     /// Has any of it been sent?
     pub fn has_begun(&self) -> bool {
         self.has_begun
-    }
-
-    /// Has all of it been sent?
-    pub fn is_sent(&self) -> bool {
-        self.unsent.is_empty() && matches!(self.body, RequestBody::Empty)
     }
 
     /// Sends as much as can be; ready: all of it.
@@ -78,19 +69,22 @@ impl Outgoing {
         }
     }
 
+    fn is_sent(&self) -> bool {
+        self.unsent.is_empty() && matches!(self.body, RequestBody::Empty)
+    }
+
     /// Takes a piece of the body; ready: there is none to wait for.
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.unsent.is_full() || matches!(self.body, RequestBody::Empty) {
             return Poll::Ready(Ok(()));
         }
         match ready!(self.body.poll_data(context)) {
-            Some(Ok(data)) => {
-                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
-                self.unsent.push(data);
-            }
+            Some(Ok(data)) => self.unsent.push(data),
             Some(Err(_)) => return Poll::Ready(Err(Broken::Client)),
             // Less than was announced: what comes next on this connection would be taken for the rest of it.
-            None if self.remaining.is_some_and(|remaining| remaining > 0) => return Poll::Ready(Err(Broken::Client)),
+            None if self.body.remaining().is_some_and(|remaining| remaining > 0) => {
+                return Poll::Ready(Err(Broken::Client));
+            }
             None => self.finish(),
         }
         if self.body.is_empty() {
