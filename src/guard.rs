@@ -29,6 +29,7 @@ use crate::process::backoff::Backoff;
 use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver};
 use crate::process::lock;
+use crate::process::log::Log;
 use crate::process::messages::{Charge, Report};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
@@ -68,7 +69,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the guard itself cannot work.
-pub async fn run(config: Config) -> Result<ExitCode, Error> {
+pub async fn run(config: Config, log: Log) -> Result<ExitCode, Error> {
     descriptor::pass_nothing_on().map_err(Error::Inherited)?;
     // It holds the key.
     nix::sys::prctl::set_dumpable(false)?;
@@ -79,7 +80,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
     // Without a virtual router it has no business with anybody's addresses.
     let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
     let mut manager = ServiceManager::find().map_err(Error::Start)?;
-    let mut stop = StopSignals::new().map_err(Error::Signals)?;
+    let mut stop = StopSignals::new(log).map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
@@ -88,6 +89,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Error> {
         let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
             .map_err(Error::Start)?;
         let end = keeper.watch(&mut stop, &mut manager).await;
+        stop.keeper = None;
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
             return Ok(match end {
@@ -159,7 +161,11 @@ impl Keeper {
         loop {
             tokio::select! {
                 message = self.link.receive() => match message {
-                    Ok(Some((report, _))) => self.reported(&report, manager),
+                    Ok(Some((report, _))) => {
+                        // One that reports handles its signals.
+                        stop.keeper = Some(self.pid);
+                        self.reported(&report, manager);
+                    }
                     Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
@@ -198,16 +204,24 @@ impl Keeper {
     }
 }
 
-/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet.
+/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet; SIGUSR1 is for
+/// whoever moves the log's files.
 struct StopSignals {
+    log: Log,
+    /// One that handles SIGUSR1, and was not waited for yet.
+    keeper: Option<Pid>,
+    reopen: Signals,
     terminate: Signals,
     interrupt: Signals,
     hang_up: Signals,
 }
 
 impl StopSignals {
-    fn new() -> io::Result<Self> {
+    fn new(log: Log) -> io::Result<Self> {
         Ok(StopSignals {
+            log,
+            keeper: None,
+            reopen: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
@@ -219,6 +233,13 @@ impl StopSignals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => {
+                    self.log.reopen();
+                    if let Some(keeper) = self.keeper {
+                        // Should it have died in this moment, the next one opens them anew.
+                        let _ = kill(keeper, Signal::SIGUSR1);
+                    }
+                }
                 _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not there yet; restart to change the configuration"),
             }
         }

@@ -9,4 +9,5 @@ pub mod guard;
 pub mod keeper;
 pub mod lab;
 pub mod process;
+pub mod stats;
 pub mod status;

@@ -10,6 +10,7 @@ use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
+use crate::stats::counters::Event;
 use crate::status::ServerState;
 
 /// Longest pause before the server that just failed is tried again.
@@ -65,7 +66,15 @@ impl<'session> Attempts<'session> {
         };
         let server = server.ok_or(Unreachable::NoServer)?;
         let under_way = UnderWay::at_server(worker, backend, server);
+        if kept != Some(server) {
+            worker.counters().backends[backend.0].traffic.count(Event::Balanced);
+            under_way.traffic().count(Event::Balanced);
+        }
         let redispatched = kept.is_some_and(|kept| kept != server);
+        if redispatched {
+            worker.counters().backends[backend.0].traffic.count(Event::Redispatch);
+            under_way.traffic().count(Event::Redispatch);
+        }
         Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched })
     }
 
@@ -119,18 +128,26 @@ impl<'session> Attempts<'session> {
         self.retries += 1;
         self.tried.push(self.server);
         let worker = &self.session.worker;
+        let backend_traffic = &worker.counters().backends[self.backend.0].traffic;
         let other = match backend.redispatch {
             true => worker.chooser.borrow_mut().choose(self.backend, self.key, &self.tried),
             false => None,
         };
         match other {
             Some(other) => {
+                // As in HAProxy: counted where it should have gone, as the one or the other.
+                backend_traffic.count(Event::Redispatch);
+                self.under_way.traffic().count(Event::Redispatch);
                 self.server = other;
                 self.under_way = UnderWay::at_server(worker, self.backend, other);
                 self.redispatched = true;
             }
             // The same server at once would most likely fail the same way.
-            None => tokio::time::sleep(backend.timeouts.connect.min(LONGEST_PAUSE)).await,
+            None => {
+                backend_traffic.count(Event::Retry);
+                self.under_way.traffic().count(Event::Retry);
+                tokio::time::sleep(backend.timeouts.connect.min(LONGEST_PAUSE)).await;
+            }
         }
         Ok(())
     }

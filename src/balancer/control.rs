@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::balancer::state::Shared;
+use crate::balancer::statistics;
 use crate::process::descriptors::{Receiver, Sender};
+use crate::process::log::Log;
 use crate::process::messages::{BEAT_INTERVAL, Beat, FromBalancer, ToBalancer};
 
 /// What is under way when the keeper says stop may take this long.
@@ -21,6 +23,8 @@ pub(super) struct Control {
     pub(super) sender: Sender,
     /// From the keeper.
     pub(super) receiver: Receiver,
+    /// Of this process.
+    pub(super) log: Log,
     /// What all workers share.
     pub(super) shared: Arc<Shared>,
     /// When the process started.
@@ -42,9 +46,14 @@ impl Control {
         let mut beats = tokio::time::interval(BEAT_INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = self.workers.len();
+        let mut seconds = tokio::time::interval(statistics::SAMPLING);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sampled = Instant::now();
         loop {
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
+                    Some((ToBalancer::Log, opened)) => self.log.replace(opened),
+                    Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
                     Some((ToBalancer::Stop, _)) => {
                         self.finish().await;
@@ -58,6 +67,10 @@ impl Control {
                     if waiting == 0 && self.sender.send(&FromBalancer::Serving, &[]).await.is_err() {
                         return Ok(());
                     }
+                }
+                _ = seconds.tick(), if self.shared.statistics.are_shown => {
+                    statistics::sample(&self.shared, sampled.elapsed());
+                    sampled = Instant::now();
                 }
                 _ = beats.tick() => {
                     if self.workers.iter().any(thread::JoinHandle::is_finished) {
@@ -106,6 +119,7 @@ impl Control {
             connections: shared.connections.load(Relaxed),
             requests: shared.requests.load(Relaxed),
             backends: shared.report(),
+            log_is_broken: self.log.was_broken(),
         }
     }
 }

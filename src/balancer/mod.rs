@@ -4,6 +4,7 @@
 //! keeps in touch with the keeper (`control.rs`). A worker accepts clients (`listener.rs`) and serves them (`http`, `tcp.rs`).
 
 pub mod access_log;
+mod accounting;
 pub mod balance;
 pub mod clock;
 pub mod connect;
@@ -20,6 +21,7 @@ pub mod rules;
 mod sandbox;
 pub mod session;
 pub mod state;
+mod statistics;
 pub mod tcp;
 pub mod worker;
 
@@ -37,11 +39,10 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::balancer::access_log::Writer;
 use crate::balancer::control::Control;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
-use crate::config::model::{AccessLog, open_files_for};
+use crate::config::model::{LogLevel, open_files_for};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
@@ -50,8 +51,6 @@ use crate::process::messages::{Start, ToBalancer};
 /// How long the first connections wait in the accept queue for the first checks; well below the second after which the keeper
 /// takes silence for death.
 const FIRST_RESULTS_PATIENCE: Duration = Duration::from_millis(500);
-/// How long the last lines of the access log may take.
-const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The process `relevo balancer`: its standard input is its end of a socketpair with the keeper.
 pub fn run() -> ExitCode {
@@ -73,14 +72,15 @@ fn failed(reason: &str) -> ExitCode {
 
 async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     // What is sent to all processes of the service at once is for the guard alone: the keeper says when to stop.
-    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()] {
+    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate(), SignalKind::user_defined1()] {
         drop(signal(kind)?);
     }
     let (sender, mut receiver) = halves(keeper_socket()?);
-    let Some((ToBalancer::Start(start), descriptors)) = receiver.receive().await? else {
+    let Some((ToBalancer::Start(start), mut descriptors)) = receiver.receive().await? else {
         return Err("this command is for the keeper alone; use `relevo run`".into());
     };
     let start = *start;
+    let log_descriptors = descriptors.split_off(start.listeners.len().min(descriptors.len()));
     let listeners = listeners(&start, descriptors)?;
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
     let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
@@ -88,14 +88,11 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;
 
     // Only now may there be threads: what was given up is given up by all of them.
-    let guard = log::init(start.log_level, "balancer");
+    let guard = log::init_with(&start.log_targets, log_descriptors, "balancer", false);
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
     }
-    let writer = match start.config.access_log {
-        AccessLog::HttpLog => Some(Writer::start(io::stderr())?),
-        AccessLog::Off => None,
-    };
+    let is_logged = guard.log().wants(LogLevel::Info);
     let shared = Shared::new(start.config);
     tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
     tokio::task::spawn_local(balance::slow_start::watch(shared.clone()));
@@ -110,7 +107,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
             index,
             listeners,
             shared: shared.clone(),
-            log: writer.as_ref().map(Writer::batches),
+            log: is_logged.then(|| guard.log().clone()),
             zone: zone.clone(),
             started,
             ready: ready_sender.clone(),
@@ -119,10 +116,8 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     }
     drop((ready_sender, stop_receiver));
 
-    let result = Control { sender, receiver, shared, started, ready, stop, workers }.run().await;
-    if let Some(writer) = writer {
-        writer.finish(LOG_PATIENCE);
-    }
+    let result =
+        Control { sender, receiver, log: guard.log().clone(), shared, started, ready, stop, workers }.run().await;
     drop(guard);
     Ok(result?)
 }

@@ -37,6 +37,8 @@ pub struct Side<'stream> {
 /// How it ended.
 #[derive(Debug, Default)]
 pub struct Ended {
+    /// Bytes the client sent.
+    pub from_client: u64,
     /// Bytes the client was sent.
     pub to_client: u64,
     /// Who ended it and when, if it did not end well.
@@ -75,7 +77,7 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
     })
     .await;
     session.server_came();
-    Ended { to_client: downward.carried, end }
+    Ended { from_client: upward.carried, to_client: downward.carried, end }
 }
 
 fn patience(session: &Session, upward: &Direction, downward: &Direction, timeouts: &ServerTimeouts) -> Duration {

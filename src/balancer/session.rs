@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::balancer::clock::{self, Deadline, Millis, NEVER};
 use crate::balancer::worker::Worker;
 use crate::config::model::{Backend, BackendIndex, Frontend};
+use crate::stats::counters::{Event, Traffic};
 
 /// One client's connection, for as long as it is open.
 pub struct Session {
@@ -41,7 +42,8 @@ impl Session {
         worker.shared.connections.fetch_add(1, Relaxed);
         worker.connections.set(worker.connections.get() + 1);
         if let Some(state) = worker.shared.frontends.get(frontend) {
-            state.connections.fetch_add(1, Relaxed);
+            let before = state.connections.fetch_add(1, Relaxed);
+            worker.counters().frontends[frontend].session(before + 1);
         }
         Self {
             worker,
@@ -168,20 +170,29 @@ pub struct UnderWay {
 impl UnderWay {
     /// At a backend.
     pub fn at_backend(worker: &Rc<Worker>, backend: BackendIndex) -> Self {
-        let under_way = Self { worker: worker.clone(), backend, server: None };
-        under_way.counter().fetch_add(1, Relaxed);
-        under_way
+        Self::begin(Self { worker: worker.clone(), backend, server: None })
     }
 
     /// At a server.
     pub fn at_server(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
-        let under_way = Self { worker: worker.clone(), backend, server: Some(server) };
-        under_way.counter().fetch_add(1, Relaxed);
+        Self::begin(Self { worker: worker.clone(), backend, server: Some(server) })
+    }
+
+    fn begin(under_way: Self) -> Self {
+        let before = under_way.counter().fetch_add(1, Relaxed);
+        under_way.traffic().session(before + 1);
         under_way
     }
 
-    /// The server was reached: it counts as a request of its own.
-    pub fn reached(&self) {
+    /// Where its events are counted.
+    pub fn traffic(&self) -> &Traffic {
+        let backend = &self.worker.counters().backends[self.backend.0];
+        self.server.map_or(&backend.traffic, |server| &backend.servers[server])
+    }
+
+    /// The server was reached, on a kept connection or a new one: it counts as a request of its own.
+    pub fn reached(&self, is_reused: bool) {
+        self.traffic().count(if is_reused { Event::Reuse } else { Event::Connect });
         if let Some(server) = self.server {
             self.worker.shared.backends[self.backend.0].servers[server].requests.fetch_add(1, Relaxed);
         }

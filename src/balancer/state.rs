@@ -1,4 +1,5 @@
-//! What the threads of the balancer share: atomics, one cache line each for a server and a backend.
+//! What the threads of the balancer share: atomics, one cache line each for a server and a backend. What each worker counts
+//! by itself is here as well, so that the statistics find it.
 
 mod facts;
 
@@ -9,14 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, error, info, warn};
 
-use crate::balancer::balance::plan::{Plan, Standing, WHOLE};
+use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
-use crate::status::{BackendStatus, ServerState, ServerStatus};
+use crate::stats::checks::Checks;
+use crate::stats::counters::Counters;
+use crate::stats::rates::Rates;
+use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
 
 use facts::Facts;
 pub use facts::{Admin, AgentReport, Health};
@@ -37,6 +41,26 @@ pub struct Shared {
     pub beats: Vec<Beat>,
     /// Virtual addresses this node holds now (rule 7).
     pub held: ArcSwap<Vec<IpAddr>>,
+    /// When the process started.
+    pub started: Instant,
+    /// By index of the worker: what it counts.
+    pub counters: Vec<Counters>,
+    /// For the statistics alone.
+    pub statistics: Statistics,
+}
+
+/// What is kept for nobody but those who look at the statistics.
+pub struct Statistics {
+    /// Are they shown anywhere?
+    pub are_shown: bool,
+    /// The pair, as the keeper last told.
+    pub pair: ArcSwapOption<PairStatus>,
+    /// Sessions and requests per second.
+    pub rates: Mutex<Rates>,
+    /// Lines of the access log that nobody took.
+    pub lost_log_lines: AtomicU64,
+    /// One page at a time is made: passwords take time to be checked, and guessing them is to take no more than one core.
+    pub turn: Semaphore,
 }
 
 /// A worker's sign of life.
@@ -74,6 +98,8 @@ pub struct BackendState {
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
     pub came_back: Notify,
+    /// When it lost its last server, and got one again.
+    pub checks: Checks,
     /// By index of the server.
     pub servers: Vec<ServerShared>,
 }
@@ -98,7 +124,10 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
-    /// What is known of it. Never locked on a request's way, and elsewhere, so that the rest stays on one line.
+    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the facts; both are
+    /// elsewhere, so that the rest stays on one line.
+    pub checks: Checks,
+    /// What is known of it.
     facts: Box<Mutex<Facts>>,
 }
 
@@ -119,6 +148,15 @@ impl Shared {
         let backends = config.backends.iter().map(BackendState::new).collect();
         let frontends = config.frontends.iter().map(FrontendState::new).collect();
         let beats = (0..config.threads).map(|_| Beat::default()).collect();
+        let servers = || config.backends.iter().map(|backend| backend.servers.len());
+        let counters = (0..config.threads).map(|_| Counters::new(config.frontends.len(), servers())).collect();
+        let statistics = Statistics {
+            are_shown: config.frontends.iter().any(|frontend| frontend.statistics.is_some()),
+            pair: ArcSwapOption::empty(),
+            rates: Mutex::default(),
+            lost_log_lines: AtomicU64::new(0),
+            turn: Semaphore::new(1),
+        };
         Arc::new(Self {
             config,
             connections: AtomicU64::new(0),
@@ -127,6 +165,9 @@ impl Shared {
             backends,
             beats,
             held: ArcSwap::default(),
+            started: Instant::now(),
+            counters,
+            statistics,
         })
     }
 
@@ -169,17 +210,20 @@ impl Shared {
         if before == after {
             return false;
         }
+        let now = Instant::now();
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
             let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
             let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
-            facts.rising_since = rises.then(Instant::now);
+            facts.rising_since = rises.then_some(now);
             place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
             place.state.errors.store(0, Relaxed);
+            place.state.checks.changed(|| after.0, now);
         }
         let (reason, rises) = (facts.reason(), facts.rising_since.is_some());
         drop(facts);
+        place.backend_state.checks.changed(|| place.backend_state.state(), now);
 
         // A busy agent does so all the time: no more than a detail.
         if before.1 != after.1 {
@@ -238,19 +282,37 @@ impl BackendState {
             connections: AtomicU64::new(0),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
+            checks: Checks::new(ServerState::Starting, Instant::now()),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };
         state.replan(config);
+        state.checks.changed(|| state.state(), Instant::now());
         state
+    }
+
+    /// Up while one of its servers takes new sessions, be it one that stands by.
+    pub fn state(&self) -> ServerState {
+        let any = |wanted| self.servers.iter().any(|server| server.state() == wanted && server.weight() > 0);
+        match (any(ServerState::Up), any(ServerState::Starting)) {
+            (true, _) => ServerState::Up,
+            (false, true) => ServerState::Starting,
+            (false, false) => ServerState::Down,
+        }
+    }
+
+    /// The servers that may be chosen now, by index.
+    pub fn eligible(&self, config: &model::Backend) -> Vec<usize> {
+        plan::eligible(config, &self.standing())
+    }
+
+    fn standing(&self) -> Vec<Standing> {
+        self.servers.iter().map(ServerShared::standing).collect()
     }
 
     /// Publish what servers are chosen by from now on.
     fn replan(&self, config: &model::Backend) {
         // Again with the states of that moment, should two threads do this at once.
-        self.plan.rcu(|previous| {
-            let standing: Vec<_> = self.servers.iter().map(ServerShared::standing).collect();
-            Plan::new(config, &standing, previous, self.turn.load(Relaxed))
-        });
+        self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
     }
 }
@@ -261,8 +323,7 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
     }
-    let any = |wanted| place.backend_state.servers.iter().any(|server| server.state() == wanted);
-    if state == ServerState::Down && !any(ServerState::Up) && !any(ServerState::Starting) {
+    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
         let consequence = match place.backend.when_all_down {
             WhenAllDown::Reject => "",
             WhenAllDown::TryAll => ", and all are tried",
@@ -293,6 +354,7 @@ impl ServerShared {
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
+            checks: Checks::new(facts.state(), Instant::now()),
             facts: Box::new(Mutex::new(facts)),
         }
     }
@@ -307,20 +369,35 @@ impl ServerShared {
         self.weight.load(Relaxed)
     }
 
+    /// How much of it slow start lets it have, 1 to [`WHOLE`].
+    pub fn tenths(&self) -> u32 {
+        self.tenths.load(Relaxed)
+    }
+
     /// What checks, the resolver and the traffic say, whatever its agent or an operator wants.
     pub fn health(&self) -> Health {
         self.facts().health
     }
 
+    /// Is it its agent, and that alone, that ends new sessions?
+    pub fn is_out_by_agent(&self) -> bool {
+        self.facts().are_out_by_agent()
+    }
+
+    /// Does its agent call it down?
+    pub fn is_down_to_agent(&self) -> bool {
+        self.facts().agent.down.is_some()
+    }
+
     fn standing(&self) -> Standing {
-        Standing { state: self.state(), weight: self.weight(), tenths: self.tenths.load(Relaxed) }
+        Standing { state: self.state(), weight: self.weight(), tenths: self.tenths() }
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self, config: &model::Server) -> ServerStatus {
+    pub(super) fn report(&self, config: &model::Server) -> ServerStatus {
         let address = match (&config.address, self.address.load_full()) {
             (_, Some(address)) => address.to_string(),
             (address, None) => address.to_string(),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::balancer::access_log::{Format, Record};
+use crate::balancer::access_log::Record;
+use crate::balancer::accounting;
 use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
@@ -18,9 +19,10 @@ pub async fn serve(stream: TcpStream, session: Session) {
     record.head = Some(session.accepted);
     session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     carry(&stream, &session, &mut record).await;
+    accounting::count(&session, &record, clock::now());
     if session.worker.access_log.is_on() {
         let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
-        session.worker.access_log.write(Format::Tcp, &session, client.as_bytes(), &record);
+        session.worker.access_log.write(&session, client.as_bytes(), &record);
     }
 }
 
@@ -43,12 +45,13 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
 
     match connected {
         Ok(server) => {
-            attempts.under_way.reached();
+            attempts.under_way.reached(false);
             record.connected = Some(clock::now());
             let (from_client, from_server) =
                 (Side { stream: client, first: Bytes::new() }, Side { stream: &server.stream, first: Bytes::new() });
             let ended = relay::run(session, from_client, from_server, session.backend(index).timeouts).await;
             record.bytes = ended.to_client;
+            record.received = ended.from_client;
             ended.end.into_iter().for_each(|end| record.end(end));
         }
         Err(Unreachable::Timeout) => record.end(*b"sC"),

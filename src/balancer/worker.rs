@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -14,13 +13,16 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::balancer::access_log::AccessLog;
+use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, TICK};
 use crate::balancer::listener;
 use crate::balancer::pool::Pool;
 use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
+use crate::config::model::LogLevel;
+use crate::process::log::{Kind, Log};
+use crate::stats::counters::Counters;
 
 /// Ticks between two looks at the connections that wait in the pool.
 const SWEEP: u64 = 20;
@@ -29,6 +31,7 @@ const SWEEP: u64 = 20;
 pub struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
+    index: usize,
     /// Its time.
     pub clock: Clock,
     /// Its turn.
@@ -47,9 +50,10 @@ pub struct Worker {
 
 impl Worker {
     /// One that has nothing to do yet.
-    pub fn new(shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
+    pub fn new(index: usize, shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
         let most_idle = shared.config.max_connections / shared.config.threads.max(1);
         Rc::new(Self {
+            index,
             clock: Clock::new(),
             chooser: RefCell::new(Chooser::new(shared.clone())),
             pool: Pool::new(&shared, most_idle),
@@ -59,6 +63,11 @@ impl Worker {
             is_stopping: Cell::new(false),
             shared,
         })
+    }
+
+    /// Its own counters.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters[self.index]
     }
 }
 
@@ -70,8 +79,8 @@ pub struct Plan {
     pub listeners: Vec<(usize, TcpListener)>,
     /// What all workers share.
     pub shared: Arc<Shared>,
-    /// The log's writer; `None`: no log.
-    pub log: Option<SyncSender<Vec<u8>>>,
+    /// Where lines for requests go; `None`: nowhere.
+    pub log: Option<Log>,
     /// For the log's dates.
     pub zone: TimeZone,
     /// When the process started.
@@ -103,8 +112,15 @@ pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
     })
 }
 
+/// The access log's way to the targets.
+fn outlet(log: Log) -> Outlet {
+    Box::new(move |batch| log.send(LogLevel::Info, Kind::Access, &batch.into()))
+}
+
 async fn serve(mut plan: Plan) -> io::Result<()> {
-    let worker = Worker::new(plan.shared, AccessLog::new(plan.log, plan.zone));
+    let format = Format::new(&plan.shared.config.access_log);
+    let outlet = plan.log.map(outlet).zip(format);
+    let worker = Worker::new(plan.index, plan.shared, AccessLog::new(outlet, plan.zone));
     let mut accepting = Vec::new();
     for (frontend, listener) in plan.listeners {
         listener.set_nonblocking(true)?;
@@ -137,7 +153,10 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
         if rounds.is_multiple_of(SWEEP) {
             worker.pool.sweep(worker.clock.millis());
         }
-        worker.access_log.tick();
+        let lost = worker.access_log.tick();
+        if lost > 0 {
+            worker.shared.statistics.lost_log_lines.fetch_add(lost, Relaxed);
+        }
         if stop_by.is_some_and(|by| worker.connections.get() == 0 || Instant::now() >= by) {
             return Ok(());
         }

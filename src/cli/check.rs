@@ -41,8 +41,12 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = self.0;
         let balancer = &config.balancer;
-        let log =
-            if balancer.access_log == AccessLog::Off { "no line for requests" } else { "HAProxy's line for requests" };
+        let log = match balancer.access_log {
+            AccessLog::Off => "no line for requests",
+            AccessLog::HttpLog => "HAProxy's line for requests",
+            AccessLog::Json => "a JSON object for requests",
+            AccessLog::Custom(_) => "a line of its own for requests",
+        };
         writeln!(f, "node {}: {}, {log}", config.node.name, count(balancer.threads, "worker thread"))?;
         for router in &config.virtual_routers {
             virtual_router(f, router)?;
@@ -72,6 +76,10 @@ impl Summary<'_> {
         writeln!(f, "frontend {}: {mode} on {}{}", frontend.name, binds.join(", "), rule::additions(frontend))?;
         for it in &frontend.rules {
             writeln!(f, "  {}", rule::words(it))?;
+        }
+        if let Some(statistics) = &frontend.statistics {
+            let to = if statistics.users.is_empty() { "everybody" } else { "those with a password" };
+            writeln!(f, "  {} → statistics for {to}", statistics.path)?;
         }
         for route in &frontend.routes {
             writeln!(f, "  {} → {}", condition::words(&route.when), self.backend_name(route.backend))?;

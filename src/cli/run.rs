@@ -22,8 +22,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let _log = log::init(config.log_level, "guard");
-    finish(on_this_thread(guard::run(config)))
+    let log = match log::init(&config.log_targets, "guard") {
+        Ok(log) => log,
+        Err(error) => return finish(Err(error.to_string())),
+    };
+    finish(on_this_thread(guard::run(config, log.log().clone())))
 }
 
 /// The keeper, which the guard starts and tells what to run.

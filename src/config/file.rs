@@ -18,10 +18,13 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::model::{AccessLog, CookieMode, HashMethod, LogLevel, Mode, Network, Observe, ServerAddress, WhenAllDown};
+use super::model::{
+    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password,
+    ServerAddress, WhenAllDown,
+};
 use super::value::{
-    Account, Algorithm, BindAddress, FromText, HeaderText, HostHeader, Interface, LogTarget, Name, Number, OnRefused,
-    OneOrMany, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
+    Account, Algorithm, BindAddress, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused, OneOrMany,
+    Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
 pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
@@ -64,6 +67,7 @@ pub(super) struct File {
     pub(super) backends: Named<Backend>,
     pub(super) vrrp: Named<VirtualRouter>,
     pub(super) peering: Option<Spanned<Table<Peering>>>,
+    pub(super) stats: Option<Spanned<Table<Stats>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,8 +91,45 @@ pub(super) struct Process {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) format: Option<Text<AccessLog>>,
-    pub(super) target: Option<Text<LogTarget>>,
+    pub(super) target: Option<Spanned<OneOrMany<TargetEntry>>>,
     pub(super) level: Option<Text<LogLevel>>,
+}
+
+/// A target: where it is, or a table that says more.
+#[derive(Debug, Clone)]
+pub(super) struct TargetEntry(pub(super) Target);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Target {
+    pub(super) to: Option<Text<LogDestination>>,
+    pub(super) level: Option<Text<LogLevel>>,
+    pub(super) facility: Option<Text<Facility>>,
+}
+
+impl<'de> Deserialize<'de> for TargetEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TargetVisitor)
+    }
+}
+
+struct TargetVisitor;
+
+impl<'de> Visitor<'de> for TargetVisitor {
+    type Value = TargetEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a table with such a `to`", LogDestination::ACCEPTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<TargetEntry, E> {
+        let to = Text::deserialize(text.into_deserializer())?;
+        Ok(TargetEntry(Target { to: Some(to), ..Target::default() }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TargetEntry, A::Error> {
+        Target::deserialize(MapAccessDeserializer::new(map)).map(TargetEntry)
+    }
 }
 
 /// The defaults of all frontends and backends.
@@ -119,7 +160,38 @@ pub(super) struct Frontend {
     pub(super) timeouts: Table<ClientTimeouts>,
     pub(super) rules: Vec<Spanned<Table<Rule>>>,
     pub(super) routes: Vec<Spanned<Table<Route>>>,
+    pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
+    pub(super) capture: Option<Spanned<Table<Capture>>>,
 }
+
+/// `[stats]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Stats {
+    pub(super) listen: Option<Spanned<OneOrMany<BindEntry>>>,
+    pub(super) users: Users,
+}
+
+/// `[frontends.NAME.stats]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FrontendStats {
+    pub(super) path: Option<Spanned<Text<UrlPath>>>,
+    pub(super) realm: Option<Text<Realm>>,
+    pub(super) users: Users,
+}
+
+/// `[frontends.NAME.capture]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Capture {
+    pub(super) request: Option<OneOrMany<Text<Token>>>,
+    pub(super) response: Option<OneOrMany<Text<Token>>>,
+    pub(super) length: Option<Number<1, 8192>>,
+}
+
+/// Passwords by name.
+pub(super) type Users = BTreeMap<Spanned<String>, Text<Password>>;
 
 /// A bind: an address, or a table that has one.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The digest by which nodes see whether they run the same configuration.
 //!
-//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [peering], each virtual router's
-//! interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
+//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [stats], [peering], each virtual
+//! router's interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
 //! named here and not taken from the model's fields, and what has its default does not go in. A key that a later version
 //! adds then changes no digest until somebody uses it.
 
@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Agent, Backend, Balance, Balancer, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HashKey, HashMethod,
-    HealthCheck, Mode, Observe, Probe, Route, Server, ServerAddress, ServerTimeouts, WhenAllDown,
+    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HashKey,
+    HashMethod, HealthCheck, Mode, Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics,
+    User, WhenAllDown,
 };
 
 /// SHA-256 in hex.
@@ -29,7 +30,10 @@ pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> Stri
         "backends": by_name(backends.iter().map(|it| (&it.name, backend(it))).collect()),
         "vrrp": by_name(virtual_routers.iter().map(|it| (&it.name, virtual_router(it))).collect()),
     });
-    let digest = Sha256::digest(canonical(&whole));
+    hex(&Sha256::digest(canonical(&whole)))
+}
+
+fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -81,7 +85,11 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         trusted_proxies,
         request_id,
         timeouts,
+        capture,
+        statistics,
     } = frontend;
+    // The log is each node's own.
+    let Capture { request: _, response: _, length: _ } = capture;
     let forwarding = forwarding.clone().unwrap_or_default();
     let backend_name = |index: usize| backends.get(index).map(|backend| backend.name.clone());
     let route = |route: &Route| {
@@ -108,7 +116,18 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
         .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
+        .with("stats", statistics.as_ref().map(self::statistics), Value::Null)
         .done()
+}
+
+/// Passwords by digest: what this is made into is compared between nodes, and kept by none.
+fn statistics(statistics: &Statistics) -> Value {
+    let Statistics { path, realm, users } = statistics;
+    let user = |user: &User| {
+        let (Password::Plain(secret) | Password::ShaCrypt(secret)) = &user.password;
+        (user.name.clone(), Value::from(hex(&Sha256::digest(secret))))
+    };
+    json!({ "path": path, "realm": realm, "users": users.iter().map(user).collect::<Map<_, _>>() })
 }
 
 fn backend(backend: &Backend) -> Value {

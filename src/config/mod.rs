@@ -4,6 +4,7 @@ mod diagnostic;
 mod file;
 mod hash;
 pub mod key;
+pub mod log_format;
 pub mod model;
 mod nearest;
 mod read;

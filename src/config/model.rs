@@ -9,6 +9,7 @@ mod rule;
 mod template;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
+use super::log_format::LogFormat;
 pub use backend::{
     Agent, Backend, Balance, CookieMode, CookiePersistence, HashKey, HashMethod, HealthCheck, Observe, Probe, Server,
     ServerAddress, WhenAllDown,
@@ -36,8 +38,8 @@ pub struct Config {
     pub process: Process,
     /// What the balancer needs, and nothing else: it is sent to the unprivileged process.
     pub balancer: Balancer,
-    /// The log of the processes themselves.
-    pub log_level: LogLevel,
+    /// Where the log goes.
+    pub log_targets: Vec<LogTarget>,
     /// The virtual routers this node takes part in.
     pub virtual_routers: Vec<VirtualRouter>,
     /// The other keepers.
@@ -66,8 +68,76 @@ pub struct Process {
     pub chroot: Option<PathBuf>,
 }
 
-/// `log.level`
+/// One of `log.target`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTarget {
+    /// Where it is.
+    pub to: LogDestination,
+    /// The least important lines that it gets. Requests are `info`.
+    pub level: LogLevel,
+    /// What syslog files them under.
+    pub facility: Facility,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogDestination {
+    /// The standard error output.
+    Stderr,
+    /// systemd's journal, by its own protocol.
+    Journald,
+    /// The host's syslog daemon, at `/dev/log`.
+    Syslog,
+    /// A syslog daemon of the network.
+    Udp(SocketAddr),
+    /// Appended to.
+    File(PathBuf),
+}
+
+/// As it was written.
+impl fmt::Display for LogDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::Journald => f.write_str("journald"),
+            Self::Syslog => f.write_str("syslog (/dev/log)"),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A syslog facility (RFC 5424 §6.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facility(u8);
+
+impl Facility {
+    /// The default.
+    pub const DAEMON: Self = Self(3);
+    /// By number.
+    pub const NAMES: [&str; 24] = [
+        "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
+        "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    ];
+
+    /// 0 to 23.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// By its name; the error is that there is none of that name.
+impl std::str::FromStr for Facility {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::NAMES.iter().zip(0..).find(|(known, _)| **known == name).map(|(_, number)| Self(number)).ok_or(())
+    }
+}
+
+/// `log.level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
@@ -79,11 +149,15 @@ pub enum LogLevel {
 }
 
 /// `log.format`: the line for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
     /// HAProxy's line.
     HttpLog,
+    /// A JSON object.
+    Json,
+    /// One of the user's, in HAProxy's language.
+    Custom(LogFormat),
     /// None.
     Off,
 }
@@ -174,6 +248,57 @@ pub struct Frontend {
     pub request_id: Option<RequestId>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
+    /// What of its requests goes into the log.
+    pub capture: Capture,
+    /// Where it shows the statistics, if anywhere.
+    pub statistics: Option<Statistics>,
+}
+
+/// `frontends.NAME.capture`: headers for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Names of the request's headers, lower case.
+    pub request: Vec<String>,
+    /// Names of the response's headers, lower case.
+    pub response: Vec<String>,
+    /// Bytes of a value; what is longer is cut.
+    pub length: usize,
+}
+
+/// `[stats]`, or `frontends.NAME.stats`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Of the page: `/stats` has `/stats;csv` and `/stats/metrics` beside it, and `/` has `/;csv` and `/metrics`.
+    pub path: String,
+    /// What a browser says when it asks for the password.
+    pub realm: String,
+    /// Who may see them; empty: everybody.
+    pub users: Vec<User>,
+}
+
+/// Somebody with a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Unique, without colon.
+    pub name: String,
+    /// As it was written.
+    pub password: Password,
+}
+
+/// A password. It is not printed, not even by a debugger's format.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Password {
+    /// Itself.
+    Plain(String),
+    /// Its hash, as crypt(3) makes it with SHA-256 (`$5$`) or SHA-512 (`$6$`).
+    ShaCrypt(String),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
 }
 
 /// `[[frontends.NAME.routes]]`

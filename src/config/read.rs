@@ -228,9 +228,8 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
 }
 
 /// Keys of the design that a later release brings. `*` is any name.
-const LATER: [&[&str]; 5] = [
-    &["stats"],
-    &["frontends", "*", "stats"],
+const LATER: [&[&str]; 4] = [
+    &["stats", "socket"],
     &["frontends", "*", "bind", "tls"],
     &["frontends", "*", "bind", "accept_proxy"],
     &["backends", "*", "servers", "max_connections"],

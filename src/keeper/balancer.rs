@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,10 +17,11 @@ use tokio::time::{sleep_until, timeout};
 
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
-use crate::config::model::{self, LogLevel};
+use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
+use crate::process::log;
 use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 /// What every balancer of this keeper starts with.
 pub(super) struct Template {
     pub(super) config: model::Balancer,
-    pub(super) log_level: LogLevel,
+    pub(super) log_targets: Vec<LogTarget>,
     pub(super) user: Option<Identity>,
     pub(super) chroot: Option<PathBuf>,
     pub(super) resolv_conf: String,
@@ -69,8 +70,11 @@ struct Process {
     pid: u32,
     child: Child,
     receiver: Receiver,
-    outbox: mpsc::Sender<ToBalancer>,
+    outbox: mpsc::Sender<Letter>,
 }
+
+/// A message and what goes with it.
+type Letter = (ToBalancer, Vec<OwnedFd>);
 
 /// What happens next to a process.
 enum Happening {
@@ -110,6 +114,9 @@ impl Balancer {
                 Happening::Message(FromBalancer::Beat(beat)) => {
                     let verdict = self.lifecycle.beat(&beat.worker_silence_ms, Instant::now());
                     let servers_changed = differ(&self.beat.backends, &beat.backends);
+                    if beat.log_is_broken {
+                        self.reopen_log();
+                    }
                     self.beat = beat;
                     if servers_changed && verdict == Verdict::Wait {
                         return Change::Servers;
@@ -139,6 +146,25 @@ impl Balancer {
         }
         self.held.clone_from(&held);
         self.tell(ToBalancer::Held(held));
+    }
+
+    /// Opens the targets of its log again, which it cannot do by itself.
+    pub(super) fn reopen_log(&self) {
+        let Some(process) = &self.process else { return };
+        let (targets, outbox) = (self.template.log_targets.clone(), process.outbox.clone());
+        // A file system may take its time.
+        tokio::task::spawn_blocking(move || match log::open_all(&targets) {
+            Ok(opened) => drop(outbox.try_send((ToBalancer::Log, opened))),
+            Err(error) => tracing::warn!(%error, "the balancer's log stays as it is: {error}"),
+        });
+    }
+
+    /// Tells it the state of the pair, where it shows that to somebody.
+    pub(super) fn tell_pair(&self, pair: impl FnOnce() -> PairStatus) {
+        let is_shown = self.template.config.frontends.iter().any(|frontend| frontend.statistics.is_some());
+        if is_shown && self.state == BalancerState::Serving {
+            self.tell(ToBalancer::Pair(Box::new(pair())));
+        }
     }
 
     /// For `relevo status`.
@@ -237,7 +263,7 @@ impl Balancer {
 
     fn tell(&self, message: ToBalancer) {
         let Some(process) = &self.process else { return };
-        if process.outbox.try_send(message).is_err() {
+        if process.outbox.try_send((message, Vec::new())).is_err() {
             tracing::warn!("the balancer does not read its messages; one was dropped");
         }
     }
@@ -256,7 +282,7 @@ impl Template {
         Start {
             keeper: Pid::this().as_raw(),
             config: self.config.clone(),
-            log_level: self.log_level,
+            log_targets: self.log_targets.clone(),
             user: self.user,
             chroot: self.chroot.clone(),
             listeners: listeners.places(),
@@ -300,17 +326,35 @@ impl Process {
 }
 
 /// A task of its own, so that a balancer that does not read holds nothing up.
-async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<ToBalancer>) {
+async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<Letter>) {
+    let log = open_log(start.log_targets.clone()).await;
+    let descriptors = [listeners.descriptors(), log.iter().map(AsFd::as_fd).collect()].concat();
     // A failure means that it is gone, which its receiving half tells.
-    if sender.send(&ToBalancer::Start(Box::new(start)), &listeners.descriptors()).await.is_err() {
+    if sender.send(&ToBalancer::Start(Box::new(start)), &descriptors).await.is_err() {
         return;
     }
-    drop(listeners);
-    while let Some(message) = messages.recv().await {
-        if sender.send(&message, &[]).await.is_err() {
+    drop((listeners, log));
+    while let Some((message, descriptors)) = messages.recv().await {
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if sender.send(&message, &descriptors).await.is_err() {
             return;
         }
     }
+}
+
+/// A target that has become impossible since this process opened it costs its lines, and no balancer.
+async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
+    let open = move || -> Vec<OwnedFd> {
+        let or_nothing = |target: &LogTarget| match log::open(&target.to) {
+            Ok(opened) => Some(opened),
+            Err(error) => {
+                tracing::error!(%error, "the balancer cannot log to {}: {error}", target.to);
+                std::fs::OpenOptions::new().write(true).open("/dev/null").ok().map(OwnedFd::from)
+            }
+        };
+        targets.iter().filter_map(or_nothing).collect()
+    };
+    tokio::task::spawn_blocking(open).await.unwrap_or_default()
 }
 
 /// What a beat needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.

@@ -129,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{AccessLog, Balancer, Bind, ClientTimeouts, Frontend, Mode};
+    use crate::config::model::{AccessLog, Balancer, Bind, Capture, ClientTimeouts, Frontend, Mode};
 
     fn config(threads: usize, address: SocketAddr) -> Balancer {
         let second = Duration::from_secs(1);
@@ -149,6 +149,8 @@ mod tests {
                 request_id: None,
                 rules: Vec::new(),
                 timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
+                capture: Capture::default(),
+                statistics: None,
             }],
             backends: Vec::new(),
         }

@@ -32,7 +32,7 @@ use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
 use crate::config::model::Config;
-use crate::process::log;
+use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
@@ -51,6 +51,8 @@ const GUARD_DESCRIPTORS: i32 = 8;
 pub enum Error {
     #[error("this command is not for people: `relevo run` starts it")]
     NoGuard,
+    #[error(transparent)]
+    Log(#[from] log::Error),
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
@@ -81,8 +83,10 @@ pub async fn run() -> Result<(), Error> {
     umask(Mode::from_bits_truncate(0o027));
     let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
     let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
-    let _log = log::init(config.log_level, "keeper");
+    let log_guard = log::init(&config.log_targets, "keeper")?;
+    let log = log_guard.log().clone();
     let stop = StopSignals::new()?;
+    let reopen = signal(SignalKind::user_defined1())?;
 
     let confinement = identity::find(&config.process)?;
     let missing = [realtime::acquire(), confinement.missing].concat();
@@ -123,7 +127,7 @@ pub async fn run() -> Result<(), Error> {
     let driver = Driver::start(config.virtual_routers.clone()).await?;
     let template = Template {
         config: config.balancer.clone(),
-        log_level: config.log_level,
+        log_targets: config.log_targets.clone(),
         user: confinement.user,
         chroot: confinement.chroot,
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -133,6 +137,8 @@ pub async fn run() -> Result<(), Error> {
         started: Instant::now(),
         guard,
         stop,
+        reopen,
+        log,
         routers: driver.status(),
         driver,
         balancer: Balancer::new(template, listeners),
@@ -156,6 +162,9 @@ struct Keeper {
     started: Instant,
     guard: GuardLink,
     stop: StopSignals,
+    /// The log's files were moved.
+    reopen: Signal,
+    log: Log,
     driver: Driver,
     routers: watch::Receiver<Vec<RouterStatus>>,
     balancer: Balancer,
@@ -207,10 +216,14 @@ impl Keeper {
                     self.warn_of_equal_priorities();
                     continue;
                 }
+                _ = self.reopen.recv() => {
+                    self.log.reopen();
+                    self.balancer.reopen_log();
+                    continue;
+                }
                 Some(Query::Status(reply)) = self.queries.recv() => {
-                    let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
                     // A client that has gone does not matter.
-                    let _ = reply.send(PairStatus { node: self.node_status(), peers });
+                    let _ = reply.send(self.pair_status());
                     continue;
                 }
                 due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
@@ -218,6 +231,7 @@ impl Keeper {
             let status = self.node_status();
             self.guard.report(Report { is_ready: self.is_ready, in_time, state: view::in_a_line(&status) });
             self.status.send_replace(Arc::new(status));
+            self.balancer.tell_pair(|| without_backends(self.pair_status()));
         }
     }
 
@@ -308,6 +322,11 @@ impl Keeper {
         active.flat_map(|router| &router.addresses).map(|address| IpAddr::V4(address.address)).collect()
     }
 
+    fn pair_status(&self) -> PairStatus {
+        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        PairStatus { node: self.node_status(), peers }
+    }
+
     fn node_status(&self) -> NodeStatus {
         let vrrp = self.routers.borrow().clone();
         let balancer = self.balancer.status();
@@ -324,6 +343,13 @@ impl Keeper {
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }
     }
+}
+
+/// The balancer knows its own, and the peers' are not shown.
+fn without_backends(mut pair: PairStatus) -> PairStatus {
+    pair.node.backends.clear();
+    pair.peers.iter_mut().for_each(|peer| peer.status.backends.clear());
+    pair
 }
 
 /// From the guard, or from a person. SIGHUP is the guard's business, and must not end the keeper.

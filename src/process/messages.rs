@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::key::Key;
-use crate::config::model::{Balancer, Config, LogLevel};
-use crate::status::BackendStatus;
+use crate::config::model::{Balancer, Config, LogTarget};
+use crate::status::{BackendStatus, PairStatus};
 
-/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read before the first keeper started: one that follows another that
-/// died runs what that one ran, whatever is in the files by now.
+/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
+/// before the first keeper started: one that follows another that died runs what that one ran, whatever is in the files by
+/// now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
     /// The whole file.
@@ -37,6 +38,10 @@ pub enum ToBalancer {
     Start(Box<Start>),
     /// The virtual addresses this node holds now (rule 7: traffic may come from them only while they are ours).
     Held(Vec<std::net::IpAddr>),
+    /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
+    Pair(Box<PairStatus>),
+    /// The targets of the log, opened again; their descriptors come with it.
+    Log,
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
     Stop,
 }
@@ -48,8 +53,8 @@ pub struct Start {
     pub keeper: i32,
     /// Its part of the configuration.
     pub config: Balancer,
-    /// Level of its log.
-    pub log_level: LogLevel,
+    /// Where its log goes: opened, behind the listening sockets, in this order.
+    pub log_targets: Vec<LogTarget>,
     /// Whom to become; `None` in restricted mode.
     pub user: Option<Identity>,
     /// Where to lock itself in; `None`: nowhere (restricted mode without the right to).
@@ -104,4 +109,6 @@ pub struct Beat {
     pub requests: u64,
     /// Servers and their states.
     pub backends: Vec<BackendStatus>,
+    /// A target of the log has gone away: the keeper can open it again.
+    pub log_is_broken: bool,
 }

@@ -62,6 +62,13 @@ rules = [
     assert!(!denied("127.0.0.2", "198.51.100.7, 192.0.2.1"), "whom the last proxy did not see is an invention");
     assert!(!denied("127.0.0.2", "198.51.100.7, nonsense"));
     assert!(!denied("127.0.0.3", "198.51.100.7"), "that is no proxy of ours");
+
+    let mut connection = from("127.0.0.2");
+    connection.send("GET /before HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n").unwrap();
+    connection.receive().unwrap();
+    connection.send("nonsense\r\n\r\n").unwrap();
+    connection.receive().unwrap();
+    assert!(node.wait_for_message("<BADREQ>").contains("127.0.0.2:"), "it names nobody: {}", node.messages());
     // Who is named holds for one request, not for the next on the same connection.
     let mut kept = from("127.0.0.2");
     kept.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n").unwrap();

@@ -4,8 +4,10 @@ mod bodies;
 mod choice;
 mod errors;
 mod forwarded;
+mod haproxy;
 mod health;
 mod log;
+mod log_targets;
 mod names;
 mod retries;
 #[path = "../rig/mod.rs"]

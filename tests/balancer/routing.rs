@@ -92,14 +92,16 @@ fn the_client_is_named_to_the_server() {
 
 /// One frontend, and a backend with one server for each name.
 fn routed(web: std::net::SocketAddr, frontend: &str, servers: &[(&str, &Server)]) -> Relevo {
-    let backends: String = servers
-        .iter()
-        .map(|(name, server)| {
-            let address = server.address;
-            format!("[[backends.{name}.servers]]\nname = \"s\"\naddress = \"{address}\"\ncheck = false\n")
-        })
-        .collect();
+    let backends = backends(servers);
     Relevo::start(&format!("[frontends.web]\nbind = \"{web}\"\n{frontend}\n{backends}"))
+}
+
+/// A backend with one server for each name.
+fn backends(servers: &[(&str, &Server)]) -> String {
+    let backend = |(name, server): &(&str, &Server)| {
+        format!("[[backends.{name}.servers]]\nname = \"s\"\naddress = \"{}\"\ncheck = false\n", server.address)
+    };
+    servers.iter().map(backend).collect()
 }
 
 /// Every other thing that a request has: patterns, method, header, cookie, parameter, source, and what is built of them. What
@@ -179,13 +181,7 @@ fn connections_are_routed_by_source_and_port() {
     let _place = own_loopback();
     let servers = ["one", "other", "near"].map(|name| (name, Server::named(name)));
     let (first, second) = (free_port(), free_port());
-    let backends: String = servers
-        .iter()
-        .map(|(name, server)| {
-            let address = server.address;
-            format!("[[backends.{name}.servers]]\nname = \"s\"\naddress = \"{address}\"\ncheck = false\n")
-        })
-        .collect();
+    let backends = backends(&servers.each_ref().map(|(name, server)| (*name, server)));
     let node = Relevo::start(&format!(
         "[frontends.tcp]\nmode = \"tcp\"\nbind = [\"{first}\", \"{second}\"]\nroutes = [\
          {{ source = \"127.1.0.0/16\", backend = \"near\" }},\

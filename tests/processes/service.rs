@@ -117,15 +117,16 @@ fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("a node runs here"), "{refused:?}");
     assert!(node.holds_address());
 
-    // Stopped first, none can do anything about the death of another.
+    // Stopped first, none can do anything about the death of another. The guard dies last: with it the keeper's process group
+    // would lose its last parent in the session, and what is stopped there would be continued by the kernel.
+    let mut processes = node.host.namespace.processes().unwrap();
+    processes.sort_by_key(|process| process.pid == node.guard());
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        for process in node.host.namespace.processes().unwrap() {
-            send(process.pid, signal).unwrap();
-        }
+        processes.iter().for_each(|process| send(process.pid, signal).unwrap());
     }
     node.wait_for_guard();
     node.wait_until_nothing_runs();
-    assert!(node.holds_address(), "all were killed at once, so that nobody removed it");
+    assert!(node.holds_address(), "all were killed at once, so that nobody removed it\n{}", node.log());
 
     let mut done = None;
     // The last of a process's threads is gone a moment after the first.

@@ -3,7 +3,9 @@
 
 mod ansible;
 mod containers;
+mod exercises;
 mod installation;
 mod machines;
 mod pair;
 mod service;
+mod vagrantfile;

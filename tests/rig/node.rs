@@ -102,6 +102,17 @@ impl Relevo {
         wait_for_end(&mut self.guard)
     }
 
+    /// Sends a signal to its guard, as people and service managers do.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal).unwrap();
+    }
+
+    /// The process that carries traffic.
+    pub(crate) fn balancer(&self) -> Pid {
+        let pid = self.status().map(|status| status.node.balancer.pid).filter(|pid| *pid > 0);
+        Pid::from_raw(pid.expect("a balancer runs").cast_signed())
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(self.guard.id().cast_signed())
     }

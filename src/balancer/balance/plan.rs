@@ -132,7 +132,7 @@ impl Plan {
 }
 
 /// Those that are up; where none is, those that stand by; where none of these is either, what the backend says.
-fn eligible(backend: &Backend, standing: &[Standing]) -> Vec<usize> {
+pub fn eligible(backend: &Backend, standing: &[Standing]) -> Vec<usize> {
     let servers = || backend.servers.iter().zip(standing).enumerate().filter(|(_, (_, now))| now.weight > 0);
     let up = |is_backup: bool| -> Vec<usize> {
         let takes_part =

@@ -16,6 +16,8 @@ use super::Chance;
 use super::probe::{connect, in_words};
 use crate::balancer::state::{Admin, AgentReport, Place, Shared};
 use crate::config::model::{Agent, BackendIndex, Server};
+use crate::stats::checks::{Answer, Outcome};
+use crate::status::ServerStatus;
 
 /// No line is longer.
 const LONGEST: usize = 1024;
@@ -33,7 +35,14 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
             let address = SocketAddr::new(address.ip(), agent.port);
             let name = format_args!("the agent of server {}/{} at {address}", config.name, server.name).to_string();
             let answer = question(agent, server, address).await;
-            match answer.and_then(|line| heed(&report, &line)) {
+            let heeded = answer.as_deref().map_err(Clone::clone).and_then(|line| heed(&report, line));
+            state.checks.answered(Answer {
+                outcome: outcome(&answer, &heeded),
+                duration: began.elapsed(),
+                words: ServerStatus::reason_from(heeded.as_ref().err().or(answer.as_ref().ok()).map_or("", |it| it))
+                    .into(),
+            });
+            match heeded {
                 Ok(heeded) => {
                     report = heeded;
                     shared.set_agent(backend, index, report.clone());
@@ -51,6 +60,16 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
             }
         }
         sleep_until(began + chance.spread(agent.interval, config.health.spread)).await;
+    }
+}
+
+/// For the statistics.
+fn outcome(answer: &Result<String, String>, heeded: &Result<AgentReport, String>) -> Outcome {
+    match (answer, heeded) {
+        (Err(trouble), _) => Outcome::from_words(Err(trouble), true),
+        (Ok(_), Err(_)) => Outcome::WrongResponse,
+        (Ok(_), Ok(report)) if report.down.is_some() => Outcome::SaysDown,
+        (Ok(_), Ok(_)) => Outcome::Passed(None),
     }
 }
 

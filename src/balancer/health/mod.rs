@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::balancer::state::{Health, Shared};
-use crate::config::model::{BackendIndex, HealthCheck};
+use crate::config::model::{BackendIndex, HealthCheck, Probe};
+use crate::stats::checks::{Check, Outcome};
 use crate::status::ServerState;
 
 /// Check every server with `check = true` and ask every agent, on the control thread; never ends.
@@ -73,6 +74,15 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         }
 
         let after = row.count(state.health(), outcome.is_ok(), health);
+        state.checks.checked(Check {
+            outcome: Outcome::from_words(
+                outcome.as_deref().map_err(|failure| failure.as_str()),
+                health.probe != Probe::Tcp,
+            ),
+            duration: began.elapsed(),
+            successes: row.successes,
+            failures: row.failures,
+        });
         let reason = outcome.unwrap_or_else(|failure| failure);
         shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
 
@@ -174,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::balancer::state::tests::{one_backend, server, states, until};
-    use crate::config::model::{Balance, Probe, Server, ServerAddress};
+    use crate::config::model::{Balance, Server, ServerAddress};
 
     fn health(interval: Duration) -> HealthCheck {
         let probe = Probe::Http {

@@ -63,6 +63,7 @@ pub fn observe(shared: &Shared, backend: BackendIndex, server: usize, seen: Seen
 
 fn mark_down(shared: &Shared, backend: BackendIndex, server: usize, place: Place<'_>, reason: &str) {
     if place.state.health() == Health::Up {
+        place.state.checks.marked_down();
         shared.set_health(backend, server, Health::Down, reason);
         place.state.marked_down.notify_one();
     }

@@ -1,16 +1,15 @@
 //! Bodies on their way: a request's from the client, a response's from its server. Neither is ever held back.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::balancer::http::client::Client;
+use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::pool::Upstream;
 use crate::balancer::session::UnderWay;
 
@@ -25,80 +24,75 @@ pub enum RequestBody {
 /// The body that a client sends.
 pub struct ClientBody {
     /// What a rule has looked at: it goes first.
-    held: VecDeque<Frame<Bytes>>,
+    held: Bytes,
     incoming: Incoming,
     client: Rc<Client>,
     server_timeout: Duration,
 }
 
 impl RequestBody {
-    /// What the client sends, of which these frames have come already; once it waits for nothing more from it, the server has
+    /// What the client sends, of which `held` has come already; once it waits for nothing more from it, the server has
     /// `server_timeout`.
-    pub fn new(
-        held: VecDeque<Frame<Bytes>>,
-        incoming: Incoming,
-        client: &Rc<Client>,
-        server_timeout: Duration,
-    ) -> Self {
+    pub fn new(held: Bytes, incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
         if incoming.is_end_stream() && held.is_empty() {
             return Self::Empty;
         }
         Self::Client(ClientBody { held, incoming, client: client.clone(), server_timeout })
     }
 
-    /// Is there none?
+    /// Is there none, or none left?
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
-        if let Some(frame) = body.held.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let session = &body.client.session;
-        let result = Pin::new(&mut body.incoming).poll_frame(context);
-        match &result {
-            Poll::Pending => {
-                session.server_came();
-                session.still_await_client(session.frontend().timeouts.client);
-            }
-            Poll::Ready(_) => {
-                session.client_came();
-                session.await_server(body.server_timeout);
-            }
-        }
-        result
-    }
-
-    fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Client(body) => body.held.is_empty() && body.incoming.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// How much of it is still to come, where the client has said so.
+    pub fn remaining(&self) -> Option<u64> {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.size_hint(),
+            Self::Empty => Some(0),
+            Self::Client(body) => Some(body.held.len() as u64 + body.incoming.size_hint().exact()?),
+        }
+    }
+
+    /// The next piece of it. Trailers go no further (RFC 9110 §6.5.1 leaves that to us): a server might take them for headers,
+    /// behind the back of every rule.
+    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        let Self::Client(body) = self else { return Poll::Ready(None) };
+        if !body.held.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut body.held))));
+        }
+        loop {
+            let frame = Pin::new(&mut body.incoming).poll_frame(context);
+            body.note_who_is_awaited(frame.is_pending());
+            match ready!(frame) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        body.client.add_received(data.len() as u64);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
         }
     }
 }
 
 impl ClientBody {
-    fn size_hint(&self) -> SizeHint {
-        let held: u64 = self.held.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        let rest = self.incoming.size_hint();
-        match rest.exact() {
-            Some(rest) => SizeHint::with_exact(held + rest),
-            None => SizeHint::default(),
+    fn note_who_is_awaited(&self, is_client: bool) {
+        let session = &self.client.session;
+        if !is_client {
+            session.client_came();
+            return session.await_server(self.server_timeout);
         }
+        // A server that has begun to answer goes on with that, whatever the client does.
+        if self.client.phase.get() == Phase::Exchange {
+            session.server_came();
+        }
+        session.still_await_client(session.frontend().timeouts.client);
     }
 }
 

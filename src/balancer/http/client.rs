@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::Version;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
+use hyper::{HeaderMap, Version};
 use tokio::net::TcpStream;
 
-use crate::balancer::access_log::{Format, Record};
+use crate::balancer::access_log::{Record, captured};
+use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
@@ -52,6 +54,9 @@ pub struct Client {
     /// What hyper answered by itself to what is no request.
     refused_with: Cell<Option<u16>>,
     sent: Cell<u64>,
+    received: Cell<u64>,
+    /// The request before ended, or the connection was accepted.
+    waiting_since: Cell<Instant>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
@@ -80,6 +85,8 @@ impl Client {
             is_recording: Cell::new(false),
             refused_with: Cell::new(None),
             sent: Cell::new(0),
+            received: Cell::new(0),
+            waiting_since: Cell::new(session.accepted),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             tunnel: RefCell::default(),
@@ -101,17 +108,31 @@ impl Client {
         // A head that came together with the request before it begins now.
         let begun = if self.phase.get() == Phase::Head { record.begun } else { now };
         let request_line = std::mem::take(&mut record.request_line);
-        *record = Record { head: Some(now), request_line, ..Record::new(begun) };
-        if self.session.worker.access_log.is_on() {
+        let waiting_since = self.waiting_since.get();
+        *record = Record { head: Some(now), request_line, waiting_since, ..Record::new(begun) };
+        let access_log = &self.session.worker.access_log;
+        if access_log.is_on() {
             record.request_line.clear();
             write_request_line(&mut record.request_line, request);
+            let capture = &self.session.frontend().capture;
+            record.request_headers = captured(&capture.request, capture, &request.headers);
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
         self.sent.set(0);
+        let is_counted = self.session.worker.shared.statistics.are_shown || access_log.has_received();
+        self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The head of a response goes to the client.
+    pub fn response_begins(&self, headers: &HeaderMap) {
+        let capture = &self.session.frontend().capture;
+        if !capture.response.is_empty() && self.session.worker.access_log.is_on() {
+            self.record.borrow_mut().response_headers = captured(&capture.response, capture, headers);
+        }
     }
 
     /// Something came that is no request; `status` is the answer, where hyper has not given one.
@@ -119,6 +140,9 @@ impl Client {
         let status = self.refused_with.get().unwrap_or(status);
         let mut record = self.record.borrow_mut();
         *record = Record { status: Some(status), ..Record::new(record.begun) };
+        self.received.set(0);
+        // The request before may have named somebody else.
+        self.source.set(self.session.client.ip().to_canonical());
         record.request_line.extend_from_slice(b"<BADREQ>");
         record.end(end);
         self.is_recording.set(true);
@@ -136,6 +160,16 @@ impl Client {
         }
         let mut record = self.record.borrow_mut();
         record.bytes = self.sent.get();
+        record.received = self.received.get();
+        let now = clock::now();
+        accounting::count(&self.session, &record, now);
+        self.waiting_since.set(now);
+        if self.session.worker.access_log.is_on() {
+            self.write_line(&record);
+        }
+    }
+
+    fn write_line(&self, record: &Record) {
         let named: Vec<u8>;
         let client: &[u8] = match self.source.get() {
             source if source == self.session.client.ip().to_canonical() => &self.address_and_port,
@@ -145,12 +179,17 @@ impl Client {
                 &named
             }
         };
-        self.session.worker.access_log.write(Format::Http, &self.session, client, &record);
+        self.session.worker.access_log.write(&self.session, client, record);
     }
 
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Bytes of a body, or of a tunnel, that the client sent.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
     }
 
     /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.

@@ -18,6 +18,7 @@ use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
+use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::http::upstream::{self, Outgoing};
@@ -37,12 +38,16 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut edits = ResponseEdits::default();
     let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
-        client.record.borrow_mut().end(refusal.termination());
+        let mut record = client.record.borrow_mut();
+        record.is_denied = refusal.is_denial();
+        record.end(refusal.termination());
+        drop(record);
         client.is_answered.set(true);
         refusal.response()
     });
     edits.apply(&client, &mut response);
     client.record.borrow_mut().status = Some(response.status().as_u16());
+    client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
 }
@@ -56,6 +61,8 @@ async fn forward(
     client.request_begins(&head);
     let_others_read().await;
     headers::check_target(&mut head)?;
+    // As it came: what a rule makes of the path makes no page of it.
+    let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
     let wants_upgrade = headers::make_request_end_to_end(&mut head);
 
@@ -76,6 +83,9 @@ async fn forward(
         client.is_answered.set(true);
         return Ok(answer);
     }
+    if let Some(view) = view {
+        return Ok(Box::pin(statistics::answer(client, view, &head)).await);
+    }
     let subject =
         Subject { source: client.source.get(), destination_port: session.destination_port, request: Some(&head) };
     let index = route(frontend, &subject).ok_or(Refusal::NoRoute)?;
@@ -84,13 +94,16 @@ async fn forward(
 
     let cookie = backend.cookie.as_ref();
     let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
+    if cookie.is_some() {
+        client.record.borrow_mut().termination.expect_cookie(kept.is_some());
+    }
     let key = key::of_request(&backend.balance, client.source.get(), &head.uri, &head.headers);
     prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
-    let body = RequestBody::new(opening.frames, body, client, backend.timeouts.server);
+    let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
@@ -162,7 +175,7 @@ async fn ask(
             None => Box::pin(connect(backend, attempts)).await?,
         };
         let is_reused = upstream.is_reused();
-        attempts.under_way.reached();
+        attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
 
         let failure = match exchange(client, &mut upstream.connection, outgoing, timeout).await {
@@ -178,6 +191,7 @@ async fn ask(
             // It was closed before anything was sent: this costs a kept connection, not an attempt.
             upstream::Failure::NotSent(unsent) if is_reused => *unsent,
             upstream::Failure::NotSent(unsent) => {
+                attempts.observe(Seen::NotAnswered);
                 attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
                 *unsent
             }

@@ -40,7 +40,12 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
             request.headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?);
         }
     }
-    let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    // An absolute target may do without a path, and have a query all the same.
+    let path = match request.uri.path_and_query() {
+        Some(path) if path.as_str().starts_with('/') => path.clone(),
+        Some(query) => PathAndQuery::try_from(format!("/{}", query.as_str())).map_err(|_| Refusal::BadHost)?,
+        None => PathAndQuery::from_static("/"),
+    };
     request.uri = Uri::from(path);
     Ok(())
 }
@@ -185,11 +190,12 @@ mod tests {
         for (target, headers) in bad {
             assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
         }
-        let good: [(&str, Headers, &str); 4] = [
+        let good: [(&str, Headers, &str); 5] = [
             ("/x?y", &[("host", "a.example:8080")], "/x?y"),
             ("/", &[("host", "[2001:db8::1]:80")], "/"),
             ("http://A/x?y", &[("host", "a")], "/x?y"),
             ("http://a", &[("host", "a")], "/"),
+            ("http://a?x", &[("host", "a")], "/?x"),
         ];
         for (target, headers, origin) in good {
             let mut request = request(target, headers);

@@ -15,6 +15,7 @@ mod headers;
 pub mod opening;
 pub mod page;
 pub mod socket;
+mod statistics;
 mod tunnel;
 mod turn;
 pub mod upstream;

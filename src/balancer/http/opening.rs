@@ -1,22 +1,18 @@
 //! The beginning of a request's body, held back so that a rule can look at it.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Incoming};
 
 use crate::balancer::http::client::Client;
 use crate::balancer::http::page::Refusal;
 
-/// What has been read of a body. Empty unless a rule asks, it costs nothing.
+/// What has been read of a body, in one piece. Empty unless a rule asks, it costs nothing.
 #[derive(Default)]
 pub struct Opening {
-    /// As they came, for the server.
-    pub frames: VecDeque<Frame<Bytes>>,
-    /// Their data in one piece, for the pattern.
     text: Vec<u8>,
     is_whole: bool,
 }
@@ -43,8 +39,9 @@ impl Opening {
             });
             match frame.await? {
                 Some(Ok(frame)) => {
-                    self.text.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
-                    self.frames.push_back(frame);
+                    let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
+                    client.add_received(data.len() as u64);
+                    self.text.extend_from_slice(data);
                 }
                 Some(Err(_)) => return Err(Refusal::BadBody),
                 None => self.is_whole = true,
@@ -52,5 +49,10 @@ impl Opening {
         }
         session.client_came();
         Ok(self.text.get(..first).unwrap_or(&self.text))
+    }
+
+    /// What has been read, for the server.
+    pub fn into_bytes(self) -> Bytes {
+        self.text.into()
     }
 }

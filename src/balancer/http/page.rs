@@ -66,6 +66,11 @@ impl Refusal {
         response
     }
 
+    /// Did a rule refuse what could have been answered?
+    pub(super) fn is_denial(self) -> bool {
+        matches!(self, Self::Denied(_) | Self::TooMany { .. })
+    }
+
     /// Who ended it and when, for the log.
     pub(super) fn termination(self) -> [u8; 2] {
         *match self {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// What is written in parts and is no longer than this goes out as one piece: copying it costs less than what writev(2)
 /// does beyond send(2).
-const SMALL: usize = 1024;
+pub const SMALL: usize = 1024;
 
 /// A socket.
 pub struct Socket(TokioIo<TcpStream>);

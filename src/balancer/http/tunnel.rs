@@ -32,6 +32,7 @@ impl Tunnel {
         let from_server = Side { stream: &self.stream, first: self.first };
         let ended = relay::run(session, from_client, from_server, self.timeouts).await;
         client.add_sent(ended.to_client);
+        client.add_received(ended.from_client);
         let mut record = client.record.borrow_mut();
         record.leave(&self.at_backend, Some(&self.at_server));
         if let Some(end) = ended.end {

@@ -87,18 +87,24 @@ impl Facts {
         }
     }
 
+    /// Is it the agent, and it alone, that ends new sessions?
+    pub(super) fn are_out_by_agent(&self) -> bool {
+        match self.state() {
+            ServerState::Maintenance => self.operator != Admin::Maintenance,
+            ServerState::Drain => self.operator != Admin::Drain,
+            ServerState::Down => self.health != Health::Down,
+            ServerState::Up => self.agent.percent == 0,
+            ServerState::Starting => false,
+        }
+    }
+
     /// Why it is in this state, in words.
     pub(super) fn reason(&self) -> Arc<str> {
-        let wanted = match self.state() {
-            ServerState::Maintenance => Some(Admin::Maintenance),
-            ServerState::Drain => Some(Admin::Drain),
-            _ => None,
-        };
-        match (wanted, &self.agent.down) {
-            (Some(wanted), _) if self.operator == wanted => self.operator_reason.clone(),
-            (Some(Admin::Drain), _) => "its agent asks for drain".into(),
-            (Some(_), _) => "its agent asks for maintenance".into(),
-            (None, Some(reason)) if self.health != Health::Down => reason.clone(),
+        match (self.state(), self.are_out_by_agent()) {
+            (ServerState::Maintenance | ServerState::Drain, false) => self.operator_reason.clone(),
+            (ServerState::Maintenance, true) => "its agent asks for maintenance".into(),
+            (ServerState::Drain, true) => "its agent asks for drain".into(),
+            (ServerState::Down, true) => self.agent.down.clone().unwrap_or_default(),
             _ => self.health_reason.clone(),
         }
     }

@@ -28,7 +28,7 @@ fn a_request_gives_haproxys_line() {
         assert_eq!((timers.len(), timers[1]), (5, 0));
         assert!(timers[4] >= timers[0] + timers[2] + timers[3], "{line}");
         let sent = (head.len() + body.len()).to_string();
-        assert_eq!(fields[3..], ["200", sent.as_str(), "-", "-", "----", "1/1/1/1/0", "0/0"]);
+        assert_eq!(fields[3..], ["200", sent.as_str(), "-", "-", "----", "1/1/0/0/0", "0/0"]);
     });
 }
 

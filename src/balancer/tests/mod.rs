@@ -6,8 +6,9 @@ mod forwarding;
 mod log;
 mod tcp;
 mod timeouts;
+mod unfinished;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::access_log;
 use super::state::Shared;
@@ -39,8 +41,9 @@ struct Balancer {
 impl Balancer {
     async fn start(config: model::Balancer) -> Self {
         let (batches, log) = sync_channel(16);
-        let batches = (config.access_log == AccessLog::HttpLog).then_some(batches);
-        let worker = Worker::new(Shared::new(config), access_log::AccessLog::new(batches, TimeZone::UTC));
+        let outlet: access_log::Outlet = Box::new(move |batch| batches.try_send(batch).is_ok());
+        let outlet = access_log::Format::new(&config.access_log).map(|format| (outlet, format));
+        let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::task::spawn_local(listener::accept(worker.clone(), socket, 0));
@@ -242,6 +245,8 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         request_id: None,
         rules: Vec::new(),
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
+        capture: Capture::default(),
+        statistics: None,
     };
     model::Balancer {
         node: "lb1".to_owned(),

@@ -33,7 +33,7 @@ fn bytes_go_both_ways_and_each_side_finishes_for_itself() {
         let fields: Vec<&str> = after.split_whitespace().collect();
         assert_eq!(fields.len(), 7, "{line}");
         assert_eq!([fields[0], fields[1], fields[3], fields[4]], ["web", "app/s0", "16", "--"]);
-        assert_eq!([fields[5], fields[6]], ["1/1/1/1/0", "0/0"]);
+        assert_eq!([fields[5], fields[6]], ["1/1/0/0/0", "0/0"]);
     });
 }
 

@@ -63,6 +63,17 @@ pub enum Balance {
     },
 }
 
+impl Balance {
+    /// Does a server that slow start raises get less meanwhile?
+    pub fn heeds_slow_start(&self) -> bool {
+        match self {
+            Self::RoundRobin | Self::LeastConnections | Self::Random { .. } => true,
+            Self::StaticRoundRobin | Self::First => false,
+            Self::Hash { method, .. } => *method == HashMethod::Consistent,
+        }
+    }
+}
+
 /// What of a request decides about its server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,18 +9,26 @@ use toml::Spanned;
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{
-    BackendIndex, Bind, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, Network, RequestId, Route,
+    BackendIndex, Bind, Capture, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, Network,
+    RequestId, Route,
 };
 use crate::config::nearest::nearest;
-use crate::config::value::{BindAddress, FromText, OneOrMany, Text};
+use crate::config::value::{BindAddress, FromText, OneOrMany, Text, Token};
+
+/// What is listened on so far, and where that is written.
+pub(super) type Bound = Vec<(SocketAddr, Range<usize>)>;
 
 impl Checker<'_> {
-    pub(super) fn frontends(&mut self, written: Named<file::Frontend>, defaults: &file::Timeouts) -> Vec<Frontend> {
-        let mut bound = Vec::new();
+    pub(super) fn frontends(
+        &mut self,
+        written: Named<file::Frontend>,
+        defaults: &file::Timeouts,
+        bound: &mut Bound,
+    ) -> Vec<Frontend> {
         let mut frontends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            frontends.extend(self.frontend(name, written, defaults, &mut bound));
+            frontends.extend(self.frontend(name, written, defaults, bound));
         }
         frontends
     }
@@ -30,7 +38,7 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Frontend,
         defaults: &file::Timeouts,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Frontend> {
         let place = name.span();
         let mode = plain(written.mode.clone()).unwrap_or(Mode::Http);
@@ -45,6 +53,7 @@ impl Checker<'_> {
         }
         let default_backend = written.default_backend.and_then(|backend| self.backend_index(&backend));
         let routes = written.routes.into_iter().filter_map(|route| self.route(route, mode)).collect();
+        let statistics = written.stats.and_then(|stats| self.statistics(stats));
         let request_id = written.request_id.map(|written| self.request_id(written.into_inner().0));
         let rules = written.rules.into_iter().filter_map(|rule| self.rule(rule, request_id.is_some())).collect();
         let is_on = |key: Option<Spanned<bool>>| key.is_some_and(Spanned::into_inner);
@@ -72,6 +81,8 @@ impl Checker<'_> {
             trusted_proxies: networks(written.trusted_proxies.map(Spanned::into_inner)),
             request_id,
             timeouts,
+            capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
+            statistics,
         })
     }
 
@@ -86,17 +97,19 @@ impl Checker<'_> {
             written.rules.first().map(Spanned::span),
             written.timeouts.0.http_request.as_ref().map(Spanned::span),
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
+            written.stats.as_ref().map(Spanned::span),
+            written.capture.as_ref().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
             self.only_http(place);
         }
     }
 
-    fn binds(
+    pub(super) fn binds(
         &mut self,
         written: Option<Spanned<OneOrMany<file::BindEntry>>>,
         place: &Range<usize>,
-        bound: &mut Vec<(SocketAddr, Range<usize>)>,
+        bound: &mut Bound,
     ) -> Option<Vec<Bind>> {
         let written = written.map(OneOrMany::elements).unwrap_or_default();
         if written.is_empty() {
@@ -186,6 +199,19 @@ impl Checker<'_> {
                 }
             }
         }
+    }
+}
+
+/// Headers have no case.
+fn capture(written: file::Capture) -> Capture {
+    let names = |list: Option<OneOrMany<Text<Token>>>| {
+        let names = list.map(OneOrMany::values).unwrap_or_default();
+        names.into_iter().map(|name| name.0.0.to_ascii_lowercase()).collect()
+    };
+    Capture {
+        request: names(written.request),
+        response: names(written.response),
+        length: written.length.map_or(128, |length| length.0 as usize),
     }
 }
 

@@ -5,7 +5,9 @@ mod balance;
 mod conditions;
 mod frontends;
 mod health;
+mod log;
 mod rules;
+mod stats;
 mod vrrp;
 
 use std::collections::BTreeMap;
@@ -42,7 +44,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn config(&mut self, file: file::File, machine: &Machine) -> Option<Config> {
-        let file::File { node, process, log, timeouts, frontends, backends, vrrp, peering } = file;
+        let file::File { node, process, log, timeouts, frontends, backends, vrrp, peering, stats } = file;
         let (Table(node), Table(process), Table(log), Table(timeouts)) = (node, process, log, timeouts);
         if self.problems.is_empty() && frontends.is_empty() && vrrp.is_empty() {
             let hint = "a configuration has at least one frontend or one virtual router";
@@ -54,13 +56,16 @@ impl Checker<'_> {
             .flat_map(|router| router.addresses.iter().map(|virtual_address| virtual_address.address.into()))
             .collect();
         self.conflicts_of_backends(&frontends, &backends);
-        let frontends = self.frontends(frontends, &timeouts);
+        let mut bound = Vec::new();
+        let stats = stats.map(|stats| self.frontend_of_stats(&frontends, stats, &timeouts, &mut bound));
+        let frontends = self.frontends(frontends, &timeouts, &mut bound);
         let backends = self.backends(backends, &timeouts, &virtual_addresses);
 
+        let log_targets = self.log_targets(log.target, plain(log.level).unwrap_or(LogLevel::Info));
         let name = node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
         let peering = peering.and_then(|peering| self.peering(peering, &name));
         let control_socket = node.control_socket.and_then(|path| self.socket_path(path));
-        let balancer = Balancer {
+        let mut balancer = Balancer {
             node: name.clone(),
             threads: process.threads.map_or(machine.cores, |threads| threads.0 as usize),
             max_connections: process
@@ -71,6 +76,7 @@ impl Checker<'_> {
             backends,
         };
         let hash = hash::of(&balancer, &virtual_routers);
+        balancer.frontends.extend(stats.flatten());
         Some(Config {
             node: Node { name, control_socket: control_socket.unwrap_or_else(|| super::DEFAULT_CONTROL_SOCKET.into()) },
             process: Process {
@@ -79,7 +85,7 @@ impl Checker<'_> {
                 chroot: plain(process.chroot),
             },
             balancer,
-            log_level: plain(log.level).unwrap_or(LogLevel::Info),
+            log_targets,
             virtual_routers,
             peering,
             hash,

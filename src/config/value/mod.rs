@@ -19,9 +19,9 @@ pub(super) use request::HostPattern;
 pub(super) use rule::{RedirectPrefix, RedirectStatus, Replacement, Scheme, leads_somewhere};
 pub(super) use text::{
     Account, FieldValue, HeaderText, HostHeader, HostSuffix, Interface, Name, ParameterName, PathDirectory, PathSuffix,
-    RouteHost, SearchedText, SentText, StatusRange, Token, UrlPath, is_name,
+    Realm, RouteHost, SearchedText, SentText, StatusRange, Token, UrlPath, is_name,
 };
-pub(super) use word::{Algorithm, LogTarget, OnRefused};
+pub(super) use word::{Algorithm, OnRefused};
 
 /// Why a value is refused, where more can be said than what is accepted.
 pub(super) type Hint = Option<String>;

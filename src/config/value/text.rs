@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::is_host_name;
 use super::{FromText, Hint};
+use crate::config::model::Password;
 
 /// A name that logs, cookies and commands can carry.
 #[derive(Debug, Clone)]
@@ -248,5 +249,44 @@ impl FromText for Interface {
         let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
         let is_interface = (1..=15).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != "..";
         if is_interface { Ok(Interface(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// `$6$salt$hash` or `$6$rounds=5000$salt$hash`, with so many characters of hash.
+fn is_hash(text: &str, length: usize) -> bool {
+    let hash = text.rsplit('$').next().unwrap_or_default();
+    hash.len() == length && text.matches('$').count() >= 3 && sha_crypt::PasswordHashRef::new(text).is_ok()
+}
+
+/// What a browser shows when it asks for a password (RFC 9110 §11.5).
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Realm(pub(in crate::config) String);
+
+impl FromText for Realm {
+    const ACCEPTED: &'static str = "a name of printable ASCII characters without `\"` and `\\`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if !text.is_empty() && text.bytes().all(is_plain) { Ok(Realm(text.to_owned())) } else { Err(None) }
+    }
+}
+
+impl FromText for Password {
+    const ACCEPTED: &'static str = "a password, or its hash as `openssl passwd -6` makes it";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if text.is_empty() {
+            return Err(Some("an empty password keeps nobody out".to_owned()));
+        }
+        let mut parts = text.split('$');
+        let (Some(""), Some(scheme), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(Password::Plain(text.to_owned()));
+        };
+        match scheme {
+            "5" if is_hash(text, 43) => Ok(Password::ShaCrypt(text.to_owned())),
+            "6" if is_hash(text, 86) => Ok(Password::ShaCrypt(text.to_owned())),
+            "5" | "6" => Err(Some("this hash is not complete".to_owned())),
+            _ => Err(Some("this looks like a hash of another kind; make one with `openssl passwd -6`".to_owned())),
+        }
     }
 }

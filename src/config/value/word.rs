@@ -1,7 +1,13 @@
 //! Values of which there are only a few.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use super::{FromText, Hint};
-use crate::config::model::{AccessLog, CookieMode, HashMethod, LogLevel, Mode, Observe, WhenAllDown};
+use crate::config::log_format::LogFormat;
+use crate::config::model::{
+    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, WhenAllDown,
+};
 use crate::config::nearest::nearest;
 
 /// One of some words; `later` are those of a later release.
@@ -104,10 +110,20 @@ impl FromText for CookieMode {
 }
 
 impl FromText for AccessLog {
-    const ACCEPTED: &'static str = "\"httplog\" or \"off\"";
+    const ACCEPTED: &'static str =
+        "\"httplog\", \"json\", \"off\", or a format of HAProxy's fields such as \"%ci [%tr] %{+Q}r %ST\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
-        word(text, &[("httplog", AccessLog::HttpLog), ("off", AccessLog::Off)], &["json"])
+        if text.contains('%') {
+            return LogFormat::parse(text).map(AccessLog::Custom).map_err(Some);
+        }
+        let words = ["httplog", "json", "off"];
+        match text {
+            "httplog" => Ok(AccessLog::HttpLog),
+            "json" => Ok(AccessLog::Json),
+            "off" => Ok(AccessLog::Off),
+            _ => Err(nearest(text, words).map(|word| format!("did you mean \"{word}\"?"))),
+        }
     }
 }
 
@@ -126,17 +142,34 @@ impl FromText for LogLevel {
     }
 }
 
-/// Where the log goes: there is one place today.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct LogTarget;
-
-impl FromText for LogTarget {
-    const ACCEPTED: &'static str = "\"stderr\"";
+impl FromText for LogDestination {
+    const ACCEPTED: &'static str = "\"stderr\", \"journald\", \"syslog\", a file's absolute path, or a syslog daemon such as \"udp:192.0.2.1:514\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
         if text.starts_with('/') {
-            return Err(Some("a file is not supported in this version".to_owned()));
+            return PathBuf::from_text(text).map(LogDestination::File);
         }
-        word(text, &[("stderr", LogTarget)], &["journald", "syslog"])
+        if let Some(address) = text.strip_prefix("udp:") {
+            return SocketAddr::from_text(address).map(LogDestination::Udp);
+        }
+        let words = [
+            ("stderr", LogDestination::Stderr),
+            ("journald", LogDestination::Journald),
+            ("syslog", LogDestination::Syslog),
+        ];
+        let hint = || text.parse::<SocketAddr>().ok().map(|address| format!("did you mean \"udp:{address}\"?"));
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, destination)| destination.clone());
+        let near =
+            || nearest(text, words.iter().map(|(word, _)| *word)).map(|word| format!("did you mean \"{word}\"?"));
+        found.ok_or_else(|| hint().or_else(near))
+    }
+}
+
+impl FromText for Facility {
+    const ACCEPTED: &'static str = "a syslog facility: \"daemon\", \"user\", \"local0\" to \"local7\", …";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let near = |()| nearest(text, Facility::NAMES).map(|name| format!("did you mean \"{name}\"?"));
+        text.parse().map_err(near)
     }
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 use crate::containers::Site;
 
 /// The hosts of the example, by the names of its inventory.
-const EXAMPLE: [(&str, Ipv4Addr); 5] = [
+pub(crate) const EXAMPLE: [(&str, Ipv4Addr); 5] = [
     ("lb1", Ipv4Addr::new(10, 77, 0, 11)),
     ("lb2", Ipv4Addr::new(10, 77, 0, 12)),
     ("backend1", Ipv4Addr::new(10, 77, 0, 21)),
@@ -28,14 +28,14 @@ fn directory() -> PathBuf {
 }
 
 /// An administrator beside the machines, with the project's inventory and what differs here.
-struct Control<'a> {
+pub(crate) struct Control<'a> {
     site: &'a Site,
     /// Further arguments of every playbook.
     variables: Vec<String>,
 }
 
 /// What a playbook did.
-struct Run {
+pub(crate) struct Run {
     succeeded: bool,
     /// Everything it said, lines joined where it wrapped none.
     text: String,
@@ -45,7 +45,7 @@ struct Run {
 
 impl<'a> Control<'a> {
     /// Writes the inventory of the machines beside the site's files. Without a package the program itself is installed.
-    fn new(site: &'a Site, package: Option<&Path>) -> Self {
+    pub(crate) fn new(site: &'a Site, package: Option<&Path>) -> Self {
         let mut inventory = String::from("all:\n  vars:\n    ansible_user: admin\n");
         let ssh = site.ssh_config();
         let _ = writeln!(inventory, "    ansible_ssh_common_args: -F {}", ssh.display());
@@ -76,7 +76,7 @@ impl<'a> Control<'a> {
 
     /// The same; the test fails unless it succeeds.
     #[track_caller]
-    fn play(&self, playbook: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn play(&self, playbook: &str, arguments: &[&str]) -> Run {
         let run = self.try_play(playbook, arguments);
         assert!(run.succeeded, "{playbook} {arguments:?} failed:\n{}", run.text);
         run
@@ -128,7 +128,7 @@ fn everything(site: &Site, machine: &str) -> String {
     site.machine(machine).shell(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev -o -path /var/log -o -path /home \
          -o -path /root -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /srv \\) -prune \
-         -o ! -name '*.pyc' ! -name __pycache__ ! -path '/var/lib/dpkg/*' ! -name '*-' ! -name '*.old' -type f -printf '%p %m %u %g\\n' | sort; \
+         -o ! -name '*.pyc' ! -name __pycache__ ! -path '/var/lib/dpkg/*' ! -path '/var/lib/ucf/*.[0-9]' ! -name '*-' ! -name '*.old' -type f -printf '%p %m %u %g\\n' | sort; \
          dpkg-query -W; getent passwd; getent group; systemctl list-unit-files --no-legend; sysctl -a 2>/dev/null \
          | grep -E '^net.(core.somaxconn|ipv4.ip_local_port_range)'",
     )

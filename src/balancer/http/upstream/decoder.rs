@@ -82,8 +82,16 @@ impl Chunked {
     fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Step>, Malformed> {
         loop {
             match self {
+                // The parser would take no digits for none to come, and end a line where an extension goes on.
+                Self::Size if received.first().is_some_and(|digit| !digit.is_ascii_hexdigit()) => {
+                    return Err(Malformed);
+                }
                 Self::Size => match httparse::parse_chunk_size(received).map_err(|_| Malformed)? {
                     httparse::Status::Complete((line, size)) => {
+                        let is_one_line = received.iter().position(|byte| *byte == b'\n') == Some(line - 1);
+                        if !is_one_line {
+                            return Err(Malformed);
+                        }
                         received.advance(line);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
@@ -203,6 +211,9 @@ mod tests {
         let endless_trailers = format!("0\r\nX: {}", "x".repeat(MAX_TRAILERS + 1));
         let cases = [
             "x\r\n",
+            "\r\n",
+            ";a\r\n",
+            "5;a\nb\r\n",
             "-1\r\n",
             "11112222333344445\r\n",
             "5\r\nhelloXX",

@@ -11,7 +11,7 @@ mod response;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
@@ -47,7 +47,10 @@ pub enum Failure {
 /// A connection to a server.
 pub struct Connection {
     stream: TcpStream,
+    /// `None`: all of it has been sent.
     outgoing: Option<Outgoing>,
+    /// It never will be.
+    is_cut_short: bool,
     is_head_request: bool,
     received: BytesMut,
     read_size: usize,
@@ -61,9 +64,17 @@ pub struct Connection {
 impl Connection {
     /// One that has served no request yet.
     pub fn new(stream: TcpStream) -> Self {
-        let (received, read_size) = (BytesMut::new(), *READ.start());
-        let (outgoing, is_head_request, is_silent, body, is_kept) = (None, false, true, Decoder::NOTHING, true);
-        Self { stream, outgoing, is_head_request, received, read_size, is_silent, body, is_kept }
+        Self {
+            stream,
+            outgoing: None,
+            is_cut_short: false,
+            is_head_request: false,
+            received: BytesMut::new(),
+            read_size: *READ.start(),
+            is_silent: true,
+            body: Decoder::NOTHING,
+            is_kept: true,
+        }
     }
 
     /// Takes a request; it is sent while [`Connection::poll_response`] is polled.
@@ -141,15 +152,9 @@ impl Connection {
         may_rest
     }
 
-    /// Has the server neither closed it nor spoken unasked while it rested? Looks once, and leaves no waker behind.
+    /// Has the server neither closed it nor spoken unasked while it rested? Without an event this costs no system call.
     pub fn is_quiet(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut context) {
-            Poll::Pending => true,
-            Poll::Ready(_) => {
-                matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Its socket, and what has come from it already: it has become another protocol.
@@ -159,9 +164,14 @@ impl Connection {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let Some(outgoing) = &mut self.outgoing else { return Poll::Ready(Ok(())) };
+        // After an error a body says that it is over: what is left of it must never look whole.
+        if self.is_cut_short {
+            return Poll::Ready(Err(Broken::Server));
+        }
         let sent = ready!(outgoing.poll_send(context, &mut self.stream));
-        if sent.is_ok() {
-            self.outgoing = None;
+        match sent {
+            Ok(()) => self.outgoing = None,
+            Err(_) => self.is_cut_short = true,
         }
         Poll::Ready(sent)
     }

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use hyper::body::{Body, Frame};
 use hyper::header::TRANSFER_ENCODING;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
@@ -13,9 +12,10 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::socket::SMALL;
 
-/// What is no longer than this is copied behind the head: that costs less than what writev(2) does beyond send(2).
-const SMALL: usize = 1024;
+/// What of the body may wait here, copied, for a server that reads slowly.
+const MOST_WAITING: usize = 16 * 1024;
 /// Room for the head of an ordinary request.
 const ORDINARY_HEAD: usize = 1024;
 
@@ -55,11 +55,6 @@ impl Outgoing {
         self.has_begun
     }
 
-    /// Has all of it been sent?
-    pub fn is_sent(&self) -> bool {
-        self.unsent.is_empty() && matches!(self.body, RequestBody::Empty)
-    }
-
     /// Sends as much as can be; ready: all of it.
     pub fn poll_send(&mut self, context: &mut Context<'_>, stream: &mut TcpStream) -> Poll<Result<(), Broken>> {
         loop {
@@ -74,21 +69,33 @@ impl Outgoing {
         }
     }
 
+    fn is_sent(&self) -> bool {
+        self.unsent.is_empty() && matches!(self.body, RequestBody::Empty)
+    }
+
     /// Takes a piece of the body; ready: there is none to wait for.
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.unsent.is_full() || matches!(self.body, RequestBody::Empty) {
             return Poll::Ready(Ok(()));
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => self.unsent.push(frame),
+        match ready!(self.body.poll_data(context)) {
+            Some(Ok(data)) => self.unsent.push(data),
             Some(Err(_)) => return Poll::Ready(Err(Broken::Client)),
-            None => self.body = RequestBody::Empty,
+            // Less than was announced: what comes next on this connection would be taken for the rest of it.
+            None if self.body.remaining().is_some_and(|remaining| remaining > 0) => {
+                return Poll::Ready(Err(Broken::Client));
+            }
+            None => self.finish(),
         }
-        if self.body.is_end_stream() {
-            self.body = RequestBody::Empty;
-            self.unsent.end();
+        if self.body.is_empty() {
+            self.finish();
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn finish(&mut self) {
+        self.body = RequestBody::Empty;
+        self.unsent.end();
     }
 }
 
@@ -120,29 +127,21 @@ impl Unsent {
         self.sent_before == self.before.len() && self.data.is_empty() && self.after.is_empty()
     }
 
-    /// Has a piece of the body no place here before what is here has been sent?
+    /// Must some of it be sent before it takes another piece of the body?
     fn is_full(&self) -> bool {
+        self.is_in_parts() || self.before.len() - self.sent_before > MOST_WAITING
+    }
+
+    fn is_in_parts(&self) -> bool {
         !self.data.is_empty() || !self.after.is_empty()
     }
 
     /// Adds a piece of the body.
-    fn push(&mut self, frame: Frame<Bytes>) {
-        match frame.into_data() {
-            Ok(data) => self.push_data(data),
-            Err(frame) => {
-                if let (true, Ok(trailers)) = (self.is_chunked, frame.into_trailers()) {
-                    self.before.extend_from_slice(b"0\r\n");
-                    write_headers(&mut self.before, &trailers);
-                    self.is_chunked = false; // that was its end
-                }
-            }
-        }
-    }
-
-    fn push_data(&mut self, data: Bytes) {
+    fn push(&mut self, data: Bytes) {
         if data.is_empty() {
             return; // as a chunk it would end the body
         }
+        self.before.drain(..std::mem::take(&mut self.sent_before));
         let after: &'static [u8] = if self.is_chunked { b"\r\n" } else { b"" };
         if self.is_chunked {
             let _ = write!(self.before, "{:x}\r\n", data.len()); // a Vec takes all
@@ -168,7 +167,7 @@ impl Unsent {
 
     fn poll_write(&mut self, context: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<usize>> {
         let before = self.before.get(self.sent_before..).unwrap_or_default();
-        let sent = if self.is_full() {
+        let sent = if self.is_in_parts() {
             let parts = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.after)];
             ready!(Pin::new(stream).poll_write_vectored(context, &parts))?
         } else {
@@ -210,7 +209,7 @@ mod tests {
     use super::*;
 
     /// What goes out of a request with these pieces of a body, when the socket takes `step` bytes at a time.
-    fn sent(headers: &str, pieces: &[&[u8]], trailers: Option<HeaderMap>, step: usize) -> Vec<u8> {
+    fn sent(headers: &str, pieces: &[&[u8]], step: usize) -> Vec<u8> {
         let mut request = hyper::Request::post("/a?b").header("host", "c");
         for (name, value) in headers.lines().filter_map(|line| line.split_once(": ")) {
             request = request.header(name, value);
@@ -226,13 +225,10 @@ mod tests {
             }
         };
         for piece in pieces {
-            unsent.push(Frame::data(Bytes::copy_from_slice(piece)));
+            unsent.push(Bytes::copy_from_slice(piece));
             if unsent.is_full() {
                 send(&mut unsent);
             }
-        }
-        if let Some(trailers) = trailers {
-            unsent.push(Frame::trailers(trailers));
         }
         unsent.end();
         send(&mut unsent);
@@ -245,23 +241,27 @@ mod tests {
     fn a_body_goes_out_as_the_head_frames_it() {
         let large = [b'x'; SMALL + 1];
         for step in [1, 7, SMALL, usize::MAX] {
-            let plain = sent("content-length: 1030", &[b"hello", &large], None, step);
+            let plain = sent("content-length: 1030", &[b"hello", &large], step);
             let expected = [HEAD.as_bytes(), b"content-length: 1030\r\n\r\nhello", &large].concat();
             assert_eq!(plain, expected, "by {step}");
 
-            let chunked = sent("transfer-encoding: chunked", &[b"hello", b"", &large], None, step);
+            let chunked = sent("transfer-encoding: chunked", &[b"hello", b"", &large], step);
             let head = b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n401\r\n";
             assert_eq!(chunked, [HEAD.as_bytes(), head, &large, b"\r\n0\r\n\r\n"].concat(), "by {step}");
         }
     }
 
     #[test]
-    fn trailers_end_a_body_in_chunks_and_no_other() {
-        let trailers = || Some(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]));
-        let chunked = sent("transfer-encoding: chunked", &[b"a"], trailers(), 3);
-        let expected = format!("{HEAD}transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-sum: 7\r\n\r\n");
-        assert_eq!(chunked, expected.as_bytes());
-        let plain = sent("content-length: 1", &[b"a"], trailers(), 3);
-        assert_eq!(plain, format!("{HEAD}content-length: 1\r\n\r\na").as_bytes());
+    fn what_a_slow_server_does_not_take_is_bounded() {
+        let mut unsent = Unsent::head(
+            &hyper::Request::post("/").header("transfer-encoding", "chunked").body(()).unwrap().into_parts().0,
+        );
+        for _ in 0..100_000 {
+            if !unsent.is_full() {
+                unsent.push(Bytes::from_static(&[b'x'; 100]));
+            }
+            unsent.advance(unsent.before.len().min(60));
+            assert!(unsent.before.len() <= MOST_WAITING + 2 * SMALL, "{}", unsent.before.len());
+        }
     }
 }

@@ -100,13 +100,16 @@ pub(super) fn headers_from(block: &Bytes, places: &[Place]) -> Result<HeaderMap,
 /// How the body ends (RFC 9112 §6.3), and what becomes of the connection then (§9.3).
 fn frame(mut response: Response<()>, is_1_1: bool, is_head_request: bool) -> Result<Head, Malformed> {
     let (status, headers) = (response.status(), response.headers_mut());
-    let is_kept = if is_1_1 { !says(headers, "close") } else { says(headers, "keep-alive") };
+    let is_kept = !says(headers, "close") && (is_1_1 || says(headers, "keep-alive"));
     let length = content_length(headers)?;
     let is_encoded = headers.contains_key(TRANSFER_ENCODING);
 
+    if is_encoded && !is_1_1 {
+        return Err(Malformed); // whoever sent it may mean either (RFC 9112 §6.1)
+    }
     let (body, is_kept) = if is_head_request || has_no_body(status) {
         (Decoder::NOTHING, is_kept)
-    } else if is_encoded && is_1_1 && is_chunked(headers) {
+    } else if is_encoded && is_chunked(headers) {
         // A length beside it may be an attempt to make two responses of one.
         (Decoder::Chunked(Chunked::Size), is_kept && length.is_none())
     } else if is_encoded {
@@ -191,7 +194,7 @@ mod tests {
             ("HTTP/1.1 101 Switching Protocols\nUpgrade: x", Decoder::NOTHING, true),
             ("HTTP/1.0 200 OK\nContent-Length: 5", Decoder::Length(5), false),
             ("HTTP/1.0 200 OK\nContent-Length: 5\nConnection: keep-alive", Decoder::Length(5), true),
-            ("HTTP/1.0 200 OK\nTransfer-Encoding: chunked\nConnection: keep-alive", Decoder::UntilClose, false),
+            ("HTTP/1.0 200 OK\nContent-Length: 5\nConnection: keep-alive, close", Decoder::Length(5), false),
         ];
         for (lines, body, is_kept) in cases {
             let head = head(lines).unwrap().unwrap();
@@ -223,6 +226,7 @@ mod tests {
             "HTTP/1.1 200 OK\nContent-Length: ",
             "HTTP/1.1 200 OK\nContent-Length: 18446744073709551616",
             "HTTP/1.1 200 OK\nContent-Length : 5",
+            "HTTP/1.0 200 OK\nTransfer-Encoding: chunked\nConnection: keep-alive",
             "HTTP/1.1 200 OK\nA: b\n c",
             &many,
         ];

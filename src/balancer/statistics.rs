@@ -1,0 +1,152 @@
+//! The balancer's state at one moment, for those who look at the statistics.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::balancer::balance::plan::WHOLE;
+use crate::balancer::state::{ServerShared, Shared};
+use crate::config::model::{self, Balance, HashKey, Mode};
+use crate::stats::checks::Checks;
+use crate::stats::counters::{Event, HistogramTotals, Totals};
+use crate::stats::rates::Rate;
+use crate::stats::snapshot::{Agent, Backend, Health, Proxy, ProxyKind, Row, Server, Snapshot};
+
+/// Between two looks that rates are made from.
+pub(super) const SAMPLING: Duration = Duration::from_secs(1);
+
+/// Takes the totals that rates are made from, so long after the last ones.
+pub(super) fn sample(shared: &Shared, passed: Duration) {
+    let counts = totals(shared).map(|totals| (totals[Event::Session], totals[Event::Request]));
+    shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner).sample(counts, passed);
+}
+
+/// What all workers counted for each row: frontends, then each backend and its servers.
+fn totals(shared: &Shared) -> impl Iterator<Item = Totals> {
+    let workers = || shared.counters.iter();
+    let frontends = (0..shared.config.frontends.len())
+        .map(move |index| Totals::of(workers().map(|worker| &worker.frontends[index])));
+    let backends = shared.config.backends.iter().enumerate().flat_map(move |(index, backend)| {
+        let own = Totals::of(workers().map(|worker| &worker.backends[index].traffic));
+        let servers = (0..backend.servers.len())
+            .map(move |server| Totals::of(workers().map(|worker| &worker.backends[index].servers[server])));
+        std::iter::once(own).chain(servers)
+    });
+    frontends.chain(backends)
+}
+
+/// All of it.
+pub(super) fn snapshot(shared: &Shared) -> Snapshot {
+    let now = Instant::now();
+    let rates = shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rows = totals(shared).enumerate().map(|(row, totals)| (totals, rates.of(row)));
+    let config = &shared.config;
+    let mut proxies = Vec::new();
+    for (frontend, state) in config.frontends.iter().zip(&shared.frontends) {
+        let limit = Some(config.max_connections as u64);
+        proxies.push(Proxy {
+            name: frontend.name.clone(),
+            mode: word(frontend.mode),
+            kind: ProxyKind::Frontend { binds: frontend.binds.iter().map(|bind| bind.address.to_string()).collect() },
+            own: Row { session_limit: limit, ..row(rows.next(), state.connections.load(Relaxed)) },
+        });
+    }
+    let tcp = backends_of_tcp(config);
+    for (index, (backend, state)) in config.backends.iter().zip(&shared.backends).enumerate() {
+        let own = row(rows.next(), state.connections.load(Relaxed));
+        let eligible = state.eligible(backend);
+        let servers = backend.servers.iter().zip(&state.servers).enumerate().map(|(index, (config, state))| Server {
+            is_eligible: eligible.contains(&index),
+            ..server(backend, config, state, row(rows.next(), 0), now)
+        });
+        let servers: Vec<_> = servers.collect();
+        let workers = || shared.counters.iter().map(move |worker| &worker.backends[index]);
+        let kind = ProxyKind::Backend(Box::new(Backend {
+            algorithm: algorithm(&backend.balance),
+            cookie: backend.cookie.as_ref().map(|cookie| cookie.name.clone()),
+            response: HistogramTotals::of(workers().map(|backend| &backend.response)),
+            total: HistogramTotals::of(workers().map(|backend| &backend.total)),
+            servers,
+        }));
+        proxies.push(Proxy {
+            name: backend.name.clone(),
+            mode: word(if tcp.contains(&index) { Mode::Tcp } else { Mode::Http }),
+            kind,
+            own: Row { state: state.state(), checks: Some(health(&state.checks, now)), ..own },
+        });
+    }
+    Snapshot {
+        node: config.node.clone(),
+        pid: std::process::id(),
+        uptime: now.saturating_duration_since(shared.started),
+        threads: config.threads,
+        connections: (shared.connections.load(Relaxed), config.max_connections as u64),
+        requests: shared.requests.load(Relaxed),
+        lost_log_lines: shared.statistics.lost_log_lines.load(Relaxed),
+        pair: shared.statistics.pair.load_full().map(|pair| (*pair).clone()),
+        proxies,
+    }
+}
+
+fn row(counted: Option<(Totals, Rate)>, sessions: u64) -> Row {
+    let (totals, rate) = counted.unwrap_or_default();
+    Row { totals, rate, sessions, ..Row::default() }
+}
+
+fn server(backend: &model::Backend, config: &model::Server, state: &ServerShared, row: Row, now: Instant) -> Server {
+    let report = state.report(config);
+    let tenths = if backend.balance.heeds_slow_start() { state.tenths() } else { WHOLE };
+    let agent = || Agent { says_down: state.is_down_to_agent(), takes_out: state.is_out_by_agent() };
+    Server {
+        name: report.name,
+        address: report.address,
+        cookie: backend.cookie.as_ref().map(|_| config.cookie.clone()),
+        reason: report.reason,
+        thresholds: config.check.then_some((backend.health.rise, backend.health.fall)),
+        agent: backend.agent.as_ref().map(|_| agent()),
+        is_backup: config.backup,
+        is_eligible: false,
+        whole_weight: report.weight,
+        throttle: (tenths < WHOLE).then_some(tenths * 100 / WHOLE),
+        row: Row {
+            state: report.state,
+            weight: (report.weight * tenths).div_ceil(WHOLE),
+            sessions: report.connections,
+            checks: Some(health(&state.checks, now)),
+            ..row
+        },
+    }
+}
+
+fn health(checks: &Checks, now: Instant) -> Health {
+    let history = checks.history();
+    Health { unchanged_for: history.unchanged_for(now), downtime: history.downtime(now), history }
+}
+
+/// The backends that frontends of mode `"tcp"` lead to.
+fn backends_of_tcp(config: &model::Balancer) -> HashSet<usize> {
+    let tcp = config.frontends.iter().filter(|frontend| frontend.mode == Mode::Tcp);
+    tcp.filter_map(|frontend| frontend.default_backend).map(|backend| backend.0).collect()
+}
+
+fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Http => "http",
+        Mode::Tcp => "tcp",
+    }
+}
+
+fn algorithm(balance: &Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "roundrobin",
+        Balance::StaticRoundRobin => "static-rr",
+        Balance::LeastConnections => "leastconn",
+        Balance::First => "first",
+        Balance::Random { .. } => "random",
+        Balance::Hash { key: HashKey::Source, .. } => "source",
+        Balance::Hash { key: HashKey::Uri { .. }, .. } => "uri",
+        Balance::Hash { key: HashKey::Header(_), .. } => "hdr",
+        Balance::Hash { key: HashKey::Parameter(_), .. } => "url_param",
+    }
+}

@@ -1,0 +1,317 @@
+//! The log of guard, keeper and balancer: lines to every configured target, each with a thread and a bounded channel of its own.
+//!
+//! Whoever logs never waits: while a target takes nothing, its lines are lost, and it is told how many once it takes some
+//! again.
+
+mod outlet;
+mod target;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+pub use self::outlet::Kind;
+use self::outlet::Outlet;
+pub use self::target::open;
+use crate::config::model::{LogLevel, LogTarget};
+
+/// What still waits when a process ends may take this long to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Every target of this process. Clones lead to the same threads.
+#[derive(Clone)]
+pub struct Log {
+    outlets: Arc<[Outlet]>,
+    is_broken: Arc<AtomicBool>,
+}
+
+/// Keeps the log going; dropped, it writes what still waits, for about a second at most.
+#[must_use = "the log ends with its guard"]
+pub struct Guard(Log);
+
+impl Guard {
+    /// The log itself.
+    pub fn log(&self) -> &Log {
+        &self.0
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.finish(LAST_WORDS);
+    }
+}
+
+/// Why a target cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("log.target: cannot open {target}: {source}{}", target::what_to_do(source.kind()))]
+pub struct Error {
+    /// Which.
+    target: String,
+    /// What the system says.
+    source: io::Error,
+}
+
+/// Opens the targets and starts the log of this process, which is `"guard"` or `"keeper"`.
+///
+/// # Errors
+/// When one of the targets cannot be opened.
+pub fn init(targets: &[LogTarget], process: &'static str) -> Result<Guard, Error> {
+    let opened = open_all(targets)?;
+    Ok(init_with(targets, opened, process, true))
+}
+
+/// All of them, in their order.
+///
+/// # Errors
+/// The first that cannot be opened.
+pub fn open_all(targets: &[LogTarget]) -> Result<Vec<OwnedFd>, Error> {
+    let open =
+        |target: &LogTarget| target::open(&target.to).map_err(|source| Error { target: target.to.to_string(), source });
+    targets.iter().map(open).collect()
+}
+
+/// Starts the log of this process with targets that somebody opened; `may_open`: this process can open them again by itself.
+pub fn init_with(targets: &[LogTarget], opened: Vec<OwnedFd>, process: &'static str, may_open: bool) -> Guard {
+    let is_broken = Arc::<AtomicBool>::default();
+    let outlet = |(target, descriptor): (&LogTarget, OwnedFd)| {
+        Outlet::start(target.clone(), descriptor, may_open, is_broken.clone())
+    };
+    let outlets = targets.iter().zip(opened).map(outlet).collect();
+    let log = Log { outlets, is_broken };
+    let level = targets.iter().map(|target| target.level).max().unwrap_or(LogLevel::Error);
+    let _ = tracing::subscriber::set_global_default(subscriber(level, process, log.clone()));
+    Guard(log)
+}
+
+impl Log {
+    /// Hands lines over to every target that wants them. Says whether all of those had room.
+    pub fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) -> bool {
+        let mut had_room = true;
+        for outlet in self.outlets.iter().filter(|outlet| outlet.wants(level)) {
+            had_room &= outlet.send(level, kind, lines);
+        }
+        had_room
+    }
+
+    /// Does any target take lines of this level?
+    pub fn wants(&self, level: LogLevel) -> bool {
+        self.outlets.iter().any(|outlet| outlet.wants(level))
+    }
+
+    /// Opens the targets again: files have been moved.
+    pub fn reopen(&self) {
+        self.outlets.iter().for_each(|outlet| outlet.reopen(None));
+    }
+
+    /// Takes targets that another process opened again, in the order of the first ones.
+    pub fn replace(&self, opened: Vec<OwnedFd>) {
+        self.outlets.iter().zip(opened).for_each(|(outlet, descriptor)| outlet.reopen(Some(descriptor)));
+    }
+
+    /// Has a target that this process cannot open by itself gone away since this was last asked?
+    pub fn was_broken(&self) -> bool {
+        self.is_broken.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until all that was handed over is written, but not for a target that takes nothing.
+    pub fn finish(&self, patience: Duration) {
+        let end = std::time::Instant::now() + patience;
+        while self.outlets.iter().any(Outlet::is_waiting) && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn subscriber(level: LogLevel, process: &'static str, log: Log) -> impl Subscriber + Send + Sync {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(log)
+        .event_format(Line { process })
+        .finish()
+}
+
+/// Takes the line of one event.
+pub struct Entry<'log> {
+    log: &'log Log,
+    level: LogLevel,
+}
+
+impl<'log> MakeWriter<'log> for Log {
+    type Writer = Entry<'log>;
+
+    fn make_writer(&'log self) -> Entry<'log> {
+        Entry { log: self, level: LogLevel::Info }
+    }
+
+    fn make_writer_for(&'log self, event: &Metadata<'_>) -> Entry<'log> {
+        let level = match *event.level() {
+            Level::ERROR => LogLevel::Error,
+            Level::WARN => LogLevel::Warn,
+            Level::INFO => LogLevel::Info,
+            Level::DEBUG => LogLevel::Debug,
+            Level::TRACE => LogLevel::Trace,
+        };
+        Entry { log: self, level }
+    }
+}
+
+impl Write for Entry<'_> {
+    /// The whole line at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.log.send(self.level, Kind::Process, &line.into());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `2026-01-01T00:00:00.000000Z INFO keeper: a sentence field=value`
+struct Line {
+    process: &'static str,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        SystemTime.format_time(&mut line)?;
+        write!(line, " {} {}: ", event.metadata().level(), self.process)?;
+        context.field_format().format_fields(line.by_ref(), event)?;
+        writeln!(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::time::Instant;
+
+    use tracing::{debug, info, warn};
+
+    use super::*;
+    use crate::config::model::{Facility, LogDestination};
+
+    fn target(level: LogLevel) -> LogTarget {
+        LogTarget { to: LogDestination::Stderr, level, facility: Facility::DAEMON }
+    }
+
+    fn log_to(targets: &[LogTarget], opened: Vec<File>) -> Log {
+        let is_broken = Arc::<AtomicBool>::default();
+        let start =
+            |(target, file): (&LogTarget, File)| Outlet::start(target.clone(), file.into(), false, is_broken.clone());
+        Log { outlets: targets.iter().zip(opened).map(start).collect(), is_broken: is_broken.clone() }
+    }
+
+    #[test]
+    fn a_line_says_when_who_what_to_every_target_that_wants_its_level() {
+        let ((mut all, one), (mut warnings, other)) = (pipe(), pipe());
+        let log = log_to(&[target(LogLevel::Info), target(LogLevel::Warn)], vec![one, other]);
+        tracing::subscriber::with_default(subscriber(LogLevel::Info, "keeper", log.clone()), || {
+            debug!("not at this level");
+            info!(peer = "lb2", port = 8650, "the peer link is up");
+            warn!("careful");
+        });
+        log.finish(LAST_WORDS);
+        drop(log);
+        let read = |file: &mut File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            text
+        };
+        let text = read(&mut all);
+        let (timestamp, rest) = text.lines().next().unwrap().split_once(' ').unwrap();
+        assert!(timestamp.parse::<jiff::Timestamp>().is_ok(), "{timestamp}");
+        assert_eq!(rest, "INFO keeper: the peer link is up peer=\"lb2\" port=8650");
+        assert_eq!(text.lines().count(), 2);
+        let text = read(&mut warnings);
+        assert!(text.ends_with(" WARN keeper: careful\n") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn a_full_pipe_stops_nobody_and_is_told_what_it_missed() {
+        let (mut reader, writer) = pipe();
+        let log = log_to(&[target(LogLevel::Info)], vec![writer]);
+        let start = Instant::now();
+        let count = 100_000;
+        tracing::subscriber::with_default(subscriber(LogLevel::Info, "keeper", log.clone()), || {
+            for number in 0..count {
+                warn!(number, "nobody reads this line, which is long enough to fill a pipe soon");
+            }
+        });
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let read = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        while log.outlets.iter().any(Outlet::is_waiting) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        log.send(LogLevel::Info, Kind::Process, &Arc::from(&b"x INFO keeper: after\n"[..]));
+        log.finish(LAST_WORDS);
+        drop(log);
+        let text = read.join().unwrap();
+        let written = text.lines().filter(|line| line.contains("nobody reads")).count();
+        let lost: usize = text.lines().filter_map(|line| line.split_once("lines=")?.1.parse::<usize>().ok()).sum();
+        assert!(written < count && written + lost == count, "{written} written, {lost} told to be lost");
+    }
+
+    #[test]
+    fn a_daemon_that_was_restarted_gets_lines_again_once_somebody_has_opened_it() {
+        use std::os::unix::net::UnixDatagram;
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let syslog = LogTarget { to: LogDestination::Syslog, ..target(LogLevel::Info) };
+        let log = log_to(&[syslog], vec![OwnedFd::from(ours).into()]);
+        let send = |text: &str| {
+            log.send(LogLevel::Info, Kind::Access, &Arc::from(text.as_bytes()));
+            log.finish(LAST_WORDS);
+        };
+        let received = |socket: &UnixDatagram| {
+            let mut buffer = [0; 500];
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        };
+        send("one\n");
+        assert!(received(&theirs).ends_with("]: one"));
+        assert!(!log.was_broken());
+
+        drop(theirs);
+        send("two\n");
+        assert!(log.was_broken() && !log.was_broken());
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        log.replace(vec![ours.into()]);
+        send("three\n");
+        assert!(received(&theirs).ends_with("]: three"));
+        let told = received(&theirs);
+        assert!(told.contains("lines were lost") && told.ends_with("lines=1"), "{told}");
+    }
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        (reader.into(), writer.into())
+    }
+}

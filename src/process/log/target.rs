@@ -1,0 +1,206 @@
+//! Where a log can go, and what a line looks like there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+
+use jiff::Zoned;
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::config::model::{LogDestination, LogLevel, LogTarget};
+use crate::process::log::Kind;
+
+const SYSLOG: &str = "/dev/log";
+const JOURNAL: &str = "/run/systemd/journal/socket";
+/// Longest text of a datagram; a longer line is cut.
+const LONGEST: usize = 60_000;
+
+/// Opens a target. It can be handed to a process that could not have opened it.
+///
+/// # Errors
+/// When it is not there, or not for this process.
+pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
+    let datagram = |path: &str| -> io::Result<OwnedFd> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path)?;
+        Ok(socket.into())
+    };
+    match destination {
+        LogDestination::Stderr => io::stderr().as_fd().try_clone_to_owned(),
+        LogDestination::Syslog => datagram(SYSLOG),
+        LogDestination::Journald => datagram(JOURNAL),
+        LogDestination::Udp(address) => {
+            let any: SocketAddr =
+                if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(address)?;
+            Ok(socket.into())
+        }
+        LogDestination::File(path) => {
+            // Not to hang where it is a pipe that nobody reads.
+            let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+            let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+            Ok(file.into())
+        }
+    }
+}
+
+pub(super) fn what_to_do(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "; is its folder there, or the daemon that listens there running?",
+        ErrorKind::PermissionDenied => "; run as root, or let this user write there",
+        _ => "",
+    }
+}
+
+/// An open target.
+pub(super) struct Target {
+    settings: LogTarget,
+    file: File,
+    has_colour: bool,
+    host: String,
+}
+
+impl Target {
+    pub(super) fn new(settings: LogTarget, opened: OwnedFd) -> Self {
+        let file = File::from(opened);
+        let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let has_colour = settings.to == LogDestination::Stderr && file.is_terminal() && wants_colour;
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        Self { settings, file, has_colour, host }
+    }
+
+    /// Writes whole lines, each with its newline.
+    ///
+    /// # Errors
+    /// When it has gone away. Datagrams that nobody took at once are no error: so many lines are lost.
+    pub(super) fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> io::Result<u64> {
+        match &self.settings.to {
+            LogDestination::Stderr if self.has_colour && kind == Kind::Process => {
+                self.file.write_all(&coloured(level, lines)).map(|()| 0)
+            }
+            LogDestination::Stderr | LogDestination::File(_) => self.file.write_all(lines).map(|()| 0),
+            LogDestination::Udp(_) => {
+                self.datagrams(kind, lines, |this, text| this.syslog(level, Some(&this.host), text))
+            }
+            LogDestination::Syslog => self.datagrams(kind, lines, |this, text| this.syslog(level, None, text)),
+            LogDestination::Journald => self.datagrams(kind, lines, |this, text| this.journal(level, text)),
+        }
+    }
+
+    /// A datagram for each line.
+    fn datagrams(&self, kind: Kind, lines: &[u8], datagram: impl Fn(&Self, &[u8]) -> Vec<u8>) -> io::Result<u64> {
+        let mut lost = 0;
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let text = if kind == Kind::Process { without_time_and_level(line) } else { line };
+            let datagram = datagram(self, &text[..text.len().min(LONGEST)]);
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let sent = send(std::os::fd::AsRawFd::as_raw_fd(&self.file), &datagram, flags);
+            match sent {
+                Ok(_) => {}
+                // Whoever listens for datagrams of UDP may come and go.
+                Err(_) if matches!(self.settings.to, LogDestination::Udp(_)) => lost += 1,
+                Err(nix::errno::Errno::EAGAIN) => lost += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// RFC 3164, as syslog(3) writes it; the host's name goes over the network alone.
+    fn syslog(&self, level: LogLevel, host: Option<&String>, text: &[u8]) -> Vec<u8> {
+        let priority = self.settings.facility.number() * 8 + severity(level);
+        let now = Zoned::now();
+        let host = host.map_or(String::new(), |host| format!("{host} "));
+        let pid = std::process::id();
+        [format!("<{priority}>{} {host}relevo[{pid}]: ", now.strftime("%b %e %H:%M:%S")).as_bytes(), text].concat()
+    }
+
+    /// The journal's own protocol: fields, one a line.
+    fn journal(&self, level: LogLevel, text: &[u8]) -> Vec<u8> {
+        let (priority, facility) = (severity(level), self.settings.facility.number());
+        let fields = format!("PRIORITY={priority}\nSYSLOG_FACILITY={facility}\nSYSLOG_IDENTIFIER=relevo\nMESSAGE=");
+        [fields.as_bytes(), text, b"\n"].concat()
+    }
+}
+
+/// RFC 5424 §6.2.1.
+fn severity(level: LogLevel) -> u8 {
+    match level {
+        LogLevel::Error => 3,
+        LogLevel::Warn => 4,
+        LogLevel::Info => 6,
+        LogLevel::Debug | LogLevel::Trace => 7,
+    }
+}
+
+/// Whoever gets a datagram has both already.
+fn without_time_and_level(line: &[u8]) -> &[u8] {
+    line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or(line)
+}
+
+/// With its level in colour.
+fn coloured(level: LogLevel, line: &[u8]) -> Vec<u8> {
+    let colour = match level {
+        LogLevel::Error => 31,
+        LogLevel::Warn => 33,
+        LogLevel::Info => 32,
+        LogLevel::Debug | LogLevel::Trace => 2,
+    };
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let (Some(time), Some(word), Some(rest)) = (words.next(), words.next(), words.next()) else { return line.to_vec() };
+    let colour = format!(" \x1b[{colour}m");
+    [time, colour.as_bytes(), word, b"\x1b[0m ", rest].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Facility;
+
+    /// What a datagram target sends for these lines.
+    fn sent(to: LogDestination, level: LogLevel, kind: Kind, lines: &str) -> Vec<String> {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let facility = "local3".parse::<Facility>().unwrap();
+        let mut target = Target::new(LogTarget { to, level: LogLevel::Info, facility }, ours.into());
+        target.write(level, kind, lines.as_bytes()).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut datagrams = Vec::new();
+        let mut buffer = [0; 1000];
+        while let Ok(length) = theirs.recv(&mut buffer) {
+            datagrams.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+        }
+        datagrams
+    }
+
+    #[test]
+    fn syslog_gets_a_datagram_for_each_line_with_its_priority() {
+        let pid = std::process::id();
+        let datagrams = sent(LogDestination::Syslog, LogLevel::Info, Kind::Access, "one\ntwo\n");
+        assert_eq!(datagrams.len(), 2);
+        assert!(
+            datagrams[0].starts_with("<158>") && datagrams[0].ends_with(&format!(" relevo[{pid}]: one")),
+            "{datagrams:?}"
+        );
+        let datagrams = sent(LogDestination::Syslog, LogLevel::Error, Kind::Process, "time ERROR keeper: it broke\n");
+        assert!(datagrams[0].starts_with("<155>") && datagrams[0].ends_with("]: keeper: it broke"), "{datagrams:?}");
+        let time = datagrams[0][5..].split(" relevo").next().unwrap();
+        assert!(jiff::civil::DateTime::strptime("%Y %b %e %H:%M:%S", format!("2026 {time}")).is_ok(), "{time}");
+    }
+
+    #[test]
+    fn the_journal_gets_fields() {
+        let datagrams = sent(LogDestination::Journald, LogLevel::Warn, Kind::Process, "time WARN guard: careful\n");
+        let expected = "PRIORITY=4\nSYSLOG_FACILITY=19\nSYSLOG_IDENTIFIER=relevo\nMESSAGE=guard: careful\n";
+        assert_eq!(datagrams, [expected]);
+    }
+
+    #[test]
+    fn only_the_level_is_coloured() {
+        let line = coloured(LogLevel::Warn, b"time WARN keeper: careful, please\n");
+        assert_eq!(line, b"time \x1b[33mWARN\x1b[0m keeper: careful, please\n");
+    }
+}

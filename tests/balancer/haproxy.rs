@@ -1,0 +1,200 @@
+//! The line for each request, beside the one that the real HAProxy writes for the same request to the same servers.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use relevo::lab::directory::Directory;
+
+use crate::rig::http::{Connection, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::{free_port, own_loopback};
+use crate::rig::server::Server;
+use crate::rig::wait_until;
+
+/// A running HAProxy and what it wrote.
+struct Haproxy {
+    process: Child,
+    lines: Arc<Mutex<String>>,
+    _directory: Directory,
+}
+
+impl Haproxy {
+    fn start(configuration: &str, listens: SocketAddr) -> Self {
+        let directory = Directory::new().unwrap();
+        let file = directory.path().join("haproxy.cfg");
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("haproxy has to be installed: tests/run does that");
+        let lines = Arc::<Mutex<String>>::default();
+        let mut output = process.stdout.take().unwrap();
+        std::thread::spawn({
+            let lines = lines.clone();
+            move || {
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = output.read(&mut buffer) {
+                    lines.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+                }
+            }
+        });
+        let haproxy = Self { process, lines, _directory: directory };
+        wait_until("HAProxy listens", || Connection::open(listens).is_ok(), String::new);
+        haproxy
+    }
+
+    #[track_caller]
+    fn wait_for_line(&self, words: &str) -> String {
+        let find = || self.lines.lock().unwrap().lines().find(|line| line.contains(words)).map(str::to_owned);
+        wait_until(
+            &format!("HAProxy's line with {words:?}"),
+            || find().is_some(),
+            || self.lines.lock().unwrap().clone(),
+        );
+        find().unwrap()
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a line says but for ports, dates, bytes (each proxy writes its own heads and pages) and lengths of time, of which it
+/// stays whether they are there.
+fn timeless(line: &str) -> String {
+    let (head, request) = line.split_once(" \"").unwrap_or((line, ""));
+    let fields = head.split(' ').enumerate().map(|(index, field)| match index {
+        0 => field.rsplit_once(':').map_or_else(|| field.to_owned(), |(address, _)| address.to_owned()),
+        1 => field.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).filter(|c| !c.is_alphabetic()).collect(),
+        4 => {
+            let is_there = |time: &str| if time == "-1" { "-" } else { "+" };
+            field.split('/').map(is_there).collect::<Vec<_>>().join("/")
+        }
+        6 => String::new(),
+        _ => field.to_owned(),
+    });
+    format!("{} \"{request}", fields.collect::<Vec<_>>().join(" "))
+}
+
+/// Each request goes through both, to the same server, which is well-behaved for some.
+#[test]
+fn lines_are_those_that_haproxy_writes() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection: Connection| {
+        while let Ok(request) = connection.receive() {
+            let path = request.head.split(' ').nth(1).unwrap_or_default();
+            let answer = match path.split('?').next().unwrap_or_default() {
+                "/closed" => return,
+                "/silent" => {
+                    let _ = connection.receive_rest();
+                    return;
+                }
+                "/short" => {
+                    let _ = connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+                    return;
+                }
+                "/missing" => response("404 Not Found", "", "none"),
+                _ => response("200 OK", "X-Kind: text\r\n", "x".repeat(1000)),
+            };
+            if connection.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let (ours, theirs, nowhere) = (free_port(), free_port(), Server::nowhere());
+    let address = server.address;
+    let node = Relevo::start(&format!(
+        "[frontends.web]\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         capture = {{ request = [\"User-Agent\", \"Referer\"], response = [\"X-Kind\"], length = 12 }}\n\
+         [[frontends.web.routes]]\npath_prefix = \"/down\"\nbackend = \"gone\"\n\
+         [backends.app]\ncookie = {{ name = \"S\", mode = \"insert\" }}\ntimeouts.server = \"300ms\"\n\
+         servers = [{{ name = \"a\", address = \"{address}\", check = false }}]\n\
+         [backends.gone]\nretries = 0\nservers = [{{ name = \"b\", address = \"{nowhere}\", check = false }}]\n",
+    ));
+    let haproxy = Haproxy::start(
+        &format!(
+            "global\n log stdout format raw local0\ndefaults\n mode http\n log global\n option httplog\n option redispatch\n\
+             timeout client 10s\n timeout connect 5s\n timeout server 300ms\n timeout http-request 10s\n\
+             frontend web\n bind {theirs}\n capture request header User-Agent len 12\n\
+             capture request header Referer len 12\n capture response header X-Kind len 12\n\
+             use_backend gone if {{ path_beg /down }}\n default_backend app\n\
+             backend app\n cookie S insert indirect\n server a {address} cookie a\n\
+             backend gone\n retries 0\n server b {nowhere}\n"
+        ),
+        theirs,
+    );
+    // The look whether HAProxy listens was a connection, too, and counts among those open until its line is written.
+    haproxy.wait_for_line("<BADREQ>");
+    let requests: &[(&str, &str)] = &[
+        ("/first", ""),
+        ("/cookie?a=b&c", "Cookie: S=a\r\n"),
+        ("/agent", "User-Agent: curl/7.88.1 (long)\r\n"),
+        ("/both", "User-Agent: a \"b\" {c}\r\nReferer: x|y\r\n"),
+        ("/quo\"ted", ""),
+        ("/missing", ""),
+        ("/closed", ""),
+        ("/silent", ""),
+        ("/down", ""),
+        ("/short", ""),
+    ];
+    for (path, headers) in requests {
+        for place in [ours, theirs] {
+            let mut connection = Connection::open(place).unwrap();
+            connection
+                .send(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n"))
+                .unwrap();
+            connection.receive_rest().unwrap();
+        }
+        let words = format!("GET {} HTTP/1.1", path.replace('"', "#22"));
+        let (ours, theirs) = (node.wait_for_message(&words), haproxy.wait_for_line(&words));
+        assert_eq!(timeless(&ours), timeless(&theirs), "\n{ours}\n{theirs}");
+    }
+}
+
+/// The same of mode TCP: a connection that went well, and one to nobody.
+#[test]
+fn lines_of_connections_are_those_that_haproxy_writes() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (nowhere, address) = (Server::nowhere(), server.address);
+    let [ours, theirs, our_down, their_down] = std::array::from_fn(|_| free_port());
+    let node = Relevo::start(&format!(
+        "[frontends.web]\nmode = \"tcp\"\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         [frontends.down]\nmode = \"tcp\"\nbind = \"{our_down}\"\ndefault_backend = \"gone\"\n\
+         [backends.app]\nservers = [{{ name = \"a\", address = \"{address}\", check = false }}]\n\
+         [backends.gone]\nretries = 0\nservers = [{{ name = \"b\", address = \"{nowhere}\", check = false }}]\n",
+    ));
+    let haproxy = Haproxy::start(
+        &format!(
+            "global\n log stdout format raw local0\ndefaults\n mode tcp\n log global\n option tcplog\n\
+             timeout client 10s\n timeout connect 5s\n timeout server 10s\n\
+             frontend web\n bind {theirs}\n default_backend app\n\
+             frontend down\n bind {their_down}\n default_backend gone\n\
+             backend app\n server a {address}\nbackend gone\n retries 0\n server b {nowhere}\n"
+        ),
+        theirs,
+    );
+    // The look whether HAProxy listens was a connection, too.
+    haproxy.wait_for_line(" web app/a ");
+    haproxy.lines.lock().unwrap().clear();
+    for (place, words) in [([ours, theirs], " web app/a "), ([our_down, their_down], " down gone/b ")] {
+        for address in place {
+            let mut connection = Connection::open(address).unwrap();
+            let _ = connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            let _ = connection.finish();
+            connection.receive_rest().unwrap();
+        }
+        let (ours, theirs) = (node.wait_for_message(words), haproxy.wait_for_line(words));
+        let timeless = |line: &str| {
+            let is_there = |time: &str| if time == "-1" { "-" } else { "+" };
+            let fields: Vec<_> = line.split(' ').skip(2).collect();
+            let times = fields[2].split('/').map(is_there).collect::<Vec<_>>().join("/");
+            [fields[..2].join(" "), times, fields[3..].join(" ")].join(" ")
+        };
+        assert_eq!(timeless(&ours), timeless(&theirs), "\n{ours}\n{theirs}");
+    }
+}

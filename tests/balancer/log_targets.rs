@@ -1,0 +1,144 @@
+//! Where the log goes: files that are moved away, daemons that listen, and the three formats.
+
+use std::net::UdpSocket;
+use std::path::Path;
+
+use crate::configuration;
+use crate::rig::http::{Connection, get, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::Server;
+use crate::rig::wait_until;
+
+/// Waits for a line with these words.
+#[track_caller]
+fn wait_for_line(file: &Path, words: &str) -> String {
+    let text = || std::fs::read_to_string(file).unwrap_or_default();
+    let find = || text().lines().find(|line| line.contains(words)).map(str::to_owned);
+    wait_until(&format!("a line with {words:?} in {}", file.display()), || find().is_some(), text);
+    find().unwrap()
+}
+
+/// logrotate moves a file and sends SIGUSR1: what comes after that is in a new one, from all three processes.
+#[test]
+fn a_file_that_was_moved_is_opened_again_on_sigusr1() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let (file, moved) = (directory.path().join("relevo.log"), directory.path().join("relevo.log.1"));
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\ntarget = \"{}\"\n{text}", file.display()));
+    get(web, "/before");
+    wait_for_line(&file, "GET /before ");
+    wait_for_line(&file, " INFO keeper: ready");
+
+    std::fs::rename(&file, &moved).unwrap();
+    node.signal(nix::sys::signal::Signal::SIGUSR1);
+    wait_until("the file is there again", || file.exists(), String::new);
+    // The balancer gets its own a little later.
+    let mut number = 0;
+    let arrives = || {
+        number += 1;
+        get(web, &format!("/after{number}"));
+        std::fs::read_to_string(&file).unwrap_or_default().contains("GET /after")
+    };
+    wait_until("requests are in the new file", arrives, String::new);
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("GET /before"));
+    assert_eq!(node.messages(), "", "stderr is no target");
+    let balancer = node.balancer();
+    nix::sys::signal::kill(balancer, nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for_line(&file, " ERROR keeper: the balancer is lost");
+    wait_until(
+        "a new balancer serves",
+        || Connection::open(web).and_then(|mut it| it.get("/new")).is_ok(),
+        String::new,
+    );
+    wait_for_line(&file, "GET /new ");
+}
+
+/// Every target gets what its level lets through, in its own form.
+#[test]
+fn several_targets_each_have_their_level_and_facility() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let file = directory.path().join("errors.log");
+    let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
+    daemon.set_read_timeout(Some(crate::rig::PATIENCE)).unwrap();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&format!(
+        "[log]\ntarget = [\"stderr\", {{ to = \"udp:{}\", facility = \"local1\" }}, \
+         {{ to = \"{}\", level = \"warn\" }}]\n{text}",
+        daemon.local_addr().unwrap(),
+        file.display(),
+    ));
+    get(web, "/one");
+    let mut buffer = [0; 2000];
+    let line = loop {
+        let length = daemon.recv(&mut buffer).unwrap();
+        let datagram = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        if datagram.contains("GET /one ") {
+            break datagram;
+        }
+    };
+    // local1 is 17, info is 6.
+    assert!(line.starts_with("<142>") && line.contains(" relevo["), "{line}");
+    assert!(line.contains("]: 127.0.0.1:") && line.ends_with("\"GET /one HTTP/1.1\""), "{line}");
+    let errors = std::fs::read_to_string(&file).unwrap();
+    assert!(!errors.contains("INFO") && !errors.contains("GET /one"), "{errors}");
+}
+
+/// A target that is not there is said before anything is begun.
+#[test]
+fn a_target_that_cannot_be_opened_is_said() {
+    let _place = own_loopback();
+    let (_, text) = configuration("", "", &[Server::nowhere()]);
+    let refused = crate::rig::node::run_refused(&format!("[log]\ntarget = \"/nowhere/relevo.log\"\n{text}"));
+    refused.assert_clean(&["log.target: cannot open /nowhere/relevo.log", "is its folder there"]);
+}
+
+/// JSON: every line is an object, whatever the request was.
+#[test]
+fn a_line_can_be_json() {
+    let _place = own_loopback();
+    let server = Server::answering(|_| response("200 OK", "X-Kind: text\r\n", "x".repeat(1000)));
+    let capture = "capture = { request = [\"User-Agent\", \"Referer\"], response = \"X-Kind\" }";
+    let (web, text) = configuration(capture, "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\nformat = \"json\"\n{text}"));
+    let mut connection = Connection::open(web).unwrap();
+    connection.send("GET /a\"?b HTTP/1.1\r\nHost: test\r\nUser-Agent: \"quoted\" \\ \u{e9}\r\n\r\n").unwrap();
+    connection.receive().unwrap();
+    let line = node.wait_for_message("\"target\"");
+    let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((json["method"].as_str(), json["target"].as_str()), (Some("GET"), Some("/a\"?b")));
+    assert_eq!(
+        (json["status"].as_u64(), json["backend"].as_str(), json["server"].as_str()),
+        (Some(200), Some("app"), Some("a"))
+    );
+    assert_eq!(json["client"], "127.0.0.1");
+    assert_eq!(json["client_port"], connection.stream().local_addr().unwrap().port());
+    assert!(json["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
+    assert!(json["request_headers"]["user-agent"].as_str().unwrap().eq("\"quoted\" \\ \u{e9}"), "{line}");
+    assert!(json["request_headers"].get("referer").is_none(), "{line}");
+    assert_eq!(json["response_headers"]["x-kind"], "text");
+    assert!(json["bytes_received"].as_u64().unwrap() > 50 && json["bytes_sent"].as_u64().unwrap() > 1000, "{line}");
+    assert!(json["total_ms"].as_f64().unwrap() >= json["response_ms"].as_f64().unwrap(), "{line}");
+}
+
+/// A format of one's own, in HAProxy's language.
+#[test]
+fn a_line_can_have_any_of_haproxys_fields() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("capture.request = \"X-Id\"", "", &[server.address]);
+    let format = "%HM|%HP|%HQ|%HU|%HV %% %f %b/%s %si:%sp %ST %hr %hs %{+Q}r %ci %tsc %H %Th";
+    let node = Relevo::start(&format!("[log]\nformat = '{format}'\n{text}"));
+    let mut connection = Connection::open(web).unwrap();
+    connection.send("GET /a/b?c=d HTTP/1.1\r\nHost: test\r\nX-Id: 7\r\n\r\n").unwrap();
+    connection.receive().unwrap();
+    let expected = format!(
+        "GET|/a/b|?c=d|/a/b?c=d|HTTP/1.1 % web app/a {} 200 {{7}} \"GET /a/b?c=d HTTP/1.1\" 127.0.0.1 ---- lb1 0",
+        server.address
+    );
+    assert_eq!(node.wait_for_message("GET|"), expected);
+}
