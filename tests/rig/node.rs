@@ -113,7 +113,8 @@ impl Relevo {
         Pid::from_raw(pid.expect("a balancer runs").cast_signed())
     }
 
-    fn pid(&self) -> Pid {
+    /// Of its guard, the first of its processes.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.guard.id().cast_signed())
     }
 }
