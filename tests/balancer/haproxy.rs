@@ -201,7 +201,7 @@ fn lines_of_connections_are_those_that_haproxy_writes() {
 
 /// What both are asked, in each mode: whether by POST, the path, and the request's cookie, in which `NOW`, `IDLE`, `OLD` and
 /// `AHEAD` are dates.
-const COOKIES: [(bool, &str, &str); 18] = [
+const COOKIES: [(bool, &str, &str); 19] = [
     (false, "/", ""),
     (false, "/set", ""),
     (true, "/", ""),
@@ -219,6 +219,7 @@ const COOKIES: [(bool, &str, &str); 18] = [
     (false, "/", "b|NOW|OLD"),
     (false, "/set", "b|AHEAD|AHEAD"),
     (false, "/", "gone|NOW|IDLE"),
+    (false, "/cacheable", ""),
     (false, "/cacheable", "b|nodate"),
 ];
 

@@ -1,12 +1,11 @@
 //! The stick table of a backend: which server each session is at, in memory that does not grow.
 //!
-//! One table for all workers, in parts with a lock each, held for one look at a map. A full part forgets the session that has
-//! not been used for the longest time. Servers go by name: a table outlives the configuration that it began with.
+//! One table for all workers, in parts with a lock each, held for the few instructions that look at one session: nothing in
+//! a part is ever moved. A full part forgets the session that has not been used for the longest time. Servers go by name: a table outlives the configuration that it began with.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -62,17 +61,16 @@ pub struct Table {
 struct Part(Mutex<Entries>);
 
 impl Table {
-    /// An empty one. Its memory is reserved now, 64 to 88 bytes for each session, and used as sessions come.
+    /// An empty one. Its memory is reserved now, 44 to 48 bytes for each session, and taken as sessions come.
     pub fn new(stick: &Stick, origin: Instant) -> Self {
         let parts = (stick.size / SMALLEST_PART).clamp(1, PARTS);
         // The first ones are larger by one where it does not come out even: all of them together are as large as asked.
         let size = |part: usize| stick.size / parts + usize::from(part < stick.size % parts);
-        let hasher = RandomState::new();
         Self {
             origin,
             expire: milliseconds(stick.expire),
-            parts: (0..parts).map(|part| Part(Mutex::new(Entries::new(size(part), hasher.clone())))).collect(),
-            hasher,
+            hasher: RandomState::new(),
+            parts: (0..parts).map(|part| Part(Mutex::new(Entries::new(size(part))))).collect(),
             names: Mutex::default(),
         }
     }
@@ -90,22 +88,26 @@ impl Table {
 
     /// Where this session is, which is used now.
     pub fn find(&self, key: Key, now: Instant) -> Option<ServerId> {
-        let now = self.since_origin(now);
-        self.part(key)?.use_of(key, now, self.expire)
+        let (now, hash) = (self.since_origin(now), self.hash(&key));
+        self.part(hash)?.use_of(hash, key, now, self.expire)
     }
 
     /// From now on the session is there.
     pub fn keep(&self, key: Key, server: ServerId, now: Instant) {
-        let now = self.since_origin(now);
-        if let Some(mut part) = self.part(key) {
-            part.keep(key, server, now);
+        let (now, hash) = (self.since_origin(now), self.hash(&key));
+        if let Some(mut part) = self.part(hash) {
+            part.keep(hash, key, server, now, |key| self.hash(key));
         }
     }
 
-    fn part(&self, key: Key) -> Option<impl std::ops::DerefMut<Target = Entries> + '_> {
-        // Other bits than those the map looks at.
-        let place = (self.hasher.hash_one(key) >> 32) as usize % self.parts.len();
-        self.parts.get(place).map(|part| part.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn part(&self, hash: u64) -> Option<MutexGuard<'_, Entries>> {
+        // Other bits than those that lead on within the part.
+        let part = self.parts.get((hash >> 32) as usize % self.parts.len())?;
+        Some(part.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn since_origin(&self, now: Instant) -> u64 {
@@ -117,97 +119,140 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// No entry.
-const NONE: u32 = u32::MAX;
+/// The place of an entry, counted from 1; 0: of none.
+type Place = u32;
 
 /// A map whose entries also stand in a row, by when they were used last.
 struct Entries {
     size: usize,
-    places: HashMap<Key, u32, RandomState>,
+    /// By the lower bits of the hash: the first entry with these. A power of two of them.
+    chains: Box<[Place]>,
     entries: Vec<Entry>,
-    newest: u32,
-    oldest: u32,
+    newest: Place,
+    oldest: Place,
 }
 
 struct Entry {
     key: Key,
     server: ServerId,
+    /// The next one whose hash has the same lower bits.
+    next: Place,
     /// The neighbours in the row.
-    newer: u32,
-    older: u32,
+    newer: Place,
+    older: Place,
     /// Milliseconds since the origin.
     used: u64,
 }
 
 impl Entries {
-    fn new(size: usize, hasher: RandomState) -> Self {
-        let places = HashMap::with_capacity_and_hasher(size, hasher);
-        Self { size, places, entries: Vec::with_capacity(size), newest: NONE, oldest: NONE }
+    fn new(size: usize) -> Self {
+        let chains = vec![0; size.next_power_of_two()].into_boxed_slice();
+        Self { size, chains, entries: Vec::with_capacity(size), newest: 0, oldest: 0 }
     }
 
-    fn use_of(&mut self, key: Key, now: u64, expire: u64) -> Option<ServerId> {
-        let place = *self.places.get(&key)?;
-        let entry = self.entries.get_mut(place as usize)?;
+    fn use_of(&mut self, hash: u64, key: Key, now: u64, expire: u64) -> Option<ServerId> {
+        let place = self.place_of(hash, key)?;
+        let entry = self.entry(place)?;
         if now.saturating_sub(entry.used) >= expire {
             return None;
         }
-        let server = entry.server;
         entry.used = entry.used.max(now);
+        let server = entry.server;
         self.move_to_front(place);
         Some(server)
     }
 
-    fn keep(&mut self, key: Key, server: ServerId, now: u64) {
-        let place = match self.places.get(&key) {
-            Some(place) => *place,
-            None => self.place_for(key),
+    fn keep(&mut self, hash: u64, key: Key, server: ServerId, now: u64, hash_of: impl Fn(&Key) -> u64) {
+        let place = match self.place_of(hash, key) {
+            Some(place) => place,
+            None => self.new_place(hash, key, hash_of),
         };
-        let Some(entry) = self.entries.get_mut(place as usize) else { return };
+        let Some(entry) = self.entry(place) else { return };
         (entry.server, entry.used) = (server, entry.used.max(now));
         self.move_to_front(place);
     }
 
     /// A new entry, or the one that was used before all others.
-    fn place_for(&mut self, key: Key) -> u32 {
-        let new = Entry { key, server: ServerId(0), newer: NONE, older: NONE, used: 0 };
-        let mut place = self.entries.len() as u32;
+    fn new_place(&mut self, hash: u64, key: Key, hash_of: impl Fn(&Key) -> u64) -> Place {
+        let mut place = self.entries.len() as Place + 1;
         if self.entries.len() < self.size {
-            self.entries.push(new);
+            self.entries.push(Entry { key, server: ServerId(0), next: 0, newer: 0, older: 0, used: 0 });
             self.link_in_front(place);
         } else {
             place = self.oldest;
-            if let Some(entry) = self.entries.get_mut(place as usize) {
-                self.places.remove(&entry.key);
-                (entry.key, entry.used) = (key, 0);
+            if let Some(entry) = self.entry(place) {
+                let forgotten = std::mem::replace(&mut entry.key, key);
+                entry.used = 0;
+                self.unchain(hash_of(&forgotten), place);
             }
         }
-        self.places.insert(key, place);
+        let next = self.chain(hash).map_or(0, |first| std::mem::replace(first, place));
+        if let Some(entry) = self.entry(place) {
+            entry.next = next;
+        }
         place
     }
 
-    fn move_to_front(&mut self, place: u32) {
+    fn entry(&mut self, place: Place) -> Option<&mut Entry> {
+        self.entries.get_mut((place as usize).checked_sub(1)?)
+    }
+
+    fn chain(&mut self, hash: u64) -> Option<&mut Place> {
+        let chain = hash as usize & (self.chains.len() - 1);
+        self.chains.get_mut(chain)
+    }
+
+    fn place_of(&mut self, hash: u64, key: Key) -> Option<Place> {
+        let mut place = *self.chain(hash)?;
+        loop {
+            let entry = self.entry(place)?;
+            if entry.key == key {
+                return Some(place);
+            }
+            place = entry.next;
+        }
+    }
+
+    fn unchain(&mut self, hash: u64, place: Place) {
+        let Some(next) = self.entry(place).map(|entry| entry.next) else { return };
+        let Some(first) = self.chain(hash) else { return };
+        if *first == place {
+            *first = next;
+            return;
+        }
+        let mut before = *first;
+        while let Some(entry) = self.entry(before) {
+            if entry.next == place {
+                entry.next = next;
+                return;
+            }
+            before = entry.next;
+        }
+    }
+
+    fn move_to_front(&mut self, place: Place) {
         if self.newest == place {
             return;
         }
-        let Some(entry) = self.entries.get(place as usize) else { return };
+        let Some(entry) = self.entry(place) else { return };
         let (newer, older) = (entry.newer, entry.older);
-        match self.entries.get_mut(newer as usize) {
+        match self.entry(newer) {
             Some(entry) => entry.older = older,
             None => self.newest = older,
         }
-        match self.entries.get_mut(older as usize) {
+        match self.entry(older) {
             Some(entry) => entry.newer = newer,
             None => self.oldest = newer,
         }
         self.link_in_front(place);
     }
 
-    fn link_in_front(&mut self, place: u32) {
+    fn link_in_front(&mut self, place: Place) {
         let older = std::mem::replace(&mut self.newest, place);
-        if let Some(entry) = self.entries.get_mut(place as usize) {
-            (entry.newer, entry.older) = (NONE, older);
+        if let Some(entry) = self.entry(place) {
+            (entry.newer, entry.older) = (0, older);
         }
-        match self.entries.get_mut(older as usize) {
+        match self.entry(older) {
             Some(entry) => entry.newer = place,
             None => self.oldest = place,
         }
@@ -276,6 +321,7 @@ mod tests {
         assert_eq!((table.parts.len(), capacity()), (PARTS, 10_000));
         (0..100_000).for_each(|number| table.keep(key(number), a, now));
         assert_eq!(capacity(), 10_000);
+        assert_eq!(size_of::<Entry>() + size_of::<Place>(), 44);
         let known = (0..100_000).filter(|number| table.find(key(*number), now).is_some()).count();
         assert_eq!(known, 10_000);
         // Parts fill at about the same time: those before them are gone, those behind them are there.
