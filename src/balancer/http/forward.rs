@@ -102,6 +102,7 @@ async fn forward(
     client.record.borrow_mut().server = Some(attempts.server());
     // Before anything comes of it: what a browser asks at the same time is to go to the same server.
     persistence.goes_to(attempts.server());
+    note_cookie(client, &persistence, Some(attempts.server()));
     let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, &head, body).await;
