@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use relevo::lab::directory::Directory;
+use relevo::status::ServerState;
 
 use crate::rig::http::{Connection, exchange, response};
 use crate::rig::node::Relevo;
@@ -220,7 +221,7 @@ const COOKIES: [(bool, &str, &str); 19] = [
     (false, "/set", "b|AHEAD|AHEAD"),
     (false, "/", "gone|NOW|IDLE"),
     (false, "/cacheable", ""),
-    (false, "/cacheable", "b|nodate"),
+    (false, "/cacheable", "b|nod"),
 ];
 
 /// A date as it stands in a cookie: units of four seconds, rounded up, in base64.
@@ -294,7 +295,10 @@ fn cookies_are_those_that_haproxy_sets() {
              server down {nowhere} cookie down check inter 50ms fall 1\n"
         );
     }
-    let node = Relevo::start_with(&ours, modes.len() * 2);
+    let node = Relevo::start(&ours);
+    node.wait_for("the last server of each is down", |status| {
+        status.node.backends.iter().all(|backend| backend.servers[2].state == ServerState::Down)
+    });
     let haproxy = Haproxy::start(&theirs, places[0][1]);
     for mode in 0..modes.len() {
         haproxy.wait_for_line(&format!("Server app{mode}/down is DOWN"));

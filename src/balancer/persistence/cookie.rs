@@ -77,7 +77,7 @@ pub fn claim(cookie: &CookiePersistence, servers: &[Server], headers: &HeaderMap
 
 fn judge(cookie: &CookiePersistence, servers: &[Server], value: &[u8], now: u64) -> Claim {
     let (named, dates) = match &cookie.mode {
-        CookieMode::Prefix => (split_prefix(value).map_or(b"".as_slice(), |(server, _)| server), Dates::default()),
+        CookieMode::Prefix => (split_prefix(value).map_or(value, |(server, _)| server), Dates::default()),
         CookieMode::Rewrite | CookieMode::Insert(_) => {
             let value = value.strip_suffix(b"\"").unwrap_or(value);
             let end = value.iter().position(|byte| *byte == dates::DELIMITER).unwrap_or(value.len());
