@@ -192,7 +192,7 @@ pub fn value_in_request<'a>(name: &str, headers: &'a HeaderMap) -> Option<&'a [u
 /// The value of a cookie that a response sets.
 pub fn value_in_response<'a>(name: &str, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let set = headers.get_all(SET_COOKIE).iter().filter_map(|line| pieces(line.as_bytes()).next());
-    set.filter_map(|piece| value_of(name, piece)).last()
+    set.filter_map(|piece| value_of(name, piece)).next_back()
 }
 
 fn without_cookie(name: &str, piece: &[u8]) -> Option<Vec<u8>> {
