@@ -116,9 +116,10 @@ fn lines_are_those_that_haproxy_writes() {
          servers = [{{ name = \"a\", address = \"{address}\", check = false }}]\n\
          [backends.gone]\nretries = 0\nservers = [{{ name = \"b\", address = \"{nowhere}\", check = false }}]\n",
     ));
+    // With more threads a connection may still count in one while another takes the next.
     let haproxy = Haproxy::start(
         &format!(
-            "global\n log stdout format raw local0\ndefaults\n mode http\n log global\n option httplog\n option redispatch\n\
+            "global\n nbthread 1\n log stdout format raw local0\ndefaults\n mode http\n log global\n option httplog\n option redispatch\n\
              timeout client 10s\n timeout connect 5s\n timeout server 300ms\n timeout http-request 10s\n\
              frontend web\n bind {theirs}\n capture request header User-Agent len 12\n\
              capture request header Referer len 12\n capture response header X-Kind len 12\n\
