@@ -14,7 +14,7 @@ mod forwarded;
 mod headers;
 pub mod opening;
 pub mod page;
-mod rest;
+pub mod rest;
 pub mod socket;
 mod statistics;
 mod tunnel;

@@ -17,7 +17,7 @@ use crate::balancer::session::Session;
 
 /// How long a connection is quiet before it rests: long beside the way from a response to the next request, short beside the
 /// time people take to read.
-pub(super) const WAKEFUL: Duration = Duration::from_millis(250);
+pub const WAKEFUL: Duration = Duration::from_millis(250);
 
 /// A connection on which nothing is under way.
 pub(super) struct Resting {
