@@ -116,7 +116,7 @@ pub struct ServerStatus {
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.
     pub reason: String,
-    /// As configured.
+    /// As configured, or as its agent has changed it.
     pub weight: u32,
     /// Open now.
     pub connections: u64,

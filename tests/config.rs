@@ -409,8 +409,104 @@ fn every_error_says_where_what_and_what_instead() {
         ),
         (
             "[backends.b]\nbalance = \"leastconn\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
-            "11:11 backends.b.balance: expected \"round_robin\" or \"least_connections\"",
+            "11:11 backends.b.balance: expected \"round_robin\", \"static_round_robin\", \"least_connections\", \"first\"",
             &["did you mean \"least_connections\"?"],
+        ),
+        (&backend("balance = 3"), "11:11 backends.b.balance: expected", &["or a table with such an `algorithm`"]),
+        (&backend("balance = {}"), "11:11 backends.b.balance: `algorithm` is missing", &[]),
+        (
+            &backend("balance = { algorithm = \"uri\", dept = 1 }"),
+            "11:32 backends.b.balance.dept: unknown key",
+            &["`depth`?"],
+        ),
+        (
+            &backend("balance = \"header\""),
+            "11:11 backends.b.balance: `name` is missing: expected a header's, as in `{ algorithm = \"header\", name = \"X-User\" }`",
+            &[],
+        ),
+        (
+            &backend("balance = { algorithm = \"source\", depth = 2 }"),
+            "11:43 backends.b.balance.depth: this is a key of \"uri\" alone",
+            &["the algorithm is another"],
+        ),
+        (
+            &backend("balance = { algorithm = \"random\", draws = 0 }"),
+            "11:43 backends.b.balance.draws: expected a whole number from 1 to 16",
+            &[],
+        ),
+        (
+            &backend("balance = { algorithm = \"source\", hash = \"consistant\" }"),
+            "11:42 backends.b.balance.hash: expected \"map_based\" or \"consistent\"",
+            &["did you mean \"consistent\"?"],
+        ),
+        (
+            &format!(
+                "{}\n[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"b\"",
+                backend("balance = \"uri\"")
+            ),
+            "11:11 backends.b.balance: servers are chosen by what is in a request in HTTP only",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
+            &format!(
+                "{}\n[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\"\n\
+                 routes = [{{ source = \"::/0\", backend = \"b\" }}]",
+                backend("balance = \"uri\"")
+            ),
+            "11:11 backends.b.balance: servers are chosen by what is in a request in HTTP only",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
+            &backend("when_all_down = \"try\""),
+            "11:17 backends.b.when_all_down: expected \"reject\" or \"try_all\"",
+            &[],
+        ),
+        (&backend("slow_start = 10"), "11:14 backends.b.slow_start: expected a time", &["write \"10s\""]),
+        (
+            &backend("health = { error_limit = 5 }"),
+            "11:26 backends.b.health.error_limit: errors are counted where they are observed",
+            &["add `observe = \"layer4\"`"],
+        ),
+        (
+            &backend("health = { observe = \"layer6\" }"),
+            "11:22 backends.b.health.observe: expected \"off\", \"layer4\" or \"layer7\"",
+            &[],
+        ),
+        (
+            &backend("health = { on_refused = \"down\" }"),
+            "11:25 backends.b.health.on_refused: expected \"retry\" or \"mark_down\"",
+            &[],
+        ),
+        (
+            &backend("health = { method = \"HEAD\", expect_body = \"ok\" }"),
+            "11:43 backends.b.health.expect_body: an answer to HEAD has no body",
+            &["use `method = \"GET\"`"],
+        ),
+        (
+            &backend("health = { headers = { Host = \"a\" } }"),
+            "11:24 backends.b.health.headers.Host: this header has its own key",
+            &["write `host = …` instead"],
+        ),
+        (
+            &backend("health = { headers = { \"a b\" = \"a\" } }"),
+            "11:24 backends.b.health.headers.\"a b\": expected the name of a header",
+            &[],
+        ),
+        (
+            &backend("health = { headers = { a = \"b\\r\\nc: d\" } }"),
+            "11:28 backends.b.health.headers.a: expected a header's value",
+            &[],
+        ),
+        (
+            &backend("health = { spread = 51 }"),
+            "11:21 backends.b.health.spread: expected a whole number from 0 to 50",
+            &[],
+        ),
+        (&backend("agent = { interval = \"1s\" }"), "11:9 backends.b.agent: `port` is missing", &[]),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"192.0.2.1:1\"\ncheck_address = \"::1\"",
+            "13:17 backends.b.servers[0].check_address: expected an address of the same family",
+            &[],
         ),
         (
             "[backends.b]\ncookie = { name = \"S\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
@@ -602,8 +698,10 @@ fn the_reference_names_every_key() {
         "[[frontends.x.routes]]\n[frontends.x.routes.header]",
         "[frontends.x.timeouts]",
         "[backends.x]",
+        "[backends.x.balance]",
         "[backends.x.cookie]",
         "[backends.x.health]",
+        "[backends.x.agent]",
         "[stats]",
         "[frontends.x.stats]",
         "[frontends.x.capture]",
@@ -661,6 +759,11 @@ fn help_and_version_everywhere_and_2_for_wrong_usage() {
     for wrong in [&["chek"][..], &["key"], &["check", "--colour"], &[]] {
         assert_eq!(relevo(wrong).status.code(), Some(2), "{wrong:?}");
     }
+}
+
+/// A backend of one server with this line.
+fn backend(line: &str) -> String {
+    format!("[backends.b]\n{line}\nservers = [{{ name = \"a\", address = \"a:1\" }}]")
 }
 
 /// A line more for a sound virtual router, whose own are 10 to 13.

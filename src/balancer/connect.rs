@@ -6,6 +6,7 @@ use std::{fmt, io};
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
@@ -19,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Attempts<'session> {
     session: &'session Session,
     backend: BackendIndex,
+    /// What hashing chooses by.
+    key: Option<u64>,
     server: usize,
     /// Counts it at the server.
     pub under_way: UnderWay,
@@ -41,11 +44,16 @@ pub enum Unreachable {
 }
 
 impl<'session> Attempts<'session> {
-    /// Takes the server that a session is kept at, where it may have it, or the backend's next one.
+    /// Takes the server that a session is kept at, where it may have it, or the backend's next one, by `key` where it hashes.
     ///
     /// # Errors
     /// When no server is up.
-    pub fn begin(session: &'session Session, backend: BackendIndex, kept: Option<usize>) -> Result<Self, Unreachable> {
+    pub fn begin(
+        session: &'session Session,
+        backend: BackendIndex,
+        kept: Option<usize>,
+        key: Option<u64>,
+    ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
         let is_up = |server: &usize| {
             let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
@@ -54,7 +62,7 @@ impl<'session> Attempts<'session> {
         let server = match kept.filter(is_up) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,
-            None => worker.chooser.borrow_mut().choose(backend, &[]),
+            None => worker.chooser.borrow_mut().choose(backend, key, &[]),
         };
         let server = server.ok_or(Unreachable::NoServer)?;
         let under_way = UnderWay::at_server(worker, backend, server);
@@ -67,7 +75,7 @@ impl<'session> Attempts<'session> {
             worker.counters().backends[backend.0].traffic.count(Event::Redispatch);
             under_way.traffic().count(Event::Redispatch);
         }
-        Ok(Self { session, backend, server, under_way, tried: Vec::new(), retries: 0, redispatched })
+        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched })
     }
 
     /// The server whose turn it is.
@@ -85,15 +93,27 @@ impl<'session> Attempts<'session> {
             let timeout = self.session.backend(self.backend).timeouts.connect;
             let attempt = connect(shared, self.backend, self.server);
             let failure = match self.session.server_within(timeout, attempt).await {
-                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Ok(connected)) => {
+                    self.observe(Seen::Connected);
+                    return Ok(connected);
+                }
                 Ok(Err(error)) => {
+                    self.observe(Seen::NotConnected(&error));
                     tracing::debug!(server = %self.name(), %error, "a connection failed");
                     Unreachable::Failed
                 }
-                Err(Late) => Unreachable::Timeout,
+                Err(Late) => {
+                    self.observe(Seen::ConnectTimeout);
+                    Unreachable::Timeout
+                }
             };
             self.failed(failure).await?;
         }
+    }
+
+    /// Tells of what became of the attempt, where anybody wants to know.
+    pub fn observe(&self, seen: Seen<'_>) {
+        observe(&self.session.worker.shared, self.backend, self.server, seen);
     }
 
     /// A connection has failed: whose turn is it now?
@@ -109,8 +129,10 @@ impl<'session> Attempts<'session> {
         self.tried.push(self.server);
         let worker = &self.session.worker;
         let backend_traffic = &worker.counters().backends[self.backend.0].traffic;
-        let other =
-            if backend.redispatch { worker.chooser.borrow_mut().choose(self.backend, &self.tried) } else { None };
+        let other = match backend.redispatch {
+            true => worker.chooser.borrow_mut().choose(self.backend, self.key, &self.tried),
+            false => None,
+        };
         match other {
             Some(other) => {
                 // As in HAProxy: counted where it should have gone, as the one or the other.

@@ -95,6 +95,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let is_logged = guard.log().wants(LogLevel::Info);
     let shared = Shared::new(start.config);
     tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
+    tokio::task::spawn_local(balance::slow_start::watch(shared.clone()));
     tokio::task::spawn_local(health::watch(shared.clone()));
     health::first_results(&shared, FIRST_RESULTS_PATIENCE).await;
 

@@ -19,9 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::balancer::state::{NOT_CHECKED, Place, Shared};
+use crate::balancer::state::{Health, NOT_CHECKED, Place, Shared};
 use crate::config::model::{BackendIndex, Server, ServerAddress};
-use crate::status::ServerState;
 
 /// Resolve every server's name, on the control thread; never ends. `resolv_conf` and `hosts` are those files' texts.
 pub async fn watch(shared: Arc<Shared>, resolv_conf: String, hosts: String) {
@@ -91,7 +90,7 @@ async fn keep_resolving_server(
                 match known {
                     None => {
                         let reason = format!("its name {host} does not resolve: {failure}");
-                        shared.set_state(backend, index, ServerState::Down, &reason);
+                        shared.set_health(backend, index, Health::Down, &reason);
                     }
                     Some(known) if failures == 0 => {
                         warn!(host, "{host} no longer resolves ({failure}): {known} is kept");
@@ -113,10 +112,10 @@ fn move_to(shared: &Shared, backend: BackendIndex, index: usize, address: Socket
     state.address.store(Some(Arc::new(address)));
     let found = format!("{} is now {address}", server.address);
     let (after, reason) = match server.check {
-        true => (ServerState::Starting, found),
-        false => (ServerState::Up, format!("{NOT_CHECKED}; {found}")),
+        true => (Health::Starting, found),
+        false => (Health::Up, format!("{NOT_CHECKED}; {found}")),
     };
-    if !shared.set_state(backend, index, after, &reason) {
+    if !shared.set_health(backend, index, after, &reason) {
         info!("server {}/{}: {reason}", config.name, server.name);
     }
     state.address_changed.notify_one();
@@ -232,6 +231,7 @@ mod tests {
     use super::*;
     use crate::balancer::state::tests::{one_backend, server, states, until};
     use crate::config::model::Balance;
+    use crate::status::ServerState;
 
     const FAST: Pace = Pace {
         time_to_live: (Duration::from_millis(5), Duration::from_millis(5)),
@@ -336,7 +336,7 @@ mod tests {
         tokio::spawn(keep_resolving(shared.clone(), name_server(zone.clone()).await, FAST));
         changed().await;
         assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));
-        shared.set_state(BackendIndex(0), 0, ServerState::Up, "connection accepted");
+        shared.set_health(BackendIndex(0), 0, Health::Up, "connection accepted");
 
         // Turned around, or no longer there: nothing changes.
         for still in [addresses(&["192.0.2.2", "192.0.2.1"]), Err(ResponseCode::NXDomain), Err(ResponseCode::ServFail)]

@@ -1,23 +1,29 @@
 //! What the threads of the balancer share: atomics, one cache line each for a server and a backend. What each worker counts
 //! by itself is here as well, so that the statistics find it.
 
+mod facts;
+
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::balancer::balance::Schedule;
+use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
+use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
-use crate::config::model::{self, BackendIndex, ServerAddress};
+use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
 use crate::stats::rates::Rates;
 use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
+
+use facts::Facts;
+pub use facts::{Admin, AgentReport, Health};
 
 /// Shared by the control thread and all workers.
 pub struct Shared {
@@ -84,12 +90,14 @@ pub struct BackendState {
     pub turn: AtomicU64,
     /// The next turn among retries, which are no turns of their own.
     pub retry_turn: AtomicU64,
-    /// Grows whenever a server of this backend goes up or down: what workers derived from the states is then stale.
+    /// Grows whenever a server's state or weight changes: what workers derived from them is then stale.
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
     pub connections: AtomicU64,
-    /// Who serves which turn, for the servers that are up at this generation.
-    pub schedule: ArcSwap<Schedule>,
+    /// What servers are chosen by, for their states and weights at this generation.
+    pub plan: ArcSwap<Plan>,
+    /// Told when a server is up again that was not: slow start then has something to do.
+    pub came_back: Notify,
     /// When it lost its last server, and got one again.
     pub checks: Checks,
     /// By index of the server.
@@ -99,8 +107,13 @@ pub struct BackendState {
 /// A server's part.
 #[repr(align(128))]
 pub struct ServerShared {
-    /// A [`ServerState`] as a number. Read it with [`ServerShared::state`], change it with [`Shared::set_state`].
+    /// A [`ServerState`] as a number. Read it with [`ServerShared::state`]; it follows from the facts.
     state: AtomicU8,
+    /// So does this. How much of it slow start lets the server have is in `tenths`.
+    weight: AtomicU32,
+    tenths: AtomicU32,
+    /// Errors of the traffic in a row, where they are counted.
+    pub errors: AtomicU32,
     /// Requests or TCP connections under way.
     pub connections: AtomicU64,
     /// Since the start.
@@ -109,10 +122,13 @@ pub struct ServerShared {
     pub address: ArcSwapOption<SocketAddr>,
     /// Told when `address` changed: whoever checks the server does so at once.
     pub address_changed: Notify,
-    /// What its checks found and how long it was down. Never locked on a request's way, and nor is `reason`.
+    /// Told when its traffic took it down: the next check is at the fast interval.
+    pub marked_down: Notify,
+    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the facts; both are
+    /// elsewhere, so that the rest stays on one line.
     pub checks: Checks,
-    /// The last check's result, in words.
-    reason: Mutex<Arc<str>>,
+    /// What is known of it.
+    facts: Box<Mutex<Facts>>,
 }
 
 /// One server: what is configured and what is so.
@@ -162,31 +178,88 @@ impl Shared {
         Some(Place { backend, server, backend_state, state })
     }
 
-    /// Put a server into a state, for a reason in words ("connection refused").
+    /// What the checks of a server, its name or its traffic say of it, with the reason in words ("connection refused").
     ///
-    /// A change is logged, with its cause, and reaches every worker with its next choice; the same state again only takes
-    /// the new reason. Says whether the state changed.
-    pub fn set_state(&self, backend: BackendIndex, server: usize, state: ServerState, reason: &str) -> bool {
+    /// As with all that changes a server: a change of its state is logged, with its cause, and reaches every worker with its
+    /// next choice. Says whether the state changed.
+    pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
+        self.change(backend, server, |facts| (facts.health, facts.health_reason) = (health, reason.into()))
+    }
+
+    /// What a person wants of a server, with the reason in words.
+    pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
+        self.change(backend, server, |facts| (facts.operator, facts.operator_reason) = (admin, reason.into()))
+    }
+
+    /// What a server's agent says of it.
+    pub fn set_agent(&self, backend: BackendIndex, server: usize, report: AgentReport) -> bool {
+        self.change(backend, server, |facts| facts.agent = report)
+    }
+
+    /// Another weight than the configured one; `None`: that one again.
+    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
+        self.change(backend, server, |facts| facts.weight = weight);
+    }
+
+    fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
         let Some(place) = self.server(backend, server) else { return false };
-        *place.state.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.into();
-        let before = place.state.state.swap(state as u8, AcqRel);
-        if before == state as u8 {
+        let mut facts = place.state.facts();
+        let before = (facts.state(), facts.weight(place.server.weight));
+        change(&mut facts);
+        let after = (facts.state(), facts.weight(place.server.weight));
+        if before == after {
             return false;
         }
-        place.backend_state.reschedule(place.backend);
         let now = Instant::now();
-        place.state.checks.changed(state, now);
-        place.backend_state.checks.changed(place.backend_state.state(), now);
+        place.state.state.store(after.0 as u8, Release);
+        place.state.weight.store(after.1, Relaxed);
+        if before.0 != after.0 {
+            let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.rising_since = rises.then_some(now);
+            place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
+            place.state.errors.store(0, Relaxed);
+            place.state.checks.changed(|| after.0, now);
+        }
+        let (reason, rises) = (facts.reason(), facts.rising_since.is_some());
+        drop(facts);
+        place.backend_state.checks.changed(|| place.backend_state.state(), now);
 
-        let (backend, server) = (&place.backend.name, &place.server.name);
-        match state {
-            ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
-            _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
+        // A busy agent does so all the time: no more than a detail.
+        if before.1 != after.1 {
+            debug!(
+                "server {}/{} has the weight {}, after {}",
+                place.backend.name, place.server.name, after.1, before.1
+            );
         }
-        if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
-            error!("backend {backend} has no server left: all are down");
+        place.backend_state.replan(place.backend);
+        if rises {
+            place.backend_state.came_back.notify_one();
         }
-        true
+        if before.0 != after.0 {
+            log_state(place, after.0, &reason);
+        }
+        before.0 != after.0
+    }
+
+    /// Gives servers of a backend that rise what slow start lets them have by now. Is one of them still rising?
+    pub fn raise(&self, backend: BackendIndex, slow_start: Duration, now: Instant) -> bool {
+        let (Some(config), Some(state)) = (self.config.backends.get(backend.0), self.backends.get(backend.0)) else {
+            return false;
+        };
+        let (mut has_changed, mut is_rising) = (false, false);
+        for server in &state.servers {
+            let mut facts = server.facts();
+            let Some(since) = facts.rising_since else { continue };
+            let tenths = tenths(now.saturating_duration_since(since), slow_start);
+            has_changed |= server.tenths.swap(tenths, Relaxed) != tenths;
+            is_rising |= tenths < WHOLE;
+            facts.rising_since = (tenths < WHOLE).then_some(since);
+        }
+        if has_changed {
+            state.replan(config);
+        }
+        is_rising
     }
 
     /// What `relevo status` shows of the backends.
@@ -207,18 +280,19 @@ impl BackendState {
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-            schedule: ArcSwap::default(),
+            plan: ArcSwap::default(),
+            came_back: Notify::new(),
             checks: Checks::new(ServerState::Starting, Instant::now()),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };
-        state.reschedule(config);
-        state.checks.changed(state.state(), Instant::now());
+        state.replan(config);
+        state.checks.changed(|| state.state(), Instant::now());
         state
     }
 
-    /// Up while one of its servers is.
+    /// Up while one of its servers takes new sessions, be it one that stands by.
     pub fn state(&self) -> ServerState {
-        let any = |wanted| self.servers.iter().any(|server| server.state() == wanted);
+        let any = |wanted| self.servers.iter().any(|server| server.state() == wanted && server.weight() > 0);
         match (any(ServerState::Up), any(ServerState::Starting)) {
             (true, _) => ServerState::Up,
             (false, true) => ServerState::Starting,
@@ -226,39 +300,62 @@ impl BackendState {
         }
     }
 
-    /// Publish who serves which turn from now on.
-    fn reschedule(&self, config: &model::Backend) {
-        let with_weight =
-            config.servers.iter().map(|server| server.weight).enumerate().filter(|(_, weight)| *weight > 0);
-        let is_up = |index: usize| self.servers.get(index).is_some_and(|server| server.state() == ServerState::Up);
+    /// The servers that may be chosen now, by index.
+    pub fn eligible(&self, config: &model::Backend) -> Vec<usize> {
+        plan::eligible(config, &self.standing())
+    }
+
+    fn standing(&self) -> Vec<Standing> {
+        self.servers.iter().map(ServerShared::standing).collect()
+    }
+
+    /// Publish what servers are chosen by from now on.
+    fn replan(&self, config: &model::Backend) {
         // Again with the states of that moment, should two threads do this at once.
-        self.schedule.rcu(|previous| {
-            let up: Vec<_> = with_weight.clone().filter(|(index, _)| is_up(*index)).collect();
-            Schedule::new(&up, previous, self.turn.load(Relaxed))
-        });
+        self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
+    }
+}
+
+fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
+    let (backend, server) = (&place.backend.name, &place.server.name);
+    match state {
+        ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
+        _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
+    }
+    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
+        let consequence = match place.backend.when_all_down {
+            WhenAllDown::Reject => "",
+            WhenAllDown::TryAll => ", and all are tried",
+        };
+        error!("backend {backend} has no server left: all are down{consequence}");
     }
 }
 
 impl ServerShared {
     fn new(config: &model::Server) -> Self {
-        let (state, reason) = match (&config.address, config.check) {
-            (ServerAddress::Name { .. }, _) => (ServerState::Starting, "its name is being resolved"),
-            (ServerAddress::Socket(_), true) => (ServerState::Starting, "not checked yet"),
-            (ServerAddress::Socket(_), false) => (ServerState::Up, NOT_CHECKED),
+        let (health, reason) = match (&config.address, config.check) {
+            (ServerAddress::Name { .. }, _) => (Health::Starting, "its name is being resolved"),
+            (ServerAddress::Socket(_), true) => (Health::Starting, "not checked yet"),
+            (ServerAddress::Socket(_), false) => (Health::Up, NOT_CHECKED),
         };
+        let facts = Facts::new(health, reason);
         let address = match &config.address {
             ServerAddress::Socket(address) => Some(Arc::new(*address)),
             ServerAddress::Name { .. } => None,
         };
         Self {
-            state: AtomicU8::new(state as u8),
+            state: AtomicU8::new(facts.state() as u8),
+            weight: AtomicU32::new(facts.weight(config.weight)),
+            tenths: AtomicU32::new(WHOLE),
+            errors: AtomicU32::new(0),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
-            checks: Checks::new(state, Instant::now()),
-            reason: Mutex::new(reason.into()),
+            marked_down: Notify::new(),
+            checks: Checks::new(facts.state(), Instant::now()),
+            facts: Box::new(Mutex::new(facts)),
         }
     }
 
@@ -267,21 +364,54 @@ impl ServerShared {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
     }
 
+    /// Its weight now; 0: it gets only what a session brings.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// How much of it slow start lets it have, 1 to [`WHOLE`].
+    pub fn tenths(&self) -> u32 {
+        self.tenths.load(Relaxed)
+    }
+
+    /// What checks, the resolver and the traffic say, whatever its agent or an operator wants.
+    pub fn health(&self) -> Health {
+        self.facts().health
+    }
+
+    /// Is it its agent, and that alone, that ends new sessions?
+    pub fn is_out_by_agent(&self) -> bool {
+        self.facts().are_out_by_agent()
+    }
+
+    /// Does its agent call it down?
+    pub fn is_down_to_agent(&self) -> bool {
+        self.facts().agent.down.is_some()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { state: self.state(), weight: self.weight(), tenths: self.tenths() }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn report(&self, config: &model::Server) -> ServerStatus {
         let address = match (&config.address, self.address.load_full()) {
             (_, Some(address)) => address.to_string(),
             (address, None) => address.to_string(),
         };
         let state = match self.state() {
-            ServerState::Up if config.weight == 0 => ServerState::Drain,
+            ServerState::Up if self.weight() == 0 => ServerState::Drain,
             state => state,
         };
         ServerStatus {
             name: config.name.clone(),
             address,
             state,
-            reason: ServerStatus::reason_from(&self.reason.lock().unwrap_or_else(PoisonError::into_inner)),
-            weight: config.weight,
+            reason: ServerStatus::reason_from(&self.facts().reason()),
+            weight: self.weight(),
             connections: self.connections.load(Relaxed),
             requests: self.requests.load(Relaxed),
         }
@@ -305,144 +435,4 @@ fn word(state: ServerState) -> &'static str {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::net::Ipv4Addr;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::config::model::{AccessLog, Backend, Balance, Balancer, HealthCheck, Probe, Server, ServerTimeouts};
-
-    /// A server on loopback that is not checked.
-    pub(crate) fn server(name: &str, weight: u32) -> Server {
-        Server {
-            name: name.into(),
-            address: ServerAddress::Socket((Ipv4Addr::LOCALHOST, 9).into()),
-            weight,
-            cookie: name.into(),
-            check: false,
-            source: None,
-            source_is_virtual: false,
-        }
-    }
-
-    /// A configuration of one backend, `app`.
-    pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
-        let second = Duration::from_secs(1);
-        let app = Backend {
-            name: "app".into(),
-            balance,
-            cookie: None,
-            health: HealthCheck { probe: Probe::Tcp, interval: second, timeout: second, rise: 2, fall: 3 },
-            retries: 3,
-            redispatch: true,
-            timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
-            servers,
-        };
-        Balancer {
-            node: "lb1".into(),
-            threads: 2,
-            max_connections: 100,
-            access_log: AccessLog::Off,
-            frontends: Vec::new(),
-            backends: vec![app],
-        }
-    }
-
-    /// Each server's state as it is reported, with its reason.
-    pub(crate) fn states(shared: &Shared) -> Vec<(ServerState, String)> {
-        shared
-            .report()
-            .into_iter()
-            .flat_map(|backend| backend.servers)
-            .map(|server| (server.state, server.reason))
-            .collect()
-    }
-
-    /// Look until it is so; nobody waits longer than 10 s.
-    pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
-        let look = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), look).await.expect("it never came to be so");
-    }
-
-    #[test]
-    fn servers_that_are_checked_or_named_begin_without_traffic() {
-        let named = ServerAddress::Name { host: "web.example".into(), port: 80 };
-        let servers = vec![
-            server("unchecked", 1),
-            Server { check: true, ..server("checked", 1) },
-            Server { address: named, ..server("named", 1) },
-            server("drained", 0),
-        ];
-        let shared = Shared::new(one_backend(Balance::RoundRobin, servers));
-
-        let report = &shared.report()[0];
-        let rows: Vec<_> = report.servers.iter().map(|server| (server.address.as_str(), server.state)).collect();
-        let expected = [
-            ("127.0.0.1:9", ServerState::Up),
-            ("127.0.0.1:9", ServerState::Starting),
-            ("web.example:80", ServerState::Starting),
-            ("127.0.0.1:9", ServerState::Drain),
-        ];
-        assert_eq!(rows, expected);
-    }
-
-    #[test]
-    fn a_change_of_state_is_a_new_generation_and_a_new_reason_alone_is_not() {
-        let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
-        let app = BackendIndex(0);
-        let generation = || shared.backends[0].generation.load(Relaxed);
-
-        let before = generation();
-        assert!(shared.set_state(app, 1, ServerState::Down, "connection refused"));
-        assert_eq!(generation(), before + 1);
-        assert!(!shared.set_state(app, 1, ServerState::Down, "no answer within 2s"));
-        assert_eq!(generation(), before + 1);
-        assert_eq!(states(&shared)[1], (ServerState::Down, "no answer within 2s".to_owned()));
-        assert!(!shared.set_state(app, 2, ServerState::Up, "there is no such server"));
-        assert!(!shared.set_state(BackendIndex(1), 0, ServerState::Up, "there is no such backend"));
-    }
-
-    #[test]
-    fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
-        let log = Log::default();
-        let written = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || log.clone())
-            .without_time()
-            .with_target(false)
-            .with_ansi(false);
-        tracing::subscriber::with_default(subscriber.finish(), || {
-            let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
-            let set = |server, state, reason| shared.set_state(BackendIndex(0), server, state, reason);
-            set(0, ServerState::Up, "status 200");
-            set(0, ServerState::Up, "status 500, expected 200-399 (1 of 3 failures)");
-            set(0, ServerState::Down, "status 500, expected 200-399");
-            set(1, ServerState::Down, "connection refused");
-            set(1, ServerState::Down, "no answer within 2s");
-            set(1, ServerState::Up, "status 200");
-        });
-        let expected = " WARN server app/a is down: status 500, expected 200-399\n \
-            WARN server app/b is down: connection refused\n\
-            ERROR backend app has no server left: all are down\n \
-            INFO server app/b is up: status 200\n";
-        assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
-    }
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Log {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(line);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-}
+pub(crate) mod tests;

@@ -5,12 +5,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::balancer::state::{BackendState, Shared};
-use crate::config::model::{self, Balance, Mode};
+use crate::balancer::balance::plan::WHOLE;
+use crate::balancer::state::{ServerShared, Shared};
+use crate::config::model::{self, Balance, HashKey, Mode};
 use crate::stats::checks::Checks;
 use crate::stats::counters::{Event, HistogramTotals, Totals};
 use crate::stats::rates::Rate;
-use crate::stats::snapshot::{Backend, Health, Proxy, ProxyKind, Row, Server, Snapshot};
+use crate::stats::snapshot::{Agent, Backend, Health, Proxy, ProxyKind, Row, Server, Snapshot};
 
 /// Between two looks that rates are made from.
 pub(super) const SAMPLING: Duration = Duration::from_secs(1);
@@ -54,15 +55,15 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
     let tcp = backends_of_tcp(config);
     for (index, (backend, state)) in config.backends.iter().zip(&shared.backends).enumerate() {
         let own = row(rows.next(), state.connections.load(Relaxed));
-        let servers = backend
-            .servers
-            .iter()
-            .enumerate()
-            .map(|(index, config)| server(backend, config, state, index, row(rows.next(), 0), now));
+        let eligible = state.eligible(backend);
+        let servers = backend.servers.iter().zip(&state.servers).enumerate().map(|(index, (config, state))| Server {
+            is_eligible: eligible.contains(&index),
+            ..server(backend, config, state, row(rows.next(), 0), now)
+        });
         let servers: Vec<_> = servers.collect();
         let workers = || shared.counters.iter().map(move |worker| &worker.backends[index]);
         let kind = ProxyKind::Backend(Box::new(Backend {
-            algorithm: algorithm(backend.balance),
+            algorithm: algorithm(&backend.balance),
             cookie: backend.cookie.as_ref().map(|cookie| cookie.name.clone()),
             response: HistogramTotals::of(workers().map(|backend| &backend.response)),
             total: HistogramTotals::of(workers().map(|backend| &backend.total)),
@@ -93,26 +94,24 @@ fn row(counted: Option<(Totals, Rate)>, sessions: u64) -> Row {
     Row { totals, rate, sessions, ..Row::default() }
 }
 
-fn server(
-    backend: &model::Backend,
-    config: &model::Server,
-    state: &BackendState,
-    index: usize,
-    row: Row,
-    now: Instant,
-) -> Server {
-    let state = &state.servers[index];
+fn server(backend: &model::Backend, config: &model::Server, state: &ServerShared, row: Row, now: Instant) -> Server {
     let report = state.report(config);
+    let tenths = if backend.balance.heeds_slow_start() { state.tenths() } else { WHOLE };
+    let agent = || Agent { says_down: state.is_down_to_agent(), takes_out: state.is_out_by_agent() };
     Server {
         name: report.name,
         address: report.address,
         cookie: backend.cookie.as_ref().map(|_| config.cookie.clone()),
         reason: report.reason,
         thresholds: config.check.then_some((backend.health.rise, backend.health.fall)),
-        is_backup: false,
+        agent: backend.agent.as_ref().map(|_| agent()),
+        is_backup: config.backup,
+        is_eligible: false,
+        whole_weight: report.weight,
+        throttle: (tenths < WHOLE).then_some(tenths * 100 / WHOLE),
         row: Row {
             state: report.state,
-            weight: report.weight,
+            weight: (report.weight * tenths).div_ceil(WHOLE),
             sessions: report.connections,
             checks: Some(health(&state.checks, now)),
             ..row
@@ -138,9 +137,49 @@ fn word(mode: Mode) -> &'static str {
     }
 }
 
-fn algorithm(balance: Balance) -> &'static str {
+fn algorithm(balance: &Balance) -> &'static str {
     match balance {
         Balance::RoundRobin => "roundrobin",
+        Balance::StaticRoundRobin => "static-rr",
         Balance::LeastConnections => "leastconn",
+        Balance::First => "first",
+        Balance::Random { .. } => "random",
+        Balance::Hash { key: HashKey::Source, .. } => "source",
+        Balance::Hash { key: HashKey::Uri { .. }, .. } => "uri",
+        Balance::Hash { key: HashKey::Header(_), .. } => "hdr",
+        Balance::Hash { key: HashKey::Parameter(_), .. } => "url_param",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::state::Health;
+    use crate::balancer::state::tests::{one_backend, server};
+    use crate::config::model::BackendIndex;
+
+    #[test]
+    fn a_weight_is_what_slow_start_lets_a_server_have_where_the_algorithm_heeds_it() {
+        for (balance, expected) in [
+            (Balance::LeastConnections, [(4, 31, Some(10)), (5, 5, None)]),
+            (Balance::StaticRoundRobin, [(31, 31, None), (5, 5, None)]),
+        ] {
+            let mut config = one_backend(balance, vec![server("back", 31), server("there", 5)]);
+            config.backends[0].slow_start = Some(Duration::from_secs(60));
+            let shared = Shared::new(config);
+            for health in [Health::Down, Health::Up] {
+                shared.set_health(BackendIndex(0), 0, health, "");
+            }
+            let snapshot = snapshot(&shared);
+            let ProxyKind::Backend(backend) = &snapshot.proxies[0].kind else { panic!("there is no frontend") };
+            let weights: Vec<_> = backend
+                .servers
+                .iter()
+                .map(|server| (server.row.weight, server.whole_weight, server.throttle))
+                .collect();
+            assert_eq!(weights, expected);
+            let sum = |weight: fn(&(u32, u32, Option<u32>)) -> u32| expected.iter().map(weight).sum::<u32>();
+            assert_eq!((backend.weight(), backend.whole_weight()), (sum(|it| it.0), sum(|it| it.1)));
+        }
     }
 }

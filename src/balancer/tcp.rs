@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::balancer::access_log::Record;
 use crate::balancer::accounting;
+use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::relay::{self, Side};
@@ -32,7 +33,8 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 
-    let mut attempts = match Attempts::begin(session, index, None) {
+    let key = key::of_client(&session.backend(index).balance, source);
+    let mut attempts = match Attempts::begin(session, index, None, key) {
         Ok(attempts) => attempts,
         Err(_) => return record.end(*b"SC"),
     };

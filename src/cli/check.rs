@@ -12,8 +12,8 @@ use clap::Args;
 use super::ConfigFile;
 use crate::config::Config;
 use crate::config::model::{
-    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HealthCheck, Mode, Peering, Probe, Server,
-    ServerAddress,
+    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe,
+    Peering, Probe, Server, ServerAddress, WhenAllDown,
 };
 use relevo_ha::VirtualRouter;
 
@@ -118,20 +118,53 @@ fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Re
 }
 
 fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt::Result {
-    let balance = match backend.balance {
-        Balance::RoundRobin => "round robin",
-        Balance::LeastConnections => "least connections",
-    };
     let cookie = backend.cookie.as_ref().map_or(String::new(), |cookie| match cookie.mode {
         CookieMode::Prefix => format!(", sessions kept by prefixing the cookie {}", cookie.name),
         CookieMode::Insert => format!(", sessions kept by inserting the cookie {}", cookie.name),
     });
     let unused = if is_used { "" } else { " (no frontend leads here)" };
-    writeln!(f, "backend {}: {balance}{cookie}{unused}", backend.name)?;
+    writeln!(f, "backend {}: {}{cookie}{unused}", backend.name, balance(&backend.balance))?;
+    if let Some(slow_start) = backend.slow_start {
+        writeln!(f, "  a server that was down has its whole weight after {slow_start:?}")?;
+    }
+    if backend.when_all_down == WhenAllDown::TryAll {
+        writeln!(f, "  when all are down, all are tried")?;
+    }
     if backend.servers.iter().any(|server| server.check) {
         writeln!(f, "  checks: {}", check(&backend.health))?;
     }
+    if let Some(agent) = &backend.agent {
+        writeln!(f, "  agents: port {} every {:?}", agent.port, agent.interval)?;
+    }
     backend.servers.iter().try_for_each(|it| server(f, it))
+}
+
+fn balance(balance: &Balance) -> String {
+    let (key, method) = match balance {
+        Balance::RoundRobin => return "round robin".to_owned(),
+        Balance::StaticRoundRobin => return "static round robin".to_owned(),
+        Balance::LeastConnections => return "least connections".to_owned(),
+        Balance::First => return "the first that is up".to_owned(),
+        Balance::Random { draws } => return format!("the least loaded of {draws} drawn at random"),
+        Balance::Hash { key, method } => (key, method),
+    };
+    let key = match key {
+        HashKey::Source => "the client's address".to_owned(),
+        HashKey::Uri { whole, length, depth } => {
+            let what = if *whole { "the URI" } else { "the path" };
+            let length = length.map(|length| format!(", its first {}", count(length as usize, "byte")));
+            let depth = depth.map(|depth| format!(", its first {}", directories(depth)));
+            format!("{what}{}{}", length.unwrap_or_default(), depth.unwrap_or_default())
+        }
+        HashKey::Header(name) => format!("the header {name}"),
+        HashKey::Parameter(name) => format!("the parameter {name}"),
+    };
+    let method = if *method == HashMethod::Consistent { "consistent hash" } else { "hash" };
+    format!("{method} of {key}")
+}
+
+fn directories(number: u32) -> String {
+    if number == 1 { "directory".to_owned() } else { format!("{number} directories") }
 }
 
 fn check(health: &HealthCheck) -> String {
@@ -139,8 +172,13 @@ fn check(health: &HealthCheck) -> String {
         Probe::Tcp => "a connection".to_owned(),
         Probe::Http { method, path, .. } => format!("{method} {path}"),
     };
-    let HealthCheck { interval, rise, fall, .. } = health;
-    format!("{probe} every {interval:?}; up after {rise}, down after {fall}")
+    let HealthCheck { interval, rise, fall, error_limit, .. } = health;
+    let observed = match health.observe {
+        Observe::Off => String::new(),
+        _ => format!(", or after {} of the traffic in a row", count(*error_limit as usize, "error")),
+    };
+    let refused = if health.refused_marks_down { ", or when it refuses a connection" } else { "" };
+    format!("{probe} every {interval:?}; up after {rise}, down after {fall}{observed}{refused}")
 }
 
 fn server(f: &mut fmt::Formatter<'_>, server: &Server) -> fmt::Result {
@@ -152,6 +190,9 @@ fn server(f: &mut fmt::Formatter<'_>, server: &Server) -> fmt::Result {
     if let Some(source) = server.source {
         let held = if server.source_is_virtual { " while this node is active" } else { "" };
         write!(line, ", from {source}{held}")?;
+    }
+    if server.backup {
+        line.push_str(", backup");
     }
     if !server.check {
         line.push_str(", not checked");

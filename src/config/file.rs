@@ -19,11 +19,12 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{
-    AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode, Network, Password, ServerAddress,
+    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password,
+    ServerAddress, WhenAllDown,
 };
 use super::value::{
-    Account, BindAddress, FromText, HostHeader, Interface, Name, Number, OneOrMany, Realm, StatusRange, Text, Token,
-    UrlPath,
+    Account, Algorithm, BindAddress, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused, OneOrMany,
+    Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
 pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
@@ -243,13 +244,66 @@ pub(super) struct ClientTimeouts {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Backend {
-    pub(super) balance: Option<Text<Balance>>,
+    pub(super) balance: Option<Spanned<BalanceEntry>>,
+    pub(super) slow_start: Option<Text<Duration>>,
+    pub(super) all_backups: Option<bool>,
+    pub(super) when_all_down: Option<Text<WhenAllDown>>,
     pub(super) cookie: Option<Spanned<Table<Cookie>>>,
     pub(super) health: Table<Health>,
+    pub(super) agent: Option<Spanned<Table<Agent>>>,
     pub(super) retries: Option<Number<0, 100>>,
     pub(super) redispatch: Option<bool>,
     pub(super) timeouts: Table<ServerTimeouts>,
     pub(super) servers: Vec<Spanned<Table<Server>>>,
+}
+
+/// An algorithm, or a table that has one.
+#[derive(Debug)]
+pub(super) struct BalanceEntry(pub(super) BalanceTable);
+
+impl BalanceEntry {
+    /// What mode `"tcp"` does not have.
+    pub(super) fn needs_a_request(&self) -> bool {
+        let algorithm = self.0.algorithm.as_ref().map(|algorithm| algorithm.0);
+        matches!(algorithm, Some(Algorithm::Uri | Algorithm::Header | Algorithm::Parameter))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct BalanceTable {
+    pub(super) algorithm: Option<Text<Algorithm>>,
+    pub(super) hash: Option<Spanned<Text<HashMethod>>>,
+    pub(super) draws: Option<Spanned<Number<1, 16>>>,
+    pub(super) whole: Option<Spanned<bool>>,
+    pub(super) length: Option<Spanned<Number<1, 65536>>>,
+    pub(super) depth: Option<Spanned<Number<1, 1000>>>,
+    pub(super) name: Option<Spanned<Text<Token>>>,
+}
+
+impl<'de> Deserialize<'de> for BalanceEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BalanceVisitor)
+    }
+}
+
+struct BalanceVisitor;
+
+impl<'de> Visitor<'de> for BalanceVisitor {
+    type Value = BalanceEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a table with such an `algorithm`", Algorithm::ACCEPTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<BalanceEntry, E> {
+        let algorithm = Text::deserialize(text.into_deserializer())?;
+        Ok(BalanceEntry(BalanceTable { algorithm: Some(algorithm), ..BalanceTable::default() }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BalanceEntry, A::Error> {
+        BalanceTable::deserialize(MapAccessDeserializer::new(map)).map(BalanceEntry)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -265,12 +319,32 @@ pub(super) struct Health {
     pub(super) method: Option<Text<Token>>,
     pub(super) path: Option<Text<UrlPath>>,
     pub(super) host: Option<Text<HostHeader>>,
+    pub(super) headers: Option<Table<CheckHeaders>>,
     pub(super) expect: Option<Spanned<Expect>>,
+    pub(super) expect_body: Option<Spanned<Text<SearchedText>>>,
+    pub(super) port: Option<Number<1, 65535>>,
     pub(super) interval: Option<Text<Duration>>,
+    pub(super) fast_interval: Option<Text<Duration>>,
+    pub(super) down_interval: Option<Text<Duration>>,
+    pub(super) spread: Option<Number<0, 50>>,
     pub(super) timeout: Option<Text<Duration>>,
     pub(super) rise: Option<Number<1, 1000>>,
     pub(super) fall: Option<Number<1, 1000>>,
+    pub(super) observe: Option<Text<Observe>>,
+    pub(super) error_limit: Option<Spanned<Number<1, 1_000_000>>>,
+    pub(super) on_refused: Option<Text<OnRefused>>,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Agent {
+    pub(super) port: Option<Number<1, 65535>>,
+    pub(super) interval: Option<Text<Duration>>,
+    pub(super) send: Option<Text<SentText>>,
+}
+
+/// `health.headers`
+pub(super) type CheckHeaders = BTreeMap<Spanned<String>, Text<HeaderText>>;
 
 /// `health.expect`
 pub(super) type Expect = OneOrMany<Text<StatusRange>>;
@@ -292,7 +366,10 @@ pub(super) struct Server {
     pub(super) address: Option<Text<ServerAddress>>,
     pub(super) weight: Option<Number<0, 256>>,
     pub(super) cookie: Option<Spanned<Text<Token>>>,
+    pub(super) backup: Option<bool>,
     pub(super) check: Option<bool>,
+    pub(super) check_address: Option<Spanned<Text<IpAddr>>>,
+    pub(super) check_port: Option<Number<1, 65535>>,
     pub(super) source: Option<Spanned<Text<IpAddr>>>,
 }
 

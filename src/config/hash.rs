@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HealthCheck, Mode,
-    Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User,
+    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HashKey,
+    HashMethod, HealthCheck, Mode, Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics,
+    User, WhenAllDown,
 };
 
 /// SHA-256 in hex.
@@ -130,10 +131,23 @@ fn statistics(statistics: &Statistics) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    let Backend { name: _, balance, cookie, health, retries, redispatch, timeouts, servers } = backend;
-    let balance = match balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::LeastConnections => "least_connections",
+    let Backend {
+        name: _,
+        balance,
+        slow_start,
+        all_backups,
+        when_all_down,
+        cookie,
+        health,
+        agent,
+        retries,
+        redispatch,
+        timeouts,
+        servers,
+    } = backend;
+    let when_all_down = match when_all_down {
+        WhenAllDown::Reject => "reject",
+        WhenAllDown::TryAll => "try_all",
     };
     let cookie = cookie.as_ref().map(|CookiePersistence { name, mode }| {
         let mode = match mode {
@@ -144,9 +158,13 @@ fn backend(backend: &Backend) -> Value {
     });
     let ServerTimeouts { connect, server, queue, tunnel } = *timeouts;
     Table::new()
-        .with("balance", balance, "round_robin")
+        .with("balance", self::balance(balance), "round_robin")
+        .with("slow_start", slow_start.map(microseconds), Value::Null)
+        .with("all_backups", *all_backups, false)
+        .with("when_all_down", when_all_down, "reject")
         .with("cookie", cookie, Value::Null)
         .with("health", health_check(health), json!({}))
+        .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)
         .with("redispatch", *redispatch, true)
         .with("timeouts.connect", microseconds(connect), 5_000_000)
@@ -157,30 +175,112 @@ fn backend(backend: &Backend) -> Value {
         .done()
 }
 
+fn balance(balance: &Balance) -> Value {
+    let (key, method) = match balance {
+        Balance::RoundRobin => return "round_robin".into(),
+        Balance::StaticRoundRobin => return "static_round_robin".into(),
+        Balance::LeastConnections => return "least_connections".into(),
+        Balance::First => return "first".into(),
+        Balance::Random { draws } => {
+            return Table::new().with("algorithm", "random", Value::Null).with("draws", *draws, 2).done();
+        }
+        Balance::Hash { key, method } => (key, method),
+    };
+    let table = match key {
+        HashKey::Source => Table::new().with("algorithm", "source", Value::Null),
+        HashKey::Uri { whole, length, depth } => Table::new()
+            .with("algorithm", "uri", Value::Null)
+            .with("whole", *whole, false)
+            .with("length", *length, Value::Null)
+            .with("depth", *depth, Value::Null),
+        HashKey::Header(name) => {
+            Table::new().with("algorithm", "header", Value::Null).with("name", name.as_str(), Value::Null)
+        }
+        HashKey::Parameter(name) => {
+            Table::new().with("algorithm", "parameter", Value::Null).with("name", name.as_str(), Value::Null)
+        }
+    };
+    let method = match method {
+        HashMethod::MapBased => "map_based",
+        HashMethod::Consistent => "consistent",
+    };
+    table.with("hash", method, "map_based").done()
+}
+
 fn health_check(health: &HealthCheck) -> Value {
-    let HealthCheck { probe, interval, timeout, rise, fall } = health;
+    let HealthCheck {
+        probe,
+        port,
+        interval,
+        fast_interval,
+        down_interval,
+        spread,
+        timeout,
+        rise,
+        fall,
+        observe,
+        error_limit,
+        refused_marks_down,
+    } = health;
+    let observe = match observe {
+        Observe::Off => "off",
+        Observe::Layer4 => "layer4",
+        Observe::Layer7 => "layer7",
+    };
+    let default = HealthCheck::every(*interval);
     let table = Table::new()
+        .with("port", *port, Value::Null)
         .with("interval", microseconds(*interval), 2_000_000)
+        .with("fast_interval", microseconds(*fast_interval), microseconds(default.fast_interval))
+        .with("down_interval", microseconds(*down_interval), microseconds(default.down_interval))
+        .with("spread", *spread, 3)
         .with("timeout", microseconds(*timeout), microseconds(*interval))
         .with("rise", *rise, 2)
-        .with("fall", *fall, 3);
+        .with("fall", *fall, 3)
+        .with("observe", observe, "off")
+        .with("error_limit", *error_limit, 10)
+        .with("on_refused", if *refused_marks_down { "mark_down" } else { "retry" }, "retry");
     match probe {
         Probe::Tcp => table.done(),
-        Probe::Http { method, path, host, expect } => {
+        Probe::Http { method, path, host, headers, expect, expect_body } => {
             let expect: Vec<_> = expect.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+            let headers: Map<_, _> =
+                headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
             table
                 .with("http", true, false)
                 .with("method", method.as_str(), "GET")
                 .with("path", path.as_str(), "/")
                 .with("host", host.clone(), Value::Null)
+                .with("headers", headers, json!({}))
                 .with("expect", expect, json!(["200-399"]))
+                .with("expect_body", expect_body.clone(), Value::Null)
                 .done()
         }
     }
 }
 
+fn agent(agent: &Agent) -> Value {
+    let Agent { port, interval, send } = agent;
+    Table::new()
+        .with("port", *port, Value::Null)
+        .with("interval", microseconds(*interval), 2_000_000)
+        .with("send", send.as_str(), "")
+        .done()
+}
+
 fn server(server: &Server) -> Value {
-    let Server { name, address, weight, cookie, check, source, source_is_virtual: _ } = server;
+    let Server {
+        name,
+        address,
+        weight,
+        cookie,
+        backup,
+        check,
+        check_address,
+        check_port,
+        source,
+        source_is_virtual: _,
+    } = server;
     let address = match address {
         ServerAddress::Socket(address) => address.to_string(),
         ServerAddress::Name { host, port } => format!("{host}:{port}"),
@@ -190,7 +290,10 @@ fn server(server: &Server) -> Value {
         .with("address", address, Value::Null)
         .with("weight", *weight, 1)
         .with("cookie", cookie.as_str(), name.as_str())
+        .with("backup", *backup, false)
         .with("check", *check, true)
+        .with("check_address", check_address.map(|address| address.to_string()), Value::Null)
+        .with("check_port", *check_port, Value::Null)
         .with("source", source.map(|source| source.to_string()), Value::Null)
         .done()
 }

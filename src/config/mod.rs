@@ -178,6 +178,79 @@ mod tests {
         }
     }
 
+    /// Of a backend with these lines and a server with these keys.
+    fn hash_of_backend(lines: &str, server: &str) -> String {
+        hash(&format!(
+            "[frontends.b]\nbind = '*:80'\ndefault_backend = 'a'\n\
+             [backends.a]\n{lines}\nservers = [{{ name = 'x', address = '192.0.2.1:1'{server} }}]\n"
+        ))
+    }
+
+    #[test]
+    fn how_servers_are_chosen_and_checked_is_in_the_digest() {
+        let lines = [
+            "",
+            "balance = 'static_round_robin'",
+            "balance = 'least_connections'",
+            "balance = 'first'",
+            "balance = 'random'",
+            "balance = { algorithm = 'random', draws = 3 }",
+            "balance = 'source'",
+            "balance = { algorithm = 'source', hash = 'consistent' }",
+            "balance = 'uri'",
+            "balance = { algorithm = 'uri', whole = true }",
+            "balance = { algorithm = 'uri', length = 3 }",
+            "balance = { algorithm = 'uri', depth = 3 }",
+            "balance = { algorithm = 'header', name = 'x' }",
+            "balance = { algorithm = 'parameter', name = 'x' }",
+            "balance = { algorithm = 'parameter', name = 'y' }",
+            "slow_start = '10s'",
+            "all_backups = true",
+            "when_all_down = 'try_all'",
+            "health = { port = 81 }",
+            "health = { fast_interval = '100ms' }",
+            "health = { down_interval = '100ms' }",
+            "health = { spread = 10 }",
+            "health = { observe = 'layer4' }",
+            "health = { observe = 'layer7' }",
+            "health = { observe = 'layer7', error_limit = 3 }",
+            "health = { on_refused = 'mark_down' }",
+            "health = { headers = { x = 'a' } }",
+            "health = { headers = { x = 'b' } }",
+            "health = { expect_body = 'a' }",
+            "agent = { port = 81 }",
+            "agent = { port = 81, interval = '1s' }",
+            "agent = { port = 81, send = 'x' }",
+        ];
+        let servers = [", backup = true", ", check_port = 81", ", check_address = '192.0.2.2'"];
+        let mut digests: Vec<_> = lines.iter().map(|lines| hash_of_backend(lines, "")).collect();
+        digests.extend(servers.iter().map(|server| hash_of_backend("", server)));
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), lines.len() + servers.len());
+    }
+
+    #[test]
+    fn their_defaults_are_not() {
+        for (written, same) in [
+            ("balance = 'round_robin'", ""),
+            ("balance = { algorithm = 'round_robin' }", ""),
+            ("balance = { algorithm = 'random', draws = 2 }", "balance = 'random'"),
+            ("balance = { algorithm = 'uri', hash = 'map_based', whole = false }", "balance = 'uri'"),
+            ("balance = { algorithm = 'header', name = 'X' }", "balance = { algorithm = 'header', name = 'x' }"),
+            ("all_backups = false\nwhen_all_down = 'reject'", ""),
+            ("health = { fast_interval = '500ms', down_interval = '2s', spread = 3 }", ""),
+            ("health = { observe = 'off', on_refused = 'retry' }", ""),
+            (
+                "health = { interval = '8s', fast_interval = '1s', down_interval = '8s' }",
+                "health = { interval = '8s' }",
+            ),
+            ("agent = { port = 1, interval = '2s', send = '' }", "agent = { port = 1 }"),
+        ] {
+            assert_eq!(hash_of_backend(written, ", backup = false"), hash_of_backend(same, ""), "{written}");
+        }
+    }
+
     #[test]
     fn so_is_all_that_is_asked_of_and_done_to_a_request() {
         let with = |lines: &str| {

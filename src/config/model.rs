@@ -3,13 +3,14 @@
 //! A value of these types is valid by construction: names are unique, every reference points at something, defaults are
 //! filled in. What a person writes is in `file.rs`.
 
+mod backend;
 mod condition;
 mod rule;
 mod template;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use relevo_ha::VirtualRouter;
 use serde::{Deserialize, Serialize};
 
 use super::log_format::LogFormat;
+pub use backend::{
+    Agent, Backend, Balance, CookieMode, CookiePersistence, HashKey, HashMethod, HealthCheck, Observe, Probe, Server,
+    ServerAddress, WhenAllDown,
+};
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
 pub use rule::{
     Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
@@ -327,133 +332,4 @@ pub struct ServerTimeouts {
     pub queue: Duration,
     /// Longest silence in both directions of a tunnel (WebSocket, TCP).
     pub tunnel: Duration,
-}
-
-/// `[backends.NAME]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Backend {
-    /// Unique among the backends.
-    pub name: String,
-    /// Which server is next.
-    pub balance: Balance,
-    /// Sessions kept by a cookie.
-    pub cookie: Option<CookiePersistence>,
-    /// How its servers are checked (those with `check = true`).
-    pub health: HealthCheck,
-    /// Further attempts after a failed connection.
-    pub retries: u32,
-    /// A retry goes to another server; a session whose server is down goes to another.
-    pub redispatch: bool,
-    /// Its own, or the defaults of the file.
-    pub timeouts: ServerTimeouts,
-    /// At least one.
-    pub servers: Vec<Server>,
-}
-
-/// `balance`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Smooth, weighted, the turn shared by all workers.
-    RoundRobin,
-    /// The fewest connections in proportion to the weight.
-    LeastConnections,
-}
-
-/// `cookie`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CookiePersistence {
-    /// The cookie's name.
-    pub name: String,
-    /// How it carries the server.
-    pub mode: CookieMode,
-}
-
-/// `cookie.mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CookieMode {
-    /// The application's own cookie, its value prefixed with `SERVER~` on the way out and stripped on the way in.
-    Prefix,
-    /// A cookie of ours, set when the client brought none that is valid, and not shown to the server.
-    Insert,
-}
-
-/// `health`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub probe: Probe,
-    /// Between two checks.
-    pub interval: Duration,
-    /// Longest wait for an answer; default: the interval.
-    pub timeout: Duration,
-    /// Successes until a server that was down is up. A server that starts is unproven and needs one.
-    pub rise: u32,
-    /// Failures until a server that was up is down.
-    pub fall: u32,
-}
-
-/// What a check asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// That a connection is accepted.
-    Tcp,
-    /// That a request is answered with an expected status.
-    Http {
-        /// `HEAD`, `GET`, `OPTIONS` …
-        method: String,
-        /// With its query.
-        path: String,
-        /// The Host header; default: the server's address as it was written.
-        host: Option<String>,
-        /// Inclusive ranges.
-        expect: Vec<(u16, u16)>,
-    },
-}
-
-/// `[[backends.NAME.servers]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Server {
-    /// Unique in its backend.
-    pub name: String,
-    /// Where it is.
-    pub address: ServerAddress,
-    /// 0–256; 0: no new sessions, only those that a cookie brings.
-    pub weight: u32,
-    /// Its value in the persistence cookie; default: its name.
-    pub cookie: String,
-    /// Checked; without checks it is always up.
-    pub check: bool,
-    /// The address that connections come from. Where it is a virtual address, checks use the node's own and traffic uses
-    /// it only while the node is active (rule 7).
-    pub source: Option<IpAddr>,
-    /// Whether `source` is one of the node's virtual addresses.
-    pub source_is_virtual: bool,
-}
-
-/// An address, or a name to be resolved again as its time to live runs out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ServerAddress {
-    /// An IPv4 or IPv6 address.
-    Socket(SocketAddr),
-    /// A host name.
-    Name {
-        /// As written.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-}
-
-/// As it was written.
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
 }

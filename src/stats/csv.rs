@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::stats::checks::Check;
+use crate::stats::checks::{Check, Outcome};
 use crate::stats::counters::{Event, Phase};
 use crate::stats::snapshot::{Backend, Condition, Health, Proxy, ProxyKind, Row, Server, Snapshot};
 use crate::status::ServerState;
@@ -180,7 +180,8 @@ fn backend(backend: &Backend, row: &Row, column: &str) -> Option<String> {
         "cookie" => return backend.cookie.clone(),
         "type" => 1,
         "sid" => 0,
-        "weight" | "uweight" => backend.weight().into(),
+        "weight" => backend.weight().into(),
+        "uweight" => backend.whole_weight().into(),
         "act" => active as u64,
         "bck" => backup as u64,
         "dreq" => row.totals[Event::DeniedRequest],
@@ -191,7 +192,10 @@ fn backend(backend: &Backend, row: &Row, column: &str) -> Option<String> {
 }
 
 fn server(backend: &Backend, server: &Server, number: usize, column: &str) -> Option<String> {
-    let last: Option<Check> = server.row.checks.as_ref().and_then(|health| health.history.last);
+    if let Some(cell) = agent(server, column) {
+        return Some(cell);
+    }
+    let last = server.last_check();
     let number = match column {
         "svname" => return Some(server.name.clone()),
         "status" => return Some(status(server.condition())),
@@ -199,20 +203,39 @@ fn server(backend: &Backend, server: &Server, number: usize, column: &str) -> Op
         "cookie" => return server.cookie.clone().filter(|_| backend.cookie.is_some()),
         "check_status" => return last.map(|last| last.outcome.code().to_owned()),
         "check_code" => return last?.outcome.status().map(|status| status.to_string()),
-        "check_duration" => last?.duration.as_millis() as u64,
+        "check_duration" => last.filter(|last| last.outcome != Outcome::Traffic)?.duration.as_millis() as u64,
         "last_chk" => return server.thresholds.map(|_| server.reason.clone()),
         "check_desc" => return last.map(|last| description(last.outcome.code()).to_owned()),
         "check_rise" => server.thresholds?.0.into(),
         "check_fall" => server.thresholds?.1.into(),
-        "check_health" => check_health(server.condition(), server.thresholds?),
+        "check_health" => check_health(server.condition(), last, server.thresholds?),
         "chkfail" => server.thresholds.and(server.row.checks.as_ref())?.history.failures,
-        "hanafail" => server.thresholds.map(|_| 0)?,
+        "hanafail" => server.thresholds.and(server.row.checks.as_ref())?.history.marked_down,
         "type" => 2,
         "sid" => number as u64,
-        "weight" | "uweight" => server.row.weight.into(),
+        "weight" => server.row.weight.into(),
+        "uweight" => server.whole_weight.into(),
+        "throttle" => server.throttle?.into(),
         "act" => (!server.is_backup).into(),
         "bck" => server.is_backup.into(),
         "used_conn_cur" => server.row.sessions,
+        _ => return None,
+    };
+    Some(number.to_string())
+}
+
+/// What its agent answers. As in HAProxy, where one answer is enough for either.
+fn agent(server: &Server, column: &str) -> Option<String> {
+    let agent = server.agent?;
+    let answer = server.last_answer();
+    let number = match column {
+        "agent_status" => return Some(answer?.outcome.code().to_owned()),
+        "agent_desc" => return Some(description(answer?.outcome.code()).to_owned()),
+        "last_agt" => return Some(answer?.words.to_string()),
+        "agent_code" if matches!(answer?.outcome, Outcome::Passed(_) | Outcome::SaysDown) => 0,
+        "agent_duration" => answer?.duration.as_millis() as u64,
+        "agent_rise" | "agent_fall" => 1,
+        "agent_health" => (!agent.says_down).into(),
         _ => return None,
     };
     Some(number.to_string())
@@ -225,22 +248,28 @@ pub fn status(condition: Condition) -> String {
         Condition::GoingDown(failures, fall) => format!("UP {}/{fall}", fall.saturating_sub(failures)),
         Condition::GoingUp(successes, rise) => format!("DOWN {successes}/{rise}"),
         Condition::Down | Condition::Starting => "DOWN".to_owned(),
+        Condition::DownByAgent => "DOWN (agent)".to_owned(),
         Condition::Maintenance => "MAINT".to_owned(),
         Condition::Drain => "DRAIN".to_owned(),
+        Condition::DrainByAgent => "DRAIN (agent)".to_owned(),
         Condition::NotChecked => "no check".to_owned(),
     }
 }
 
 /// From 0 to rise + fall - 1; up from rise on.
-fn check_health(condition: Condition, (rise, fall): (u32, u32)) -> u64 {
-    let highest = rise + fall - 1;
+fn check_health(condition: Condition, last: Option<Check>, (rise, fall): (u32, u32)) -> u64 {
     let health = match condition {
-        Condition::GoingDown(failures, _) => highest.saturating_sub(failures),
         Condition::GoingUp(successes, _) => successes,
         Condition::Down | Condition::Starting | Condition::Maintenance => 0,
-        Condition::Up | Condition::Drain | Condition::NotChecked => highest,
+        Condition::Up | Condition::GoingDown(..) | Condition::NotChecked => left(last, rise + fall - 1),
+        // Its checks pass, or they would say so.
+        Condition::Drain | Condition::DrainByAgent | Condition::DownByAgent => left(last, rise + fall - 1),
     };
     health.into()
+}
+
+fn left(last: Option<Check>, highest: u32) -> u32 {
+    highest.saturating_sub(last.map_or(0, |last| last.failures))
 }
 
 fn description(code: &str) -> &'static str {
@@ -251,6 +280,7 @@ fn description(code: &str) -> &'static str {
         "L7OK" => "Layer7 check passed",
         "L7STS" => "Layer7 wrong status",
         "L7RSP" => "Layer7 invalid response",
+        "HANA" => "Health analyze",
         _ => "Layer7 timeout",
     }
 }
@@ -277,7 +307,7 @@ mod tests {
     fn every_line_has_every_column() {
         let text = render(&example());
         let columns = COLUMNS.split(',').count();
-        for line in text.replace("503, expected", "503 expected").lines() {
+        for line in text.replace("503, expected", "503 expected").replace("row, the", "row the").lines() {
             assert_eq!(line.matches(',').count(), columns, "{line}");
             assert!(line.ends_with(','), "{line}");
         }
@@ -296,8 +326,30 @@ mod tests {
         assert_eq!(of("check_status"), ["L7OK", "L7STS", "L7OK", "L4CON", "L7OK", "L7OK", ""]);
         assert_eq!(of("check_health"), ["4", "3", "1", "0", "0", "4", ""]);
         assert_eq!(lines["web/FRONTEND"]["status"], "OPEN");
-        assert_eq!((lines["app/BACKEND"]["status"], lines["app/BACKEND"]["act"]), ("UP", "3"));
+        assert_eq!((lines["app/BACKEND"]["status"], lines["app/BACKEND"]["act"]), ("UP", "4"));
         assert_eq!((lines["app/BACKEND"]["type"], lines["web/FRONTEND"]["type"]), ("1", "0"));
+    }
+
+    #[test]
+    fn agents_traffic_and_slow_start_have_their_columns() {
+        // Without the only text with a comma, so that columns are where they seem to be.
+        let text = render(&example()).replace("503, expected", "503 expected").replace("row, the", "row the");
+        let lines = read(&text);
+        let of = |server: &str, columns: &[&str]| {
+            let line = &lines[&format!("app/{server}")];
+            columns.iter().map(|column| line[column].to_owned()).collect::<Vec<_>>()
+        };
+        let agent =
+            ["status", "agent_status", "agent_code", "agent_duration", "agent_health", "last_agt", "check_health"];
+        assert_eq!(of("asleep", &agent), ["DOWN (agent)", "L7STS", "0", "2", "0", "down # night", "4"]);
+        assert_eq!(of("leaving", &agent), ["DRAIN (agent)", "L7OK", "0", "2", "1", "drain", "4"]);
+        assert_eq!(of("up", &agent), ["UP", "", "", "", "", "", "4"]);
+        let observed = ["status", "hanafail", "check_status", "check_desc", "check_duration", "chkfail"];
+        assert_eq!(of("failing", &observed), ["DOWN", "1", "HANA", "Health analyze", "", "0"]);
+        let weight = ["weight", "uweight", "throttle", "act", "bck"];
+        assert_eq!(of("warming", &weight), ["3", "10", "30", "1", "0"]);
+        assert_eq!(of("standby", &weight), ["10", "10", "", "0", "1"]);
+        assert_eq!(of("BACKEND", &weight), ["33", "40", "", "4", "1"], "who stands by does not count");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use relevo_ha::State;
 
+use crate::stats::checks::Outcome;
 use crate::stats::counters::{Event, Phase};
 use crate::stats::snapshot::{Backend, Condition, Health, Proxy, ProxyKind, Row, Server, Snapshot};
 use crate::status::{BalancerState, NodeStatus, PairStatus, ServerState};
@@ -192,23 +193,31 @@ fn server(server: &Server) -> Line {
         Condition::GoingDown(failures, fall) => ("falling", format!("up, going down {failures}/{fall}")),
         Condition::GoingUp(successes, rise) => ("rising", format!("down, going up {successes}/{rise}")),
         Condition::Down => ("down", "down".to_owned()),
+        Condition::DownByAgent => ("down", "down by its agent".to_owned()),
         Condition::Maintenance => ("upkeep", "maintenance".to_owned()),
         Condition::Drain => ("drained", "drain".to_owned()),
+        Condition::DrainByAgent => ("drained", "drain by its agent".to_owned()),
         Condition::Starting => ("plain", "starting".to_owned()),
         Condition::NotChecked => ("plain", "not checked".to_owned()),
     };
     let health = server.row.checks.as_ref();
     let since = health.map_or(String::new(), |health| format!("for {}", span(health.unchanged_for)));
-    let took = health
-        .and_then(|health| health.history.last)
-        .map_or(String::new(), |last| format!(" ({} in {} ms)", last.outcome.code(), last.duration.as_millis()));
-    let reason = if server.thresholds.is_some() { format!("{since}: {}{took}", server.reason) } else { String::new() };
+    let took = server.last_check().map_or(String::new(), |last| match last.outcome {
+        Outcome::Traffic => format!(" ({})", last.outcome.code()),
+        outcome => format!(" ({} in {} ms)", outcome.code(), last.duration.as_millis()),
+    });
+    let agent = server.last_answer().map_or(String::new(), |answer| {
+        format!("; agent: {} ({} in {} ms)", answer.words, answer.outcome.code(), answer.duration.as_millis())
+    });
+    let is_plain = server.thresholds.is_none() && server.agent.is_none() && server.row.state == ServerState::Up;
+    let reason = if is_plain { String::new() } else { format!("{since}: {}{took}{agent}", server.reason) };
+    let whole = server.throttle.map_or(String::new(), |_| format!(" of {}, rising", server.whole_weight));
     let backup = if server.is_backup { ", backup" } else { "" };
     Line {
         class,
         is_sum: false,
         name: server.name.clone(),
-        detail: format!("{}, weight {}{backup}", server.address, server.row.weight),
+        detail: format!("{}, weight {}{whole}{backup}", server.address, server.row.weight),
         state,
         reason,
         cells: cells(&server.row, false),
@@ -223,16 +232,16 @@ fn sum(proxy: &Proxy, backend: &Backend) -> Line {
         ServerState::Starting => ("plain", "starting"),
         _ => ("down", "down"),
     };
-    let (active, backup) = backend.usable();
-    let backup = if backup > 0 { format!(" and {backup} for backup") } else { String::new() };
-    let count = backend.servers.len();
+    let standing_by = backend.servers.iter().filter(|server| server.is_usable() && !server.is_eligible).count();
+    let standing_by = if standing_by > 0 { format!(", {standing_by} for backup") } else { String::new() };
+    let (eligible, count) = (backend.eligible().count(), backend.servers.len());
     Line {
         class,
         is_sum: true,
         name: "all servers".to_owned(),
         detail: format!("weight {}", backend.weight()),
         state: state.to_owned(),
-        reason: format!("{active} of {count}{backup} take new sessions"),
+        reason: format!("{eligible} of {count} take new sessions{standing_by}"),
         cells: cells(row, false),
     }
 }
@@ -329,10 +338,22 @@ mod tests {
             ("upkeep", "upkeep", "maintenance"),
             ("drained", "drained", "drain"),
             ("plain", "plain", "not checked"),
+            ("asleep", "down", "down by its agent"),
+            ("leaving", "drained", "drain by its agent"),
+            ("failing", "down", "down"),
         ] {
             let row = page.split("<tr ").find(|row| row.contains(&format!("scope=\"row\">{server} <small>"))).unwrap();
             assert!(row.contains(&format!("class=\"{class}\"")), "{row}");
             assert!(row.contains(&format!("<span class=\"pill {class}\">{word}</span>")), "{row}");
+        }
+        for words in [
+            "192.0.2.31:80, weight 3 of 10, rising</small>",
+            "192.0.2.32:80, weight 10, backup</small>",
+            "its agent says down: night (L7OK in 3 ms); agent: down # night (L7STS in 2 ms)",
+            "the last: status 500 (HANA)",
+            "4 of 12 take new sessions, 1 for backup",
+        ] {
+            assert!(page.contains(words), "{words} is not in {page}");
         }
         if let Some(path) = std::env::var_os("RELEVO_WRITE_PAGE") {
             std::fs::write(path, page).unwrap();

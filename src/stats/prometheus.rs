@@ -128,11 +128,14 @@ impl Metrics {
     fn servers(&self, encoder: &mut DescriptorEncoder<'_>) -> Written {
         type Number = fn(&Server) -> f64;
         use MetricType::{Counter, Gauge};
-        let families: [(&str, &str, MetricType, Number); 6] = [
+        let families: [(&str, &str, MetricType, Number); 7] = [
             ("server_up", "1: it gets traffic", Gauge, |server| (server.row.state == ServerState::Up).into()),
             ("server_weight", "As it counts now", Gauge, |server| server.row.weight.into()),
             ("server_check_failures_total", "Checks that failed while it was up", Counter, |server| {
                 server.row.checks.as_ref().map_or(0.0, |health| health.history.failures as f64)
+            }),
+            ("server_marked_down_total", "How often errors of its traffic took it down", Counter, |server| {
+                server.row.checks.as_ref().map_or(0.0, |health| health.history.marked_down as f64)
             }),
             ("server_downs_total", "How often it went down", Counter, |server| {
                 server.row.checks.as_ref().map_or(0.0, |health| health.history.downs as f64)
@@ -266,6 +269,8 @@ mod tests {
             "relevo_server_responses_total{backend=\"app\",server=\"up\",code=\"5xx\"} 10.0",
             "relevo_server_state{backend=\"app\",server=\"down\",state=\"down\"} 1.0",
             "relevo_server_up{backend=\"app\",server=\"upkeep\"} 0.0",
+            "relevo_server_marked_down_total{backend=\"app\",server=\"failing\"} 1.0",
+            "relevo_server_weight{backend=\"app\",server=\"warming\"} 3.0",
             "# TYPE relevo_backend_response_seconds histogram",
             "relevo_backend_response_seconds_bucket{le=\"0.005\",backend=\"app\"} 0",
             "relevo_backend_response_seconds_bucket{le=\"0.01\",backend=\"app\"} 1",

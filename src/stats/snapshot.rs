@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::stats::checks::History;
+use crate::stats::checks::{Answer, Check, History};
 use crate::stats::counters::{HistogramTotals, Totals};
 use crate::stats::rates::Rate;
 use crate::status::{PairStatus, ServerState};
@@ -83,10 +83,27 @@ pub struct Server {
     pub reason: String,
     /// Successes and failures in a row that change its state; `None`: it is not checked.
     pub thresholds: Option<(u32, u32)>,
+    /// `None`: none is asked.
+    pub agent: Option<Agent>,
     /// It only serves when no other does.
     pub is_backup: bool,
+    /// The balancing algorithm may choose it.
+    pub is_eligible: bool,
+    /// As configured or changed since; that of `row` is what slow start lets it have of it.
+    pub whole_weight: u32,
+    /// How much of it that is, in percent; `None`: all of it.
+    pub throttle: Option<u32>,
     /// All else.
     pub row: Row,
+}
+
+/// A server's agent; its last answer is with the checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Agent {
+    /// It calls the server down.
+    pub says_down: bool,
+    /// It alone ends new sessions.
+    pub takes_out: bool,
 }
 
 /// What frontends, backends and servers have in common.
@@ -130,10 +147,14 @@ pub enum Condition {
     GoingUp(u32, u32),
     /// Red.
     Down,
+    /// Red: its agent says so, and its checks do not.
+    DownByAgent,
     /// Brown.
     Maintenance,
     /// Blue: only what a cookie brings.
     Drain,
+    /// Blue: its agent wants that.
+    DrainByAgent,
     /// Not checked for the first time yet.
     Starting,
     /// Grey, and always up.
@@ -143,12 +164,15 @@ pub enum Condition {
 impl Server {
     /// Its state and where that goes.
     pub fn condition(&self) -> Condition {
-        let last = self.row.checks.as_ref().and_then(|health| health.history.last);
+        let last = self.last_check();
         let (rise, fall) = self.thresholds.unwrap_or_default();
+        let by_agent = self.agent.is_some_and(|agent| agent.takes_out);
         match (self.row.state, last) {
             (ServerState::Maintenance, _) => Condition::Maintenance,
+            (ServerState::Drain, _) if by_agent => Condition::DrainByAgent,
             (ServerState::Drain, _) => Condition::Drain,
             (ServerState::Starting, _) => Condition::Starting,
+            (ServerState::Down, _) if by_agent => Condition::DownByAgent,
             (ServerState::Down, Some(check)) if check.successes > 0 => Condition::GoingUp(check.successes, rise),
             (ServerState::Down, _) => Condition::Down,
             (ServerState::Up, _) if self.thresholds.is_none() => Condition::NotChecked,
@@ -157,9 +181,19 @@ impl Server {
         }
     }
 
-    /// Does the balancing algorithm choose it?
+    /// Does it take new sessions, if it is its turn?
     pub fn is_usable(&self) -> bool {
         self.row.state == ServerState::Up && self.row.weight > 0
+    }
+
+    /// `None`: it was never checked.
+    pub fn last_check(&self) -> Option<Check> {
+        self.row.checks.as_ref()?.history.last
+    }
+
+    /// `None`: its agent was never asked.
+    pub fn last_answer(&self) -> Option<&Answer> {
+        self.row.checks.as_ref()?.history.last_answer.as_ref()
     }
 }
 
@@ -170,9 +204,19 @@ impl Backend {
         (self.servers.iter().filter(|server| server.is_usable()).count() - backup, backup)
     }
 
-    /// The weight of those that are up.
+    /// Servers that may be chosen now: active ones, and only without them backup ones.
+    pub fn eligible(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.is_eligible)
+    }
+
+    /// Their weight.
     pub fn weight(&self) -> u32 {
-        self.servers.iter().filter(|server| server.is_usable()).map(|server| server.row.weight).sum()
+        self.eligible().map(|server| server.row.weight).sum()
+    }
+
+    /// The same without regard to slow start.
+    pub fn whole_weight(&self) -> u32 {
+        self.eligible().map(|server| server.whole_weight).sum()
     }
 }
 
@@ -181,7 +225,7 @@ pub(crate) mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::stats::checks::{Check, Checks, Outcome};
+    use crate::stats::checks::{Checks, Outcome};
     use crate::stats::counters::{Durations, Event, Histogram, Traffic};
     use crate::status::{BalancerState, BalancerStatus, NodeStatus, PeerStatus};
 
@@ -201,21 +245,44 @@ pub(crate) mod tests {
             ("upkeep", Maintenance, check(ok, 0, 0), "set by an operator"),
             ("drained", Drain, check(ok, 0, 0), "status 200"),
             ("plain", Up, None, "not checked"),
+            ("asleep", Down, check(ok, 0, 0), "its agent says down: night"),
+            ("leaving", Drain, check(ok, 0, 0), "its agent asks for drain"),
+            ("failing", Down, None, "3 errors of its traffic in a row, the last: status 500"),
+            ("warming", Up, check(ok, 0, 0), "status 200"),
+            ("standby", Up, check(ok, 0, 0), "status 200"),
         ];
         let servers = servers.into_iter().enumerate().map(|(index, (name, state, last, reason))| {
             let checks = Checks::new(Up, now);
-            checks.changed(state, now);
+            checks.changed(|| state, now);
             last.into_iter().for_each(|check| checks.checked(check));
+            let agent = ["asleep", "leaving"].contains(&name).then(|| {
+                let says_down = state == Down;
+                checks.answered(Answer {
+                    outcome: if says_down { Outcome::SaysDown } else { Outcome::Passed(None) },
+                    duration: Duration::from_millis(2),
+                    words: if says_down { "down # night" } else { "drain" }.into(),
+                });
+                Agent { says_down, takes_out: true }
+            });
+            if name == "failing" {
+                checks.marked_down();
+            }
+            let weight = if name == "drained" { 0 } else { 10 };
+            let (is_backup, throttle) = (name == "standby", (name == "warming").then_some(30));
             Server {
                 name: name.to_owned(),
                 address: format!("192.0.2.{}:80", 21 + index),
                 cookie: Some(name.to_owned()),
                 reason: reason.to_owned(),
-                thresholds: last.map(|_| (2, 3)),
-                is_backup: false,
+                thresholds: (name != "plain").then_some((2, 3)),
+                agent,
+                is_backup,
+                is_eligible: state == Up && !is_backup,
+                whole_weight: weight,
+                throttle,
                 row: Row {
                     state,
-                    weight: if state == Drain { 0 } else { 10 },
+                    weight: throttle.map_or(weight, |percent| weight * percent / 100),
                     totals: traffic(1_000_003 * (index as u64 + 1)),
                     sessions: 3,
                     session_limit: (index == 0).then_some(200),

@@ -1,13 +1,15 @@
-//! Which server is next: round robin by weight, least connections.
+//! Which server is next: by turn, by load, by a key of the request.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::rig::http::{Connection, get};
+use crate::rig::http::{Connection, Message, exchange, get};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::{Server, named};
-use crate::{configuration, connect, server_of};
+use crate::rig::wait_until;
+use crate::{configuration, connect, connection_from, server_of};
 
 /// Requests really alternate, whatever connection (and so whatever worker) they come on.
 #[test]
@@ -74,6 +76,219 @@ fn least_connections_goes_past_a_busy_server() {
         *shares.entry(server_of(&get(web, "/")).to_owned()).or_default() += 1;
     }
     assert!(shares.len() == 2 && shares.values().all(|share| *share >= 10), "{shares:?}");
+}
+
+/// A weight is a share of the requests: 60 to 45, within a hundredth.
+#[test]
+fn weights_of_60_and_45_are_such_shares() {
+    let _place = own_loopback();
+    let servers = ["a", "b"].map(Server::named);
+    let (web, text) = configuration("", "", &servers.each_ref().map(|server| server.address));
+    let text =
+        text.replace("name = \"a\"", "name = \"a\"\nweight = 60").replace("name = \"b\"", "name = \"b\"\nweight = 45");
+    let _node = Relevo::start(&format!("[process]\nthreads = 2\n{text}"));
+    let mut kept: Vec<Connection> = (0..4).map(|_| connect(web)).collect();
+    let shares = shares((0..1050).map(|number| kept[number % 4].get("/").unwrap()));
+    let first = shares["a"] as f64 / 1050.0;
+    assert!((first - 60.0 / 105.0).abs() < 0.01, "{shares:?}");
+}
+
+/// Of three servers, two of which take their time, the fast one gets the most.
+#[test]
+fn least_connections_gives_the_fast_server_the_most() {
+    let _place = own_loopback();
+    let slow = |name: &'static str| {
+        Server::answering(move |request| {
+            std::thread::sleep(Duration::from_millis(40));
+            named(name)(request)
+        })
+    };
+    let servers = [slow("a"), slow("b"), Server::named("c")];
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("", "balance = \"least_connections\"", &addresses);
+    let _node = Relevo::start(&text);
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let mut connection = connect(web);
+            std::thread::spawn(move || (0..50).map(|_| connection.get("/").unwrap()).collect::<Vec<_>>())
+        })
+        .collect();
+    let shares = shares(clients.into_iter().flat_map(|client| client.join().unwrap()));
+    assert!(shares["c"] > 2 * (shares["a"] + shares["b"]), "{shares:?}");
+}
+
+/// Equal keys go to one server, whatever connection they come on, and many keys to all; a server that goes takes its own
+/// keys elsewhere and leaves the others where they are.
+#[test]
+fn a_key_of_the_request_chooses_its_server() {
+    for (balance, path, header) in [
+        ("{ algorithm = \"uri\", depth = 1, hash = \"consistent\" }", "/KEY/other/RANDOM", ""),
+        ("{ algorithm = \"parameter\", name = \"user\", hash = \"consistent\" }", "/RANDOM?x=1&user=KEY", ""),
+        ("{ algorithm = \"header\", name = \"X-User\", hash = \"consistent\" }", "/RANDOM", "X-User: KEY\r\n"),
+    ] {
+        let _place = own_loopback();
+        let mut servers = vec![Server::named("a"), Server::named("b"), Server::named("c")];
+        let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+        let (web, text) = configuration("", &format!("balance = {balance}"), &addresses);
+        let node = Relevo::start(&format!("[process]\nthreads = 2\n{text}"));
+        let ask = |key: usize, random: usize| {
+            let fill = |text: &str| text.replace("KEY", &format!("k{key}")).replace("RANDOM", &format!("r{random}"));
+            let answer = exchange(web, format!("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", fill(path), fill(header)));
+            assert_eq!(answer.status(), 200, "{answer:?}\n{}", node.messages());
+            server_of(&answer).to_owned()
+        };
+        let owners: Vec<_> = (0..30).map(|key| ask(key, 0)).collect();
+        assert_eq!(owners, (0..30).map(|key| ask(key, key + 1)).collect::<Vec<_>>(), "{balance}");
+        assert!(["a", "b", "c"].iter().all(|server| owners.iter().any(|owner| owner == server)), "{owners:?}");
+
+        drop(servers.remove(0));
+        for (key, owner) in owners.iter().enumerate() {
+            let now = ask(key, 0);
+            assert!(now == *owner || owner == "a" && now != "a", "{balance}: {key} went from {owner} to {now}");
+        }
+    }
+}
+
+/// The client that a trusted proxy names chooses, and not the proxy they all come through; whom anybody else names does not.
+#[test]
+fn clients_behind_a_trusted_proxy_have_servers_of_their_own() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("trusted_proxies = \"127.0.0.2\"", "balance = \"source\"", &addresses);
+    let _node = Relevo::start(&text);
+    let owners = |proxy: &str| -> Vec<_> {
+        let mut connection = connection_from(proxy, web);
+        let mut ask = |client: usize| {
+            let request = format!("GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.{client}\r\n\r\n");
+            connection.send(request).unwrap();
+            server_of(&connection.receive().unwrap()).to_owned()
+        };
+        (1..=30).map(&mut ask).collect()
+    };
+    let trusted = owners("127.0.0.2");
+    assert!(["a", "b", "c"].iter().all(|server| trusted.iter().any(|owner| owner == server)), "{trusted:?}");
+    assert_eq!(owners("127.0.0.2"), trusted);
+    let others = owners("127.0.0.3");
+    assert!(others.iter().all(|owner| *owner == others[0]), "{others:?}");
+}
+
+/// Rules come first: the path and the header that they leave are the key.
+#[test]
+fn a_key_is_made_of_what_the_rules_leave() {
+    for (balance, rule) in [
+        ("\"uri\"", "rewrite = { path = \"/all\" }"),
+        ("{ algorithm = \"header\", name = \"X-Key\" }", "request_headers = { set = { X-Key = \"all\" } }"),
+    ] {
+        let _place = own_loopback();
+        let servers = ["a", "b", "c"].map(Server::named);
+        let addresses = servers.each_ref().map(|server| server.address);
+        let rules = format!("rules = [{{ when = {{ path_prefix = \"/same/\" }}, {rule} }}]");
+        let (web, text) = configuration(&rules, &format!("balance = {balance}"), &addresses);
+        let _node = Relevo::start(&text);
+        let ask = |path: String, key: usize| {
+            exchange(web, format!("GET {path} HTTP/1.1\r\nHost: test\r\nX-Key: {key}\r\n\r\n"))
+        };
+        assert_eq!(shares((0..30).map(|key| ask(format!("/own/{key}"), key))).len(), 3, "{balance}");
+        assert_eq!(shares((0..30).map(|key| ask(format!("/same/{key}"), key))).len(), 1, "{balance}");
+    }
+}
+
+/// In mode `tcp` a client's address chooses; here there is one client.
+#[test]
+fn a_client_stays_at_its_server_in_tcp_mode() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("mode = \"tcp\"", "balance = \"source\"", &addresses);
+    let _node = Relevo::start(&text);
+    let shares = shares((0..20).map(|_| get(web, "/")));
+    assert_eq!(shares.len(), 1, "{shares:?}");
+}
+
+/// Two draws find the server that is free, and never none.
+#[test]
+fn random_goes_past_a_busy_server() {
+    let _place = own_loopback();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let busy = Server::answering(move |request| {
+        if request.head.starts_with("GET /long") {
+            let _ = released.lock().unwrap().recv();
+        }
+        named("a")(request)
+    });
+    let free = Server::named("b");
+    let (web, text) = configuration("", "balance = \"random\"", &[busy.address, free.address]);
+    let node = Relevo::start(&text);
+    let mut long = long_request_to("a", web, &node);
+    let shares_meanwhile = shares((0..40).map(|_| get(web, "/")));
+    assert_eq!(shares_meanwhile, BTreeMap::from([("b".to_owned(), 40)]));
+    release.send(()).unwrap();
+    assert_eq!(server_of(&long.receive().unwrap()), "a");
+    node.wait_for("nothing is under way", |status| {
+        status.node.backends[0].servers.iter().all(|server| server.connections == 0)
+    });
+    let shares = shares((0..200).map(|_| get(web, "/")));
+    assert!(shares.len() == 2 && shares.values().all(|share| *share > 50), "{shares:?}");
+}
+
+/// The first that is up has it all; a backup has nothing until no other is up; when all are down all are tried, if asked for.
+#[test]
+fn first_backups_and_what_happens_when_all_are_down() {
+    let _place = own_loopback();
+    let mut servers = vec![Server::named("a"), Server::named("b"), Server::named("c")];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let balance = "balance = \"first\"\nwhen_all_down = \"try_all\"\nhealth = { interval = \"50ms\", timeout = \"5s\", fall = 1, rise = 1 }";
+    let (web, text) = configuration("", balance, &addresses);
+    let text = text.replace("check = false", "check = true");
+    let text = text.replace("name = \"a\"", "name = \"a\"\nbackup = true");
+    let node = Relevo::start_with(&text, 3);
+    let only = |expected: &str| {
+        let shares = shares((0..10).map(|_| get(web, "/")));
+        assert_eq!(shares, BTreeMap::from([(expected.to_owned(), 10)]), "{}", node.messages());
+    };
+    only("b");
+    drop(servers.remove(1));
+    node.wait_for_servers(2);
+    only("c");
+    drop(servers.remove(1));
+    node.wait_for_servers(1);
+    only("a");
+    drop(servers);
+    node.wait_for_message("backend app has no server left: all are down, and all are tried");
+    // Nobody has checked it yet, or found it up.
+    let _unproven = Server::answering_at(addresses[2], named("c"));
+    let answer = get(web, "/");
+    assert_eq!(server_of(&answer), "c", "{answer:?}\n{}", node.messages());
+}
+
+/// Who came back gets a tenth at first and its share in the end.
+#[test]
+fn a_server_that_comes_back_begins_slowly() {
+    let _place = own_loopback();
+    let stays = Server::named("a");
+    let address = Server::nowhere();
+    let backend = "slow_start = \"3s\"\nhealth = { interval = \"50ms\", timeout = \"5s\", fall = 1, rise = 1 }";
+    let (web, text) = configuration("", backend, &[stays.address, address]);
+    let node = Relevo::start_with(&text.replace("check = false", "check = true"), 1);
+    let _returns = Server::answering_at(address, named("b"));
+    node.wait_for_servers(2);
+    let mut connection = connect(web);
+    let mut share_of_b = |requests: usize| {
+        let shares = shares((0..requests).map(|_| connection.get("/").unwrap()));
+        shares.get("b").copied().unwrap_or_default() as f64 / requests as f64
+    };
+    let early = share_of_b(11);
+    assert!(early <= 0.35, "{early} of the requests at once");
+    wait_until("it has its whole share", || (share_of_b(20) - 0.5).abs() < 0.01, || node.messages());
+}
+
+/// How many came from each server.
+fn shares(answers: impl IntoIterator<Item = Message>) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    answers.into_iter().for_each(|answer| *shares.entry(server_of(&answer).to_owned()).or_default() += 1);
+    shares
 }
 
 /// One that is under way at this server; those that go elsewhere are answered at once.

@@ -5,6 +5,7 @@ mod choice;
 mod errors;
 mod forwarded;
 mod haproxy;
+mod health;
 mod idle;
 mod log;
 mod log_targets;

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::plan::Member;
+
 /// One period of turns. Empty when no server is up.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Schedule {
+pub(super) struct Schedule {
     order: Vec<u32>,
     /// The first turn that this schedule gives, and where in `order` that is.
     began: u64,
@@ -18,11 +20,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The period for these servers (index and weight above 0, each index once).
+    /// The period for these servers (each once).
     ///
     /// `turn` is the next that will be taken and `previous` what was followed so far: the new period is entered where the
     /// old one would have gone on, and not with the server that served last.
-    pub fn new(servers: &[(usize, u32)], previous: &Schedule, turn: u64) -> Self {
+    pub(super) fn new(servers: &[Member], previous: &Schedule, turn: u64) -> Self {
         let order = period(servers);
         let before = match turn == previous.began {
             true => previous.before,
@@ -40,20 +42,26 @@ impl Schedule {
     }
 
     /// Whose turn it is; `None` if no server is up.
-    pub fn at(&self, turn: u64) -> Option<usize> {
+    pub(super) fn at(&self, turn: u64) -> Option<usize> {
         let length = (self.order.len() as u64).max(1);
         let place = (turn.wrapping_sub(self.began) % length + self.start) % length;
         self.order.get(place as usize).map(|server| *server as usize)
     }
 
-    /// Turns in a period: 0 if no server is up.
-    pub fn len(&self) -> usize {
-        self.order.len()
+    /// Whose turn it is, leaving out `tried`: the next one's that is not among them.
+    pub(super) fn at_without(&self, turn: u64, tried: &[usize]) -> Option<usize> {
+        if tried.is_empty() {
+            return self.at(turn);
+        }
+        let mut in_turn = (0..self.order.len() as u64).filter_map(|ahead| self.at(turn.wrapping_add(ahead)));
+        in_turn.find(|server| !tried.contains(server))
     }
 
-    /// Is no server up?
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+    /// Whose key this is: the same for the same servers, whatever turn it is.
+    pub(super) fn of_key(&self, key: u64, tried: &[usize]) -> Option<usize> {
+        let place = (key % (self.order.len() as u64).max(1)) as usize;
+        let (before, from) = self.order.split_at_checked(place)?;
+        from.iter().chain(before).map(|server| *server as usize).find(|server| !tried.contains(server))
     }
 }
 
@@ -64,10 +72,10 @@ struct Class {
     waiting: VecDeque<(usize, i64)>,
 }
 
-fn period(servers: &[(usize, u32)]) -> Vec<u32> {
-    let divisor = servers.iter().fold(0, |divisor, (_, weight)| greatest_common_divisor(divisor, *weight)).max(1);
+fn period(servers: &[Member]) -> Vec<u32> {
+    let divisor = servers.iter().fold(0, |divisor, member| greatest_common_divisor(divisor, member.weight)).max(1);
     let mut by_weight = BTreeMap::<u32, VecDeque<(usize, i64)>>::new();
-    for (server, weight) in servers {
+    for Member { server, weight } in servers {
         by_weight.entry(weight / divisor).or_default().push_back((*server, 0));
     }
     let mut classes: Vec<Class> =
@@ -104,8 +112,12 @@ mod tests {
     use super::*;
 
     fn schedule(weights: &[u32]) -> Schedule {
-        let servers: Vec<_> = weights.iter().copied().enumerate().filter(|(_, weight)| *weight > 0).collect();
+        let servers: Vec<_> = members(weights.iter().copied().enumerate().filter(|(_, weight)| *weight > 0));
         Schedule::new(&servers, &Schedule::default(), 0)
+    }
+
+    fn members(servers: impl IntoIterator<Item = (usize, u32)>) -> Vec<Member> {
+        servers.into_iter().map(|(server, weight)| Member { server, weight }).collect()
     }
 
     fn turns(schedule: &Schedule, turns: std::ops::Range<u64>) -> Vec<usize> {
@@ -126,13 +138,13 @@ mod tests {
         for (weights, period) in rows {
             let schedule = schedule(weights);
             assert_eq!(turns(&schedule, 0..period.len() as u64), *period, "{weights:?}");
-            assert_eq!(schedule.len(), period.len(), "{weights:?}");
+            assert_eq!(schedule.order.len(), period.len(), "{weights:?}");
         }
     }
 
     #[test]
     fn the_last_turn_there_is_leads_to_an_answer() {
-        let servers = [(0, 1), (1, 2)];
+        let servers = members([(0, 1), (1, 2)]);
         assert!(Schedule::new(&servers, &schedule(&[1, 1]), u64::MAX).at(u64::MAX).is_some());
     }
 
@@ -168,7 +180,7 @@ mod tests {
         #[test]
         fn shares_are_exact_over_any_period(weights in weights(), start in 0..u64::MAX / 2) {
             let schedule = schedule(&weights);
-            let period = turns(&schedule, start..start + schedule.len() as u64);
+            let period = turns(&schedule, start..start + schedule.order.len() as u64);
             let total: u64 = weights.iter().copied().map(u64::from).sum();
             for (server, weight) in weights.iter().enumerate() {
                 let share = period.iter().filter(|other| **other == server).count() as u64;
@@ -180,7 +192,7 @@ mod tests {
         fn nobody_waits_longer_than_twice_its_even_distance(weights in weights()) {
             let schedule = schedule(&weights);
             let total: usize = weights.iter().map(|weight| *weight as usize).sum();
-            let two_periods = turns(&schedule, 0..2 * schedule.len() as u64);
+            let two_periods = turns(&schedule, 0..2 * schedule.order.len() as u64);
             for (server, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
                 let own: Vec<_> = (0..two_periods.len()).filter(|turn| two_periods[*turn] == server).collect();
                 let longest = own.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
@@ -194,7 +206,7 @@ mod tests {
         ) {
             let (mut turn, mut current, mut last) = (start, Schedule::default(), None);
             for (up, length) in sets {
-                let servers: Vec<_> = (0..6).filter(|server| up[*server]).map(|server| (server, 1)).collect();
+                let servers = members((0..6).filter(|server| up[*server]).map(|server| (server, 1)));
                 current = Schedule::new(&servers, &current, turn);
                 for _ in 0..length {
                     let next = current.at(turn);

@@ -1,9 +1,11 @@
-//! Checks of the servers: who gets traffic, decided by what they answer.
+//! Checks of the servers: who gets traffic, decided by what they answer (here and in `probe.rs`), by what they say of
+//! themselves (`agent.rs`) and by what becomes of the traffic (`observation.rs`).
 //!
 //! A server that starts is unproven: its first check says whether it is up or down. After that `fall` failures in a row take
-//! it down and `rise` successes in a row bring it back; while such a row is under way the checks come at a quarter of the
-//! interval, at most a second apart.
+//! it down and `rise` successes in a row bring it back; while such a row is under way the checks come at the fast interval.
 
+mod agent;
+pub mod observation;
 mod probe;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,17 +15,23 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::balancer::state::Shared;
+use crate::balancer::state::{Health, Shared};
 use crate::config::model::{BackendIndex, HealthCheck, Probe};
 use crate::stats::checks::{Check, Outcome};
 use crate::status::ServerState;
 
-/// Check every server with `check = true`, on the control thread; never ends.
+/// Check every server with `check = true` and ask every agent, on the control thread; never ends.
 pub async fn watch(shared: Arc<Shared>) {
     let mut checks = JoinSet::new();
     for (backend, config) in shared.config.backends.iter().enumerate() {
-        for (server, _) in config.servers.iter().enumerate().filter(|(_, server)| server.check) {
-            checks.spawn(watch_server(shared.clone(), BackendIndex(backend), server));
+        let backend = BackendIndex(backend);
+        for (index, server) in config.servers.iter().enumerate() {
+            if server.check {
+                checks.spawn(watch_server(shared.clone(), backend, index));
+            }
+            if config.agent.is_some() {
+                checks.spawn(agent::watch_agent(shared.clone(), backend, index));
+            }
         }
     }
     while checks.join_next().await.is_some() {}
@@ -65,7 +73,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             continue;
         }
 
-        let after = row.count(state.state(), outcome.is_ok(), health);
+        let after = row.count(state.health(), outcome.is_ok(), health);
         state.checks.checked(Check {
             outcome: Outcome::from_words(
                 outcome.as_deref().map_err(|failure| failure.as_str()),
@@ -76,18 +84,20 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             failures: row.failures,
         });
         let reason = outcome.unwrap_or_else(|failure| failure);
-        shared.set_state(backend, index, after, &format!("{reason}{}", row.progress(health)));
+        shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
 
-        // A few percent sooner or later, so that the checks of many servers and both nodes do not fall into step.
-        let pause = row.pause(health).mul_f64(0.97 + 0.06 * chance.fraction());
+        // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
+        let pause = chance.spread(row.pause(after, health), health.spread);
         tokio::select! {
             () = sleep_until(began + pause) => {}
             () = state.address_changed.notified() => row = Row::default(),
+            // The traffic took it down: what follows is a row of successes, or none.
+            () = state.marked_down.notified() => sleep(health.fast_interval).await,
         }
     }
 }
 
-/// Results in a row that speak against the server's present state.
+/// Results in a row that speak against what the server's health is.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Row {
     successes: u32,
@@ -95,35 +105,28 @@ struct Row {
 }
 
 impl Row {
-    /// Take in one result; the state after it.
-    fn count(&mut self, state: ServerState, success: bool, health: &HealthCheck) -> ServerState {
-        let (after, complete) = match (state, success) {
-            (ServerState::Starting, true) => (ServerState::Up, true),
-            (ServerState::Starting, false) => (ServerState::Down, true),
-            (ServerState::Down, true) => {
-                self.successes += 1;
-                (ServerState::Up, self.successes >= health.rise)
+    /// Take in one result; the health after it.
+    fn count(&mut self, before: Health, success: bool, health: &HealthCheck) -> Health {
+        let (against, after, needed) = match (before, success) {
+            (Health::Down, true) => (Self { successes: self.successes + 1, failures: 0 }, Health::Up, health.rise),
+            (Health::Up, false) => (Self { successes: 0, failures: self.failures + 1 }, Health::Down, health.fall),
+            // It confirms the state, or it is the first.
+            (_, success) => {
+                *self = Self::default();
+                return if success { Health::Up } else { Health::Down };
             }
-            (ServerState::Up, false) => {
-                self.failures += 1;
-                (ServerState::Down, self.failures >= health.fall)
-            }
-            // It confirms the state, or the state was set by someone whom checks do not overrule.
-            _ => (state, true),
         };
-        if !complete {
-            return state;
+        let is_complete = against.successes.max(against.failures) >= needed;
+        *self = if is_complete { Self::default() } else { against };
+        if is_complete { after } else { before }
+    }
+
+    fn pause(self, now: Health, health: &HealthCheck) -> Duration {
+        match now {
+            _ if self != Self::default() => health.fast_interval,
+            Health::Down => health.down_interval,
+            _ => health.interval,
         }
-        *self = Self::default();
-        after
-    }
-
-    fn under_way(self) -> bool {
-        self != Self::default()
-    }
-
-    fn pause(self, health: &HealthCheck) -> Duration {
-        if self.under_way() { (health.interval / 4).min(Duration::from_secs(1)) } else { health.interval }
     }
 
     /// How far the row has come, to be read after the last result.
@@ -157,6 +160,11 @@ impl Chance {
         self.drawn += 1;
         hash((self.seed, self.drawn)) as f64 / u64::MAX as f64
     }
+
+    /// An interval, up to so many percent shorter or longer.
+    fn spread(&mut self, interval: Duration, percent: u32) -> Duration {
+        interval.mul_f64(1.0 + f64::from(percent) / 100.0 * (2.0 * self.fraction() - 1.0))
+    }
 }
 
 fn hash(value: impl Hash) -> u64 {
@@ -179,8 +187,15 @@ mod tests {
     use crate::config::model::{Balance, Server, ServerAddress};
 
     fn health(interval: Duration) -> HealthCheck {
-        let probe = Probe::Http { method: "GET".into(), path: "/".into(), host: None, expect: vec![(200, 399)] };
-        HealthCheck { probe, interval, timeout: Duration::from_secs(5), rise: 2, fall: 3 }
+        let probe = Probe::Http {
+            method: "GET".into(),
+            path: "/".into(),
+            host: None,
+            headers: Vec::new(),
+            expect: vec![(200, 399)],
+            expect_body: None,
+        };
+        HealthCheck { probe, timeout: Duration::from_secs(5), ..HealthCheck::every(interval) }
     }
 
     /// A web server that answers every request with the status it is told.
@@ -212,9 +227,9 @@ mod tests {
 
     #[test]
     fn rise_and_fall() {
-        use ServerState::{Down, Maintenance, Starting, Up};
+        use Health::{Down, Starting, Up};
         // From a state, results one after the other (+ success, - failure), the states after each.
-        let rows: &[(ServerState, &str, &[ServerState])] = &[
+        let rows: &[(Health, &str, &[Health])] = &[
             (Starting, "+", &[Up]),
             (Starting, "-", &[Down]),
             (Up, "---", &[Up, Up, Down]),
@@ -222,7 +237,6 @@ mod tests {
             (Down, "++", &[Down, Up]),
             (Down, "+-+-++", &[Down, Down, Down, Down, Down, Up]),
             (Up, "---++---", &[Up, Up, Down, Down, Up, Up, Up, Down]),
-            (Maintenance, "+-+-", &[Maintenance; 4]),
         ];
         let health = health(Duration::from_secs(2));
         for (from, results, expected) in rows {
@@ -239,19 +253,35 @@ mod tests {
     }
 
     #[test]
-    fn checks_come_faster_while_a_change_is_under_way() {
+    fn a_row_against_a_state_that_others_have_changed_counts_for_nothing() {
         let health = health(Duration::from_secs(2));
         let mut row = Row::default();
-        assert_eq!(row.pause(&health), Duration::from_secs(2));
-        row.count(ServerState::Up, false, &health);
-        assert_eq!(row.pause(&health), Duration::from_millis(500));
+        row.count(Health::Up, false, &health);
+        row.count(Health::Up, false, &health);
+        // The traffic took it down.
+        assert_eq!(row.count(Health::Down, true, &health), Health::Down);
+        assert_eq!(row.progress(&health), " (1 of 2 successes)");
+        assert_eq!(row.count(Health::Up, false, &health), Health::Up);
         assert_eq!(row.progress(&health), " (1 of 3 failures)");
-        assert_eq!(
-            row.pause(&HealthCheck { interval: Duration::from_secs(60), ..health.clone() }),
-            Duration::from_secs(1)
-        );
-        row.count(ServerState::Up, true, &health);
-        assert_eq!(row.pause(&health), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn checks_come_faster_while_a_change_is_under_way() {
+        let second = Duration::from_secs(1);
+        let health = HealthCheck { fast_interval: second, down_interval: 5 * second, ..health(2 * second) };
+        let mut row = Row::default();
+        assert_eq!(row.pause(Health::Up, &health), 2 * second);
+        row.count(Health::Up, false, &health);
+        assert_eq!(row.pause(Health::Up, &health), second);
+        assert_eq!(row.progress(&health), " (1 of 3 failures)");
+        row.count(Health::Up, true, &health);
+        assert_eq!(row.pause(Health::Up, &health), 2 * second);
+        assert_eq!(row.pause(Health::Down, &health), 5 * second);
+        row.count(Health::Down, true, &health);
+        assert_eq!(row.pause(Health::Down, &health), second);
+
+        let fast = |interval| HealthCheck::every(interval).fast_interval;
+        assert_eq!((fast(2 * second), fast(60 * second)), (second / 2, second));
     }
 
     #[tokio::test]
@@ -297,7 +327,7 @@ mod tests {
         for server in [1, 2] {
             let state = &shared.backends[0].servers[server];
             state.address.store(Some(Arc::new(address)));
-            shared.set_state(BackendIndex(0), server, Starting, "its address changed");
+            shared.set_health(BackendIndex(0), server, Health::Starting, "its address changed");
             state.address_changed.notify_one();
         }
         until(|| now() == [Up, Up, Up, Up]).await;
@@ -313,5 +343,12 @@ mod tests {
         assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
         let mean = fractions.iter().sum::<f64>() / 1000.0;
         assert!((0.4..0.6).contains(&mean), "{mean}");
+
+        let second = Duration::from_secs(1);
+        assert_eq!(chance.spread(second, 0), second);
+        let spread: Vec<_> = (0..1000).map(|_| chance.spread(second, 50)).collect();
+        assert!(spread.iter().all(|interval| (second / 2..=second * 3 / 2).contains(interval)));
+        assert!(spread.iter().any(|interval| *interval < second * 6 / 10));
+        assert!(spread.iter().any(|interval| *interval > second * 14 / 10));
     }
 }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
@@ -17,32 +18,42 @@ use crate::config::model::{HealthCheck, Probe, Server};
 
 /// A server's answer is read to its end so that it can close in peace, but not for longer than this.
 const LEFTOVERS: Duration = Duration::from_millis(100);
+/// Nor is more of it read than this, be it to look for a text. Nor is its head longer.
+const MOST: usize = 64 * 1024;
 
 /// What the check found, in words; the timeout covers all of it.
 pub(super) async fn probe(health: &HealthCheck, server: &Server, address: SocketAddr) -> Result<String, String> {
     let answer = async {
-        let connection = connect(server, address).await.map_err(|error| in_words(&error))?;
+        let connection = connect(server, target(health, server, address)).await.map_err(|error| in_words(&error))?;
         match &health.probe {
             Probe::Tcp => Ok("connection accepted".to_owned()),
-            Probe::Http { method, path, host, expect } => {
+            Probe::Http { method, path, host, headers, expect, expect_body } => {
                 let host = host.clone().unwrap_or_else(|| server.address.to_string());
-                let request = Request::builder()
-                    .method(method.as_str())
-                    .uri(path)
-                    .header(HOST, host)
-                    .header(USER_AGENT, concat!("relevo/", env!("CARGO_PKG_VERSION")))
-                    .header(CONNECTION, "close")
+                let request =
+                    Request::builder().method(method.as_str()).uri(path).header(HOST, host).header(CONNECTION, "close");
+                let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+                let request = match headers.iter().any(|(name, _)| name == USER_AGENT.as_str()) {
+                    true => request,
+                    false => request.header(USER_AGENT, concat!("relevo/", env!("CARGO_PKG_VERSION"))),
+                };
+                let request = request
                     .body(Empty::new())
                     .map_err(|error| format!("the check's request cannot be sent: {error}"))?;
-                judge(ask(connection, request).await?, expect)
+                ask(connection, request, expect, expect_body.as_deref()).await
             }
         }
     };
     timeout(health.timeout, answer).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout)))
 }
 
+/// Where the server is checked that is at `address`.
+fn target(health: &HealthCheck, server: &Server, address: SocketAddr) -> SocketAddr {
+    let port = server.check_port.or(health.port).unwrap_or(address.port());
+    SocketAddr::new(server.check_address.unwrap_or(address.ip()), port)
+}
+
 /// From the server's `source`, unless that is a virtual address: checks come from the node's own (rule 7).
-async fn connect(server: &Server, address: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn connect(server: &Server, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = server.source.filter(|_| !server.source_is_virtual) {
         let bound = socket.bind(SocketAddr::new(source, 0));
@@ -51,22 +62,32 @@ async fn connect(server: &Server, address: SocketAddr) -> io::Result<TcpStream> 
     socket.connect(address).await
 }
 
-/// The answer's status.
-async fn ask(connection: TcpStream, request: Request<Empty<Bytes>>) -> Result<u16, String> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(connection)).await.map_err(|error| http_in_words(&error))?;
+/// Sends the request and judges the answer.
+async fn ask(
+    connection: TcpStream,
+    request: Request<Empty<Bytes>>,
+    expect: &[(u16, u16)],
+    expect_body: Option<&str>,
+) -> Result<String, String> {
+    let handshake = http1::Builder::new().max_buf_size(MOST).handshake(TokioIo::new(connection));
+    let (mut sender, connection) = handshake.await.map_err(|error| http_in_words(&error))?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| http_in_words(&error))?;
-        let status = answer.status().as_u16();
+        let judgement = judge(answer.status().as_u16(), expect);
         let mut body = answer.into_body();
-        let read_on = async { while matches!(body.frame().await, Some(Ok(_))) {} };
+        let judgement = match (judgement, expect_body) {
+            (Ok(status), Some(text)) => look_for(text, &mut body).await.map(|()| format!("{status} and the text")),
+            (judgement, _) => judgement,
+        };
+        let mut rest = Limited::new(body, MOST);
+        let read_on = async { while matches!(rest.frame().await, Some(Ok(_))) {} };
         let _ = timeout(LEFTOVERS, read_on).await;
-        Ok(status)
+        judgement
     };
     tokio::pin!(exchange);
     tokio::select! {
         biased;
-        status = &mut exchange => status,
+        judgement = &mut exchange => judgement,
         // The connection's end is told to the exchange, in its own words.
         _ = connection => exchange.await,
     }
@@ -80,8 +101,31 @@ fn judge(status: u16, expect: &[(u16, u16)]) -> Result<String, String> {
     Err(format!("status {status}, expected {}", expect.iter().map(range).collect::<Vec<_>>().join(", ")))
 }
 
+/// Reads the body until the text has come: so one that never ends is no trouble.
+async fn look_for(text: &str, body: &mut Incoming) -> Result<(), String> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| "the connection was closed before the body's end".to_owned())?;
+        let Ok(data) = frame.into_data() else { continue };
+        // The text may have begun in what came before.
+        let from = read.len().saturating_sub(text.len() - 1);
+        read.extend_from_slice(&data);
+        if contains(read.get(from..).unwrap_or_default(), text.as_bytes()) {
+            return Ok(());
+        }
+        if read.len() > MOST {
+            return Err(format!("the text {text:?} is not in the first {} KiB of the body", MOST / 1024));
+        }
+    }
+    Err(format!("the text {text:?} is not in the body"))
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
 /// "connection refused" rather than "Connection refused (os error 111)".
-fn in_words(error: &io::Error) -> String {
+pub(super) fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -89,6 +133,9 @@ fn in_words(error: &io::Error) -> String {
 }
 
 fn http_in_words(error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        return format!("the head of the answer is longer than {} KiB", MOST / 1024);
+    }
     if error.is_parse() {
         return "the answer is not HTTP/1".to_owned();
     }
@@ -114,14 +161,29 @@ mod tests {
 
     fn http(method: &str, host: Option<&str>) -> HealthCheck {
         let expect = vec![(200, 399), (418, 418)];
-        let probe =
-            Probe::Http { method: method.into(), path: "/up?deep=1".into(), host: host.map(str::to_owned), expect };
+        let probe = Probe::Http {
+            method: method.into(),
+            path: "/up?deep=1".into(),
+            host: host.map(str::to_owned),
+            headers: vec![("x-check".into(), "relevo".into())],
+            expect,
+            expect_body: None,
+        };
         HealthCheck { probe, ..tcp() }
+    }
+
+    /// The same with a text to look for.
+    fn with_text(health: &HealthCheck, text: &str) -> HealthCheck {
+        let mut health = health.clone();
+        if let Probe::Http { expect_body, .. } = &mut health.probe {
+            *expect_body = Some(text.to_owned());
+        }
+        health
     }
 
     fn tcp() -> HealthCheck {
         let second = Duration::from_secs(1);
-        HealthCheck { probe: Probe::Tcp, interval: second, timeout: 5 * second, rise: 2, fall: 3 }
+        HealthCheck { timeout: 5 * second, ..HealthCheck::every(second) }
     }
 
     /// Where the head of one request is read, from whom, before `answer` is sent and the connection closed.
@@ -179,7 +241,95 @@ mod tests {
             assert!(head.starts_with("HEAD /up?deep=1 HTTP/1.1\r\n"), "{head}");
             assert!(head.contains(&format!("\r\nhost: {expected}\r\n")), "{head}");
             assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+            assert!(head.contains("\r\nx-check: relevo\r\n"), "{head}");
+            assert!(head.contains("\r\nuser-agent: relevo/"), "{head}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_body_has_the_text_or_the_check_fails() {
+        let absent = "the text \"ready\" is not in the body";
+        let rows = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nis ready.", Ok("status 200 and the text")),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n2\r\ndy\r\n0\r\n\r\n",
+                Ok("status 200 and the text"),
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nread y", Err(absent)),
+            ("HTTP/1.1 200 OK\r\n\r\n", Err(absent)),
+            ("HTTP/1.1 204 No Content\r\n\r\n", Err(absent)),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nrea",
+                Err("the connection was closed before the body's end"),
+            ),
+            ("HTTP/1.1 500 Oh\r\nContent-Length: 5\r\n\r\nready", Err("status 500, expected 200-399, 418")),
+        ];
+        for (answer, expected) in rows {
+            let (address, answered) = answering(answer).await;
+            let (health, server) = (with_text(&http("GET", None), "ready"), server("a", 1));
+            let (outcome, _) = tokio::join!(probe(&health, &server, address), answered);
+            assert_eq!(outcome.as_deref().map_err(String::as_str), expected, "{answer:?}");
+        }
+    }
+
+    /// Where `begin` is answered and then `more` again and again, until the client closes: how many bytes it was sent.
+    async fn endless(begin: &'static str, more: &'static str) -> (SocketAddr, tokio::task::JoinHandle<usize>) {
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let sending = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 1024]).await;
+            let mut sent = 0;
+            let mut text = begin;
+            while connection.write_all(text.as_bytes()).await.is_ok() {
+                sent += text.len();
+                text = more;
+            }
+            sent
+        });
+        (address, sending)
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_left_after_a_while() {
+        const CHUNK: &str = "40\r\n0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n";
+        const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let plain = http("GET", None);
+        let rows = [
+            (plain.clone(), HEAD, CHUNK, Ok("status 200")),
+            (with_text(&plain, "f01"), HEAD, CHUNK, Ok("status 200 and the text")),
+            (with_text(&plain, "ready"), HEAD, CHUNK, Err("the text \"ready\" is not in the first 64 KiB of the body")),
+            (
+                plain,
+                "HTTP/1.1 200 OK\r\n",
+                "X-More: 0123456789abcdef0123456789abcdef0123456789abcdef\r\n",
+                Err("the head of the answer is longer than 64 KiB"),
+            ),
+        ];
+        for (health, head, more, expected) in rows {
+            let (address, sending) = endless(head, more).await;
+            let outcome = probe(&health, &server("a", 1), address).await;
+            assert_eq!(outcome.as_deref().map_err(String::as_str), expected);
+            // What the sockets hold, and what was read.
+            let sent = sending.await.unwrap();
+            assert!(sent < 16 << 20, "{sent} bytes were taken");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_check_goes_to_its_own_address_and_port() {
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let (plain, with_port) = (tcp(), HealthCheck { port: Some(81), ..tcp() });
+        let own = Server { check_address: Some([192, 0, 2, 9].into()), check_port: Some(82), ..server("a", 1) };
+        assert_eq!(target(&plain, &server("a", 1), at("192.0.2.1:80")), at("192.0.2.1:80"));
+        assert_eq!(target(&with_port, &server("a", 1), at("192.0.2.1:80")), at("192.0.2.1:81"));
+        assert_eq!(target(&with_port, &own, at("192.0.2.1:80")), at("192.0.2.9:82"));
+
+        let (address, answered) = answering("").await;
+        let own = Server { check_address: Some(LOCALHOST), check_port: Some(address.port()), ..server("a", 1) };
+        let health = tcp();
+        let (outcome, _) = tokio::join!(probe(&health, &own, at("192.0.2.1:80")), answered);
+        assert_eq!(outcome.as_deref(), Ok("connection accepted"));
     }
 
     #[tokio::test]

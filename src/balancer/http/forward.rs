@@ -9,8 +9,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 
 use crate::balancer::access_log::Record;
+use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::health::observation::Seen;
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::exchange::{Failure, exchange};
@@ -95,14 +97,23 @@ async fn forward(
     if cookie.is_some() {
         client.record.borrow_mut().termination.expect_cookie(kept.is_some());
     }
+    let key = key::of_request(&backend.balance, client.source.get(), &head.uri, &head.headers);
     prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let mut attempts = Attempts::begin(session, index, kept).map_err(Refusal::Unavailable)?;
+    let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
     client.record.borrow_mut().server = Some(attempts.server());
     let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
+    let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
+    match &asked {
+        Ok((response, _)) => attempts.observe(Seen::Answered(response.status().as_u16())),
+        // What ended with a body may have ended because of it.
+        Err(Refusal::BadGateway) if has_body => {}
+        Err(Refusal::BadGateway | Refusal::ServerTimeout) => attempts.observe(Seen::NotAnswered),
+        Err(_) => {}
+    }
     let (mut response, upstream) = asked?;
     let_others_read().await;
 
@@ -180,6 +191,7 @@ async fn ask(
             // It was closed before anything was sent: this costs a kept connection, not an attempt.
             upstream::Failure::NotSent(unsent) if is_reused => *unsent,
             upstream::Failure::NotSent(unsent) => {
+                attempts.observe(Seen::NotAnswered);
                 attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
                 *unsent
             }

@@ -36,10 +36,10 @@ fn without_redispatch_the_same_server_is_tried_again_and_then_503() {
 fn no_server_up_is_503_at_once() {
     on_worker(async || {
         let balancer = Balancer::start(config(&[echoing_server().await])).await;
-        balancer.worker.shared.set_state(BackendIndex(0), 0, crate::status::ServerState::Down, "a test");
+        balancer.worker.shared.set_health(BackendIndex(0), 0, crate::balancer::state::Health::Down, "a test");
         let mut client = balancer.connect().await;
         assert_eq!(status(&client.get("/").await.0), "503");
-        balancer.worker.shared.set_state(BackendIndex(0), 0, crate::status::ServerState::Up, "a test");
+        balancer.worker.shared.set_health(BackendIndex(0), 0, crate::balancer::state::Health::Up, "a test");
         assert_eq!(status(&client.get("/").await.0), "200");
     });
 }

@@ -1,17 +1,16 @@
-//! `[backends.NAME]`: the servers, how they are chosen and how they are checked.
+//! `[backends.NAME]`: the servers and how their sessions are kept.
 
 use std::net::IpAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{Checker, into_file_order, plain, timeout};
+use super::{Checker, into_file_order, plain, port, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{
-    Backend, Balance, CookieMode, CookiePersistence, HealthCheck, Probe, Server, ServerAddress, ServerTimeouts,
+    Backend, Balance, CookieMode, CookiePersistence, Server, ServerAddress, ServerTimeouts, WhenAllDown,
 };
-use crate::config::value::{FromText, OneOrMany, Token};
+use crate::config::value::{FromText, Text, Token};
 
 impl Checker<'_> {
     pub(super) fn backends(
@@ -36,7 +35,9 @@ impl Checker<'_> {
         virtual_addresses: &[IpAddr],
     ) -> Option<Backend> {
         let cookie = written.cookie.map(|cookie| self.cookie(cookie));
+        let balance = written.balance.map_or(Some(Balance::RoundRobin), |balance| self.balance(balance));
         let health = self.health(written.health.0);
+        let agent = written.agent.map(|agent| self.agent(agent));
         if written.servers.is_empty() {
             let accepted = format!("at least one `[[{}.servers]]`", self.tree.path_of(&name.span()));
             self.missing(&name.span(), "servers", &accepted);
@@ -51,12 +52,19 @@ impl Checker<'_> {
         };
         Some(Backend {
             name: name.into_inner(),
-            balance: plain(written.balance).unwrap_or(Balance::RoundRobin),
+            balance: balance?,
+            slow_start: plain(written.slow_start),
+            all_backups: written.all_backups.unwrap_or(false),
+            when_all_down: plain(written.when_all_down).unwrap_or(WhenAllDown::Reject),
             cookie: match cookie {
                 Some(cookie) => Some(cookie?),
                 None => None,
             },
             health,
+            agent: match agent {
+                Some(agent) => Some(agent?),
+                None => None,
+            },
             retries: written.retries.map_or(3, |retries| retries.0),
             redispatch: written.redispatch.unwrap_or(true),
             timeouts,
@@ -70,39 +78,6 @@ impl Checker<'_> {
         let name = self.required(written.name, &place, "name", Token::ACCEPTED);
         let mode = self.required(written.mode, &place, "mode", CookieMode::ACCEPTED);
         Some(CookiePersistence { name: name?.0.0, mode: mode?.0 })
-    }
-
-    fn health(&mut self, written: file::Health) -> HealthCheck {
-        let file::Health { method, path, host, expect, interval, timeout, rise, fall } = written;
-        let is_http = method.is_some() || path.is_some() || host.is_some() || expect.is_some();
-        let probe = if is_http {
-            Probe::Http {
-                method: plain(method).map_or_else(|| "GET".to_owned(), |method| method.0),
-                path: plain(path).map_or_else(|| "/".to_owned(), |path| path.0),
-                host: plain(host).map(|host| host.0),
-                expect: expect.map_or_else(|| vec![(200, 399)], |expect| self.expected(expect)),
-            }
-        } else {
-            Probe::Tcp
-        };
-        let interval = plain(interval).unwrap_or(Duration::from_secs(2));
-        HealthCheck {
-            probe,
-            interval,
-            timeout: plain(timeout).unwrap_or(interval),
-            rise: rise.map_or(2, |rise| rise.0),
-            fall: fall.map_or(3, |fall| fall.0),
-        }
-    }
-
-    fn expected(&mut self, written: Spanned<file::Expect>) -> Vec<(u16, u16)> {
-        let span = written.span();
-        let ranges: Vec<_> =
-            OneOrMany::values(written.into_inner()).into_iter().map(|range| (range.0.0, range.0.1)).collect();
-        if ranges.is_empty() && !self.is_refused_at(&span) {
-            self.problem(span, "expected at least one status", "no answer would be good enough");
-        }
-        ranges
     }
 
     fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {
@@ -130,26 +105,33 @@ impl Checker<'_> {
                 self.unique(&mut cookies, &cookie, &cookie_span, cookie_message);
             }
             let Some(address) = plain(address) else { continue };
-            let source = server.source.and_then(|source| {
-                let span = source.span();
-                let source = source.into_inner().0;
-                if matches!(&address, ServerAddress::Socket(address) if address.is_ipv4() != source.is_ipv4()) {
-                    self.problem(span, "expected an address of the same family as the server's", "found the other");
-                    return None;
-                }
-                Some(source)
-            });
+            let source = server.source.and_then(|source| self.of_same_family(source, &address));
+            let check_address = server.check_address.and_then(|other| self.of_same_family(other, &address));
             servers.push(Server {
                 name,
                 address,
                 weight: server.weight.map_or(1, |weight| weight.0),
                 cookie,
+                backup: server.backup.unwrap_or(false),
                 check: server.check.unwrap_or(true),
+                check_address,
+                check_port: port(server.check_port),
                 source,
                 source_is_virtual: source.is_some_and(|source| virtual_addresses.contains(&source)),
             });
         }
         servers
+    }
+
+    /// A `source` has to reach what is checked.
+    fn of_same_family(&mut self, written: Spanned<Text<IpAddr>>, server: &ServerAddress) -> Option<IpAddr> {
+        let span = written.span();
+        let address = written.into_inner().0;
+        if matches!(server, ServerAddress::Socket(server) if server.is_ipv4() != address.is_ipv4()) {
+            self.problem(span, "expected an address of the same family as the server's", "found the other");
+            return None;
+        }
+        Some(address)
     }
 
     /// Whether nobody has it yet.

@@ -186,14 +186,17 @@ impl Checker<'_> {
             let routed = frontend.routes.iter().filter_map(|route| route.get_ref().0.backend.as_ref());
             for reference in routed.chain(&frontend.default_backend) {
                 let backend = backends.iter().find(|(name, _)| name.get_ref() == reference.get_ref());
-                let Some(cookie) = backend.and_then(|(_, Table(backend))| backend.cookie.as_ref()) else { continue };
-                self.conflict(
-                    cookie.span(),
-                    "sessions are kept by cookie in HTTP only",
-                    "has no effect in mode \"tcp\"",
-                    reference.span(),
-                    "a frontend of mode \"tcp\" leads here",
-                );
+                let Some((_, Table(backend))) = backend else { continue };
+                let cookie = backend.cookie.as_ref().map(Spanned::span);
+                let balance = backend.balance.as_ref().filter(|balance| balance.get_ref().needs_a_request());
+                for (span, message) in [
+                    (cookie, "sessions are kept by cookie in HTTP only"),
+                    (balance.map(Spanned::span), "servers are chosen by what is in a request in HTTP only"),
+                ] {
+                    let Some(span) = span else { continue };
+                    let (found, label) = ("has no effect in mode \"tcp\"", "a frontend of mode \"tcp\" leads here");
+                    self.conflict(span, message, found, reference.span(), label);
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! From what is written to what it means: defaults filled in, references followed, contradictions found.
 
 mod backends;
+mod balance;
 mod conditions;
 mod frontends;
+mod health;
 mod log;
 mod rules;
 mod stats;
@@ -20,7 +22,7 @@ use super::diagnostic::Diagnostic;
 use super::file::{self, Named, Table};
 use super::model::{self, AccessLog, Balancer, Config, LogLevel, Node, Peering, Process};
 use super::read::{Reading, Tree};
-use super::value::{FromText, Text, is_name};
+use super::value::{FromText, Number, Text, is_name};
 use super::{Machine, hash};
 
 /// A configuration, or what is wrong with it.
@@ -207,6 +209,10 @@ impl Checker<'_> {
 /// The value without its place.
 fn plain<T>(value: Option<Text<T>>) -> Option<T> {
     value.map(|text| text.0)
+}
+
+fn port(written: Option<Number<1, 65535>>) -> Option<u16> {
+    written.and_then(|port| u16::try_from(port.0).ok())
 }
 
 /// A table's own, the file's, or the default in seconds.

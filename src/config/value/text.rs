@@ -157,6 +157,43 @@ impl FromText for HostHeader {
     }
 }
 
+/// A header's value (RFC 9110 §5.5), ASCII alone.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct HeaderText(pub(in crate::config) String);
+
+impl FromText for HeaderText {
+    const ACCEPTED: &'static str = "a header's value: printable ASCII without spaces at its ends";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let is_printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if is_printable && text.trim() == text { Ok(HeaderText(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// What is looked for in a body.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct SearchedText(pub(in crate::config) String);
+
+impl FromText for SearchedText {
+    const ACCEPTED: &'static str = "a text of 1 to 1000 bytes";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if (1..=1000).contains(&text.len()) { Ok(SearchedText(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// What an agent is sent.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct SentText(pub(in crate::config) String);
+
+impl FromText for SentText {
+    const ACCEPTED: &'static str = "a text of at most 1000 bytes";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if text.len() <= 1000 { Ok(SentText(text.to_owned())) } else { Err(None) }
+    }
+}
+
 /// Statuses that a check expects, both ends included.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct StatusRange(pub(in crate::config) u16, pub(in crate::config) u16);

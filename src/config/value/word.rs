@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::{FromText, Hint};
 use crate::config::log_format::LogFormat;
-use crate::config::model::{AccessLog, Balance, CookieMode, Facility, LogDestination, LogLevel, Mode};
+use crate::config::model::{
+    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, WhenAllDown,
+};
 use crate::config::nearest::nearest;
 
 /// One of some words; `later` are those of a later release.
@@ -27,12 +29,75 @@ impl FromText for Mode {
     }
 }
 
-impl FromText for Balance {
-    const ACCEPTED: &'static str = "\"round_robin\" or \"least_connections\"";
+/// `balance.algorithm`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Algorithm {
+    RoundRobin,
+    StaticRoundRobin,
+    LeastConnections,
+    First,
+    Random,
+    Source,
+    Uri,
+    Header,
+    Parameter,
+}
+
+impl FromText for Algorithm {
+    const ACCEPTED: &'static str = "\"round_robin\", \"static_round_robin\", \"least_connections\", \"first\", \"random\", \"source\", \"uri\", \"header\" or \"parameter\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
-        let later = ["static_round_robin", "first", "random", "source", "uri", "header", "parameter"];
-        word(text, &[("round_robin", Balance::RoundRobin), ("least_connections", Balance::LeastConnections)], &later)
+        let words = [
+            ("round_robin", Algorithm::RoundRobin),
+            ("static_round_robin", Algorithm::StaticRoundRobin),
+            ("least_connections", Algorithm::LeastConnections),
+            ("first", Algorithm::First),
+            ("random", Algorithm::Random),
+            ("source", Algorithm::Source),
+            ("uri", Algorithm::Uri),
+            ("header", Algorithm::Header),
+            ("parameter", Algorithm::Parameter),
+        ];
+        word(text, &words, &[])
+    }
+}
+
+impl FromText for HashMethod {
+    const ACCEPTED: &'static str = "\"map_based\" or \"consistent\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("map_based", HashMethod::MapBased), ("consistent", HashMethod::Consistent)], &[])
+    }
+}
+
+impl FromText for WhenAllDown {
+    const ACCEPTED: &'static str = "\"reject\" or \"try_all\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("reject", WhenAllDown::Reject), ("try_all", WhenAllDown::TryAll)], &[])
+    }
+}
+
+impl FromText for Observe {
+    const ACCEPTED: &'static str = "\"off\", \"layer4\" or \"layer7\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("off", Observe::Off), ("layer4", Observe::Layer4), ("layer7", Observe::Layer7)], &[])
+    }
+}
+
+/// `health.on_refused`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum OnRefused {
+    Retry,
+    MarkDown,
+}
+
+impl FromText for OnRefused {
+    const ACCEPTED: &'static str = "\"retry\" or \"mark_down\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("retry", OnRefused::Retry), ("mark_down", OnRefused::MarkDown)], &[])
     }
 }
 

@@ -1,0 +1,166 @@
+//! What is known of a server, by who knows it, and what follows from all of it: its state and its weight.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::status::ServerState;
+
+/// What checks, the resolver and the traffic say of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Not proven yet.
+    Starting,
+    /// It serves, or nobody checks it.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// What people, or the server's own agent, want of it. The later one is the stricter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Admin {
+    /// It serves if it can.
+    #[default]
+    Ready,
+    /// No new sessions, only those that a cookie brings.
+    Drain,
+    /// Nothing at all.
+    Maintenance,
+}
+
+/// What a server's agent said last, its answers one after the other taken together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentReport {
+    /// What it wants.
+    pub admin: Admin,
+    /// Why it calls its server down, in words; `None` if it does not.
+    pub down: Option<Arc<str>>,
+    /// Percent of its weight it should have.
+    pub percent: u32,
+}
+
+impl Default for AgentReport {
+    fn default() -> Self {
+        Self { admin: Admin::Ready, down: None, percent: 100 }
+    }
+}
+
+/// The highest weight there is.
+const HIGHEST_WEIGHT: u32 = 256;
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) health: Health,
+    pub(super) health_reason: Arc<str>,
+    pub(super) agent: AgentReport,
+    pub(super) operator: Admin,
+    pub(super) operator_reason: Arc<str>,
+    /// The one that was given while running.
+    pub(super) weight: Option<u32>,
+    /// Slow start: since when it rises.
+    pub(super) rising_since: Option<Instant>,
+}
+
+impl Facts {
+    pub(super) fn new(health: Health, reason: &str) -> Self {
+        Self {
+            health,
+            health_reason: reason.into(),
+            agent: AgentReport::default(),
+            operator: Admin::Ready,
+            operator_reason: "".into(),
+            weight: None,
+            rising_since: None,
+        }
+    }
+
+    /// What is in maintenance is that whatever its health; what cannot serve is down, drained or not.
+    pub(super) fn state(&self) -> ServerState {
+        match (self.operator.max(self.agent.admin), self.health) {
+            (Admin::Maintenance, _) => ServerState::Maintenance,
+            (_, Health::Down) => ServerState::Down,
+            _ if self.agent.down.is_some() => ServerState::Down,
+            (_, Health::Starting) => ServerState::Starting,
+            (Admin::Drain, Health::Up) => ServerState::Drain,
+            (Admin::Ready, Health::Up) => ServerState::Up,
+        }
+    }
+
+    /// Is it the agent, and it alone, that ends new sessions?
+    pub(super) fn are_out_by_agent(&self) -> bool {
+        match self.state() {
+            ServerState::Maintenance => self.operator != Admin::Maintenance,
+            ServerState::Drain => self.operator != Admin::Drain,
+            ServerState::Down => self.health != Health::Down,
+            ServerState::Up => self.agent.percent == 0,
+            ServerState::Starting => false,
+        }
+    }
+
+    /// Why it is in this state, in words.
+    pub(super) fn reason(&self) -> Arc<str> {
+        match (self.state(), self.are_out_by_agent()) {
+            (ServerState::Maintenance | ServerState::Drain, false) => self.operator_reason.clone(),
+            (ServerState::Maintenance, true) => "its agent asks for maintenance".into(),
+            (ServerState::Drain, true) => "its agent asks for drain".into(),
+            (ServerState::Down, true) => self.agent.down.clone().unwrap_or_default(),
+            _ => self.health_reason.clone(),
+        }
+    }
+
+    /// Of the weight it was given, or that is `configured`, the agent's percentage; only none at all is 0.
+    pub(super) fn weight(&self, configured: u32) -> u32 {
+        let weight = u64::from(self.weight.unwrap_or(configured)) * u64::from(self.agent.percent);
+        u32::try_from(weight.div_ceil(100)).unwrap_or(HIGHEST_WEIGHT).min(HIGHEST_WEIGHT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_what_the_strictest_says_and_the_reason_is_theirs() {
+        use ServerState as State;
+        let down = |reason: &str| Some(Arc::from(reason));
+        let rows = [
+            (Health::Up, None, Admin::Ready, Admin::Ready, State::Up, "checked"),
+            (Health::Starting, None, Admin::Drain, Admin::Ready, State::Starting, "checked"),
+            (Health::Down, None, Admin::Ready, Admin::Ready, State::Down, "checked"),
+            (Health::Up, down("backup runs"), Admin::Ready, Admin::Ready, State::Down, "backup runs"),
+            (Health::Starting, down("backup runs"), Admin::Ready, Admin::Ready, State::Down, "backup runs"),
+            (Health::Down, down("backup runs"), Admin::Ready, Admin::Ready, State::Down, "checked"),
+            (Health::Up, None, Admin::Drain, Admin::Ready, State::Drain, "its agent asks for drain"),
+            (Health::Up, None, Admin::Ready, Admin::Drain, State::Drain, "asked"),
+            (Health::Up, None, Admin::Maintenance, Admin::Drain, State::Maintenance, "its agent asks for maintenance"),
+            (Health::Down, None, Admin::Drain, Admin::Maintenance, State::Maintenance, "asked"),
+            (Health::Down, None, Admin::Ready, Admin::Drain, State::Down, "checked"),
+        ];
+        for (health, down, admin, operator, state, reason) in rows {
+            let agent = AgentReport { admin, down, percent: 100 };
+            let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked") };
+            assert_eq!((facts.state(), &*facts.reason()), (state, reason), "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn the_agents_percentage_is_of_the_weight_it_was_given_or_has() {
+        let rows = [
+            (None, 100, 60, 60),
+            (None, 50, 60, 30),
+            (None, 1, 1, 1),
+            (None, 0, 60, 0),
+            (None, 1000, 60, 256),
+            (Some(10), 50, 60, 5),
+            (Some(0), 100, 60, 0),
+            (None, u32::MAX, 256, 256),
+            (None, 100, 0, 0),
+        ];
+        for (weight, percent, configured, expected) in rows {
+            let agent = AgentReport { percent, ..AgentReport::default() };
+            let facts = Facts { weight, agent, ..Facts::new(Health::Up, "") };
+            assert_eq!(facts.weight(configured), expected, "{weight:?} {percent} {configured}");
+        }
+    }
+}

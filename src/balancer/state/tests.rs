@@ -1,0 +1,148 @@
+//! How servers change, and what other parts test theirs with.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::*;
+use crate::config::model::{AccessLog, Backend, Balance, Balancer, HealthCheck, Server, ServerTimeouts};
+
+/// A server on loopback that is not checked.
+pub(crate) fn server(name: &str, weight: u32) -> Server {
+    Server {
+        name: name.into(),
+        address: ServerAddress::Socket((Ipv4Addr::LOCALHOST, 9).into()),
+        weight,
+        cookie: name.into(),
+        backup: false,
+        check: false,
+        check_address: None,
+        check_port: None,
+        source: None,
+        source_is_virtual: false,
+    }
+}
+
+/// A configuration of one backend, `app`.
+pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
+    let second = Duration::from_secs(1);
+    let app = Backend {
+        name: "app".into(),
+        balance,
+        slow_start: None,
+        all_backups: false,
+        when_all_down: WhenAllDown::Reject,
+        cookie: None,
+        health: HealthCheck::every(second),
+        agent: None,
+        retries: 3,
+        redispatch: true,
+        timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
+        servers,
+    };
+    Balancer {
+        node: "lb1".into(),
+        threads: 2,
+        max_connections: 100,
+        access_log: AccessLog::Off,
+        frontends: Vec::new(),
+        backends: vec![app],
+    }
+}
+
+/// Each server's state as it is reported, with its reason.
+pub(crate) fn states(shared: &Shared) -> Vec<(ServerState, String)> {
+    shared
+        .report()
+        .into_iter()
+        .flat_map(|backend| backend.servers)
+        .map(|server| (server.state, server.reason))
+        .collect()
+}
+
+/// Look until it is so; nobody waits longer than 10 s.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+    let look = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), look).await.expect("it never came to be so");
+}
+
+#[test]
+fn servers_that_are_checked_or_named_begin_without_traffic() {
+    let named = ServerAddress::Name { host: "web.example".into(), port: 80 };
+    let servers = vec![
+        server("unchecked", 1),
+        Server { check: true, ..server("checked", 1) },
+        Server { address: named, ..server("named", 1) },
+        server("drained", 0),
+    ];
+    let shared = Shared::new(one_backend(Balance::RoundRobin, servers));
+
+    let report = &shared.report()[0];
+    let rows: Vec<_> = report.servers.iter().map(|server| (server.address.as_str(), server.state)).collect();
+    let expected = [
+        ("127.0.0.1:9", ServerState::Up),
+        ("127.0.0.1:9", ServerState::Starting),
+        ("web.example:80", ServerState::Starting),
+        ("127.0.0.1:9", ServerState::Drain),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn a_change_of_state_is_a_new_generation_and_a_new_reason_alone_is_not() {
+    let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
+    let app = BackendIndex(0);
+    let generation = || shared.backends[0].generation.load(Relaxed);
+
+    let before = generation();
+    assert!(shared.set_health(app, 1, Health::Down, "connection refused"));
+    assert_eq!(generation(), before + 1);
+    assert!(!shared.set_health(app, 1, Health::Down, "no answer within 2s"));
+    assert_eq!(generation(), before + 1);
+    assert_eq!(states(&shared)[1], (ServerState::Down, "no answer within 2s".to_owned()));
+    assert!(!shared.set_health(app, 2, Health::Up, "there is no such server"));
+    assert!(!shared.set_health(BackendIndex(1), 0, Health::Up, "there is no such backend"));
+}
+
+#[test]
+fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(move || log.clone()).without_time().with_target(false).with_ansi(false);
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
+        let set = |server, health, reason| shared.set_health(BackendIndex(0), server, health, reason);
+        set(0, Health::Up, "status 200");
+        set(0, Health::Up, "status 500, expected 200-399 (1 of 3 failures)");
+        set(0, Health::Down, "status 500, expected 200-399");
+        set(1, Health::Down, "connection refused");
+        set(1, Health::Down, "no answer within 2s");
+        set(1, Health::Up, "status 200");
+        shared.set_weight(BackendIndex(0), 1, Some(5));
+        shared.set_admin(BackendIndex(0), 1, Admin::Drain, "an operator asks for it");
+    });
+    let expected = " WARN server app/a is down: status 500, expected 200-399\n \
+        WARN server app/b is down: connection refused\n\
+        ERROR backend app has no server left: all are down\n \
+        INFO server app/b is up: status 200\n \
+        INFO server app/b is drained: an operator asks for it\n";
+    assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

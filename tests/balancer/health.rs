@@ -1,0 +1,198 @@
+//! How servers are checked, and what takes one down: its answers, its agent, its traffic.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use relevo::status::ServerState;
+
+use crate::rig::http::{get, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::{Server, named};
+use crate::{configuration, server_of};
+
+/// The servers of the backend are checked, as `backend` says.
+fn checked(backend: &str, servers: &[SocketAddr]) -> (SocketAddr, String) {
+    let (web, text) = configuration("", backend, servers);
+    (web, text.replace("check = false", "check = true"))
+}
+
+/// Waits until the server is in this state for a reason with these words.
+#[track_caller]
+fn wait_for(node: &Relevo, server: &str, state: ServerState, reason: &str) {
+    node.wait_for(&format!("{server} is {state:?}: {reason}"), |status| {
+        let servers = &status.node.backends[0].servers;
+        servers.iter().any(|it| it.name == server && it.state == state && it.reason.contains(reason))
+    });
+}
+
+/// All of 20 requests are answered by this server.
+#[track_caller]
+fn assert_all_from(web: SocketAddr, server: &str, node: &Relevo) {
+    for _ in 0..20 {
+        let answer = get(web, "/");
+        assert_eq!(server_of(&answer), server, "{answer:?}\n{}", node.messages());
+    }
+}
+
+/// A check has its method, path, host, headers and port; a text that is no longer in the body takes the server down, and the
+/// log says why, once.
+#[test]
+fn a_check_is_what_the_file_says_and_looks_into_the_body() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let state = Arc::new(Mutex::new(("all is well", String::new())));
+    let checks = Server::answering({
+        let state = Arc::clone(&state);
+        move |request| {
+            let mut state = state.lock().unwrap();
+            state.1.clone_from(&request.head);
+            response("203 Fine", "", state.0)
+        }
+    });
+    let health = format!(
+        "health = {{ path = \"/up?deep=1\", host = \"site.example\", headers = {{ X-Check = \"relevo\" }}, expect = [203], \
+         expect_body = \"well\", port = {}, interval = \"50ms\", timeout = \"5s\", fall = 2 }}",
+        checks.address.port()
+    );
+    let (web, text) = checked(&health, &[server.address]);
+    let node = Relevo::start_with(&text, 1);
+    assert_all_from(web, "a", &node);
+    let head = state.lock().unwrap().1.to_ascii_lowercase();
+    for line in ["get /up?deep=1 http/1.1", "host: site.example", "x-check: relevo"] {
+        assert!(head.lines().any(|it| it == line), "{line} is not in\n{head}");
+    }
+
+    state.lock().unwrap().0 = "all is lost";
+    node.wait_for_message("server app/a is down: the text \"well\" is not in the body");
+    assert_eq!(get(web, "/").status(), 503);
+    wait_for(&node, "a", ServerState::Down, "the text \"well\" is not in the body");
+    state.lock().unwrap().0 = "well again";
+    wait_for(&node, "a", ServerState::Up, "status 203 and the text");
+    assert_all_from(web, "a", &node);
+    let changes = node.messages().lines().filter(|line| line.contains("server app/a is down")).count();
+    assert_eq!(changes, 1, "{}", node.messages());
+}
+
+/// A check that is never answered, and one whose answer never ends, are over in time; the others go on.
+#[test]
+fn checks_without_end_take_their_servers_down_and_nothing_else() {
+    let _place = own_loopback();
+    let silent = Server::start(|mut connection| drop(connection.receive_rest()));
+    let endless = Server::start(|mut connection| {
+        let _ = connection.receive();
+        let _ = connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while connection.send("8\r\nnonsense\r\n").is_ok() {}
+    });
+    let sound = Server::answering(|_| response("200 OK", "X-Server: c\r\n", "ready"));
+    let health = "health = { path = \"/\", expect_body = \"ready\", interval = \"100ms\", timeout = \"1s\", fall = 2 }";
+    let (web, text) = checked(health, &[silent.address, endless.address, sound.address]);
+    let node = Relevo::start_with(&text, 1);
+    wait_for(&node, "a", ServerState::Down, "no answer within 1s");
+    wait_for(&node, "b", ServerState::Down, "the text \"ready\" is not in the first 64 KiB of the body");
+    assert_all_from(web, "c", &node);
+}
+
+/// An agent gives its server weight, drains it, takes it down and brings it back, each with a sentence in the log; what is no
+/// answer changes nothing.
+#[test]
+fn a_server_is_what_its_agent_says() {
+    let _place = own_loopback();
+    let servers = [Server::named("a"), Server::answering_at("127.0.0.2:0".parse().unwrap(), named("b"))];
+    let says = Arc::new(Mutex::new("up ready 100%\n"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let agent = Server::start({
+        let (says, asked) = (Arc::clone(&says), Arc::clone(&asked));
+        move |mut connection| {
+            let text = *says.lock().unwrap();
+            let _ = connection.send(text);
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Only the first server has one; the other's refuses connections.
+    let backend = format!("agent = {{ port = {}, interval = \"300ms\" }}", agent.address.port());
+    let (web, text) = configuration("", &backend, &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start(&text.replace("check = false", "check = false\nweight = 10"));
+    let agent_says = |text| *says.lock().unwrap() = text;
+
+    agent_says("30%\n");
+    node.wait_for("it has the weight", |status| status.node.backends[0].servers[0].weight == 3);
+    let answers: String = (0..26).map(|_| server_of(&get(web, "/")).to_owned()).collect();
+    assert_eq!((answers.matches('a').count(), answers.matches('b').count()), (6, 20), "{answers}");
+
+    agent_says("drain 100%\n");
+    node.wait_for_message("server app/a is drained: its agent asks for drain");
+    assert_all_from(web, "b", &node);
+    agent_says("ready down # the disk is full\n");
+    node.wait_for_message("server app/a is down: its agent says down: the disk is full");
+    assert_all_from(web, "b", &node);
+
+    agent_says("\u{1b}[31mHELLO");
+    node.wait_for_message("the agent of server app/a at ");
+    agent_says("x".repeat(1 << 20).leak());
+    let before = asked.load(Ordering::Relaxed);
+    node.wait_for("it is asked again", |_| asked.load(Ordering::Relaxed) > before + 3);
+    wait_for(&node, "a", ServerState::Down, "its agent says down: the disk is full");
+    let complaints = node.messages().lines().filter(|line| line.contains("the agent of server app/a")).count();
+    assert_eq!(complaints, 1, "{}", node.messages());
+
+    agent_says("up\n");
+    wait_for(&node, "a", ServerState::Up, "not checked");
+    let answers: String = (0..20).map(|_| server_of(&get(web, "/")).to_owned()).collect();
+    assert_eq!(answers.matches('a').count(), 10, "{answers}");
+}
+
+/// `on_refused`: the first connection that is refused takes the server down, long before its next check; no client sees it.
+#[test]
+fn a_refused_connection_takes_a_server_down_at_once() {
+    let _place = own_loopback();
+    let mut servers = vec![Server::named("a"), Server::named("b")];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let health = "health = { interval = \"1h\", fast_interval = \"100ms\", down_interval = \"100ms\", rise = 2, on_refused = \"mark_down\" }";
+    let (web, text) = checked(health, &addresses);
+    let node = Relevo::start_with(&text, 2);
+    drop(servers.remove(0));
+    assert_all_from(web, "b", &node);
+    node.wait_for_message("server app/a is down: an error of its traffic: connection refused");
+
+    wait_for(&node, "a", ServerState::Down, "");
+
+    let _again = Server::answering_at(addresses[0], named("a"));
+    wait_for(&node, "a", ServerState::Up, "connection accepted");
+}
+
+/// `observe`: a server that passes its checks and fails its clients goes down after so many errors in a row.
+#[test]
+fn errors_of_the_traffic_take_a_server_down() {
+    let _place = own_loopback();
+    let failing = Server::answering(|_| response("503 Sorry", "X-Server: a\r\n", "sorry"));
+    let sound = Server::named("b");
+    let health = "health = { interval = \"1h\", fast_interval = \"1h\", observe = \"layer7\", error_limit = 5 }";
+    let (web, text) = checked(health, &[failing.address, sound.address]);
+    let node = Relevo::start_with(&text, 2);
+    let errors = (0..40).filter(|_| get(web, "/").status() == 503).count();
+    assert_eq!(errors, 5, "{}", node.messages());
+    node.wait_for_message("server app/a is down: 5 errors of its traffic in a row, the last: status 503");
+    assert_all_from(web, "b", &node);
+}
+
+/// A client's own mistakes do not take a server from the others.
+#[test]
+fn a_client_cannot_take_a_server_down() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let health = "health = { interval = \"1h\", observe = \"layer7\", error_limit = 1 }";
+    let (web, text) = checked(health, &[server.address]);
+    let node = Relevo::start_with(&text, 1);
+    for broken in ["Transfer-Encoding: chunked\r\n\r\nno chunk\r\n", "Content-Length: 10\r\n\r\nshort"] {
+        for _ in 0..3 {
+            let mut connection = crate::connect(web);
+            connection.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{broken}")).unwrap();
+            connection.finish().unwrap();
+            connection.receive_rest().unwrap();
+        }
+    }
+    assert_all_from(web, "a", &node);
+    assert!(!node.messages().contains("server app/a is down"), "{}", node.messages());
+}
