@@ -5,11 +5,12 @@
 //! it back. One that was just accepted begins like this.
 
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
@@ -32,6 +33,8 @@ pub(super) struct Resting {
 impl Resting {
     /// A connection that was just accepted.
     pub(super) fn new(stream: TcpStream, session: Session) -> Self {
+        // The runtime takes a new socket for readable until a read has failed. If it is, the next round will tell.
+        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         let until = session.await_client(session.frontend().timeouts.http_request);
         Self { stream, waiting_since: session.accepted, until, session }
     }
