@@ -7,6 +7,7 @@ mod forwarded;
 mod haproxy;
 mod health;
 mod hostile;
+mod idle;
 mod log;
 mod log_targets;
 mod names;
