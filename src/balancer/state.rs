@@ -15,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
@@ -100,6 +101,8 @@ pub struct BackendState {
     pub came_back: Notify,
     /// When it lost its last server, and got one again.
     pub checks: Checks,
+    /// Where requests are sent again.
+    pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
     pub servers: Vec<ServerShared>,
 }
@@ -283,6 +286,7 @@ impl BackendState {
             plan: ArcSwap::default(),
             came_back: Notify::new(),
             checks: Checks::new(ServerState::Starting, Instant::now()),
+            retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };
         state.replan(config);

@@ -1,6 +1,7 @@
 //! The configuration: from the text of a file to a model that is valid by construction, or every error in it at once.
 
 mod diagnostic;
+mod error_page;
 mod file;
 mod hash;
 pub mod key;
@@ -12,6 +13,7 @@ mod syntax;
 mod validate;
 mod value;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -67,7 +69,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Diagnostics> {
     parse_for(text, file_name, &Machine::this())
 }
 
-/// What defaults depend on.
+/// What defaults and files depend on.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// The default of `node.name`.
@@ -76,6 +78,8 @@ pub struct Machine {
     pub cores: usize,
     /// How many files one process may have open, which limits the default of `process.max_connections`.
     pub open_files: u64,
+    /// Reads a file that the configuration names.
+    pub read: fn(&Path) -> io::Result<Vec<u8>>,
 }
 
 impl Machine {
@@ -86,6 +90,7 @@ impl Machine {
             host_name: if host_name.trim().is_empty() { "localhost".to_owned() } else { host_name.trim().to_owned() },
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
+            read: error_page::read,
         }
     }
 }
@@ -119,7 +124,11 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../docs/example.toml");
 
     fn machine() -> Machine {
-        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX }
+        let read = |path: &Path| match path.to_str() {
+            Some(path) if path.starts_with("/errors/") => Ok(path.as_bytes().to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX, read }
     }
 
     fn hash(text: &str) -> String {

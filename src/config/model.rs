@@ -5,6 +5,7 @@
 
 mod backend;
 mod condition;
+mod failure;
 mod rule;
 mod template;
 
@@ -23,6 +24,7 @@ pub use backend::{
     ServerAddress, WhenAllDown,
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
 pub use rule::{
     Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
     Rule,
@@ -252,6 +254,10 @@ pub struct Frontend {
     pub capture: Capture,
     /// Where it shows the statistics, if anywhere.
     pub statistics: Option<Statistics>,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Its own, and those of the file.
+    pub errors: ErrorPages,
 }
 
 /// `frontends.NAME.capture`: headers for the log.

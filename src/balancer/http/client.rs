@@ -20,6 +20,7 @@ use crate::balancer::accounting;
 use crate::balancer::clock;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::pool::{Keep, Upstream};
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -63,6 +64,10 @@ pub struct Client {
     pub has_unsent: Cell<bool>,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// Servers were asked for it before.
+    has_asked: Cell<bool>,
+    /// A connection to a server that is for its requests alone.
+    own: RefCell<Option<Box<Upstream>>>,
 }
 
 impl Client {
@@ -90,6 +95,8 @@ impl Client {
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             tunnel: RefCell::default(),
+            has_asked: Cell::new(false),
+            own: RefCell::default(),
             session,
         })
     }
@@ -151,6 +158,33 @@ impl Client {
     /// Where the request goes.
     pub fn goes_to(&self, backend: BackendIndex) {
         self.record.borrow_mut().backend = Some(backend);
+    }
+
+    /// Servers are asked for it. Were they before?
+    pub fn asks(&self) -> bool {
+        self.has_asked.replace(true)
+    }
+
+    /// A connection to this server that has served before.
+    pub fn kept(&self, keep: Keep, backend: BackendIndex, server: usize) -> Option<Box<Upstream>> {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match keep {
+            Keep::No => None,
+            Keep::ForClient => self.own.take()?.waking(&worker.shared, (backend, server), now),
+            Keep::ForAll => worker.pool.take(&worker.shared, backend, server, now),
+        }
+    }
+
+    /// A connection to a server has done its work.
+    pub fn leave(&self, upstream: Box<Upstream>) {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match upstream.keep {
+            Keep::No => {}
+            Keep::ForClient => drop(self.own.replace(upstream.resting(now))),
+            Keep::ForAll => worker.pool.put(upstream, now),
+        }
     }
 
     /// The request is over: its line is written.

@@ -1,11 +1,12 @@
 //! A client's HTTP connection, from its first byte to its last.
 //!
-//! The way of a request: hyper reads its head here; `forward.rs` finds a server and asks it; `exchange.rs` is that one
-//! question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
+//! The way of a request: hyper reads its head here; `forward.rs` finds out where it goes; `ask.rs` asks servers until
+//! one has answered; `exchange.rs` is one such question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
 //!
 //! One task serves one client. The connection to the server has no task of its own: the request polls it, then the body of
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.
 
+mod ask;
 pub mod body;
 pub mod client;
 mod exchange;
@@ -30,7 +31,6 @@ use tokio::net::TcpStream;
 
 use crate::balancer::session::Session;
 use client::{Client, ClientSocket, Phase};
-use page::HEAD_TIMEOUT;
 
 /// Longest head of a request, and what is read at once of its body.
 const BUFFER: usize = 64 * 1024;
@@ -89,9 +89,10 @@ pub async fn serve(stream: TcpStream, session: Session) {
             tunnel.run(&client, parts.io.into_stream(), parts.read_buf).await;
         }
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
-            client.bad_request(408, *b"cR");
+            let (status, answer) = page::head_timeout(session.frontend().errors.get(&408));
+            client.bad_request(status, *b"cR");
             // Best effort: it fits an empty send buffer, and the client may be gone.
-            let _ = connection.into_parts().io.into_stream().try_write(HEAD_TIMEOUT);
+            let _ = connection.into_parts().io.into_stream().try_write(&answer);
         }
         (end, _) => {
             note_end(&client, end);
