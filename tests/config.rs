@@ -131,6 +131,55 @@ fn every_error_says_where_what_and_what_instead() {
             "11:10 backends.b.health: no date or time is expected here",
             &["found a date or time"],
         ),
+        // Retries, connections, pages.
+        (
+            "[backends.b]\nretry_on = \"conn_failure\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected \"connection_failure\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"empty_respons\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected \"connection_failure\"",
+            &["did you mean \"empty_response\"?"],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"503\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected",
+            &["write it without quotes: `503`"],
+        ),
+        (
+            "[backends.b]\nretry_on = 200\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected",
+            &["a status from 400 to 599"],
+        ),
+        (
+            "[backends.b]\nreuse = \"aggressive\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:9 backends.b.reuse: expected \"never\", \"safe\" or \"always\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nerrors = { 503 = \"sorry.html\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:18 backends.b.errors.503: expected an absolute path",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\nconnection = \"close\"\n\
+             [backends.b]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "14:14 frontends.t.connection: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nretry_on = 503\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:12 backends.b.retry_on: only in HTTP there is an answer to wait for",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nreuse = \"never\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:9 backends.b.reuse: connections are used again in HTTP only",
+            &[],
+        ),
         // Frontends.
         (
             "[frontends.b]\nbind = []\ndefault_backend = \"app\"",

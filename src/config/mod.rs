@@ -230,6 +230,24 @@ mod tests {
             "agent = { port = 81 }",
             "agent = { port = 81, interval = '1s' }",
             "agent = { port = 81, send = 'x' }",
+            "retry_on = []",
+            "retry_on = 'empty_response'",
+            "retry_on = 'junk_response'",
+            "retry_on = 'response_timeout'",
+            "retry_on = 503",
+            "retry_on = [502, 503]",
+            "retry_on = 'all_retryable_errors'",
+            "retry_budget = { percent = 30 }",
+            "retry_budget = { min_per_second = 30 }",
+            "retry_non_idempotent = true",
+            "buffer_request = 1000",
+            "reuse = 'never'",
+            "reuse = 'always'",
+            "connection = 'server_close'",
+            "connection = 'close'",
+            "errors = { 503 = '/errors/a.html' }",
+            "errors = { 503 = '/errors/b.html' }",
+            "errors = { 504 = '/errors/a.html' }",
         ];
         let servers = [", backup = true", ", check_port = 81", ", check_address = '192.0.2.2'"];
         let mut digests: Vec<_> = lines.iter().map(|lines| hash_of_backend(lines, "")).collect();
@@ -255,6 +273,13 @@ mod tests {
                 "health = { interval = '8s' }",
             ),
             ("agent = { port = 1, interval = '2s', send = '' }", "agent = { port = 1 }"),
+            ("retry_on = 'connection_failure'\nretry_budget = { percent = 20, min_per_second = 10 }", ""),
+            ("retry_on = [503, 502, 503]", "retry_on = [502, 503]"),
+            (
+                "retry_on = 'all_retryable_errors'",
+                "retry_on = ['connection_failure', 'empty_response', 'junk_response', 'response_timeout', 500, 502, 503, 504]",
+            ),
+            ("retry_non_idempotent = false\nreuse = 'safe'\nconnection = 'keep_alive'\nerrors = {}", ""),
         ] {
             assert_eq!(hash_of_backend(written, ", backup = false"), hash_of_backend(same, ""), "{written}");
         }
@@ -308,6 +333,8 @@ mod tests {
             "routes = [{ query = { name = 'a', regex = 'b' }, backend = 'b' }]",
             "routes = [{ source = '::1', backend = 'b' }]",
             "routes = [{ destination_port = 1, backend = 'b' }]",
+            "connection = 'close'",
+            "errors = { 503 = '/errors/a.html' }",
             "rules = [{ deny = 403 }]",
             "rules = [{ deny = 403, when = { path = '/' } }]",
             "rules = [{ redirect = { prefix = '/a' } }]",

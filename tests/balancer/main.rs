@@ -2,10 +2,13 @@
 
 mod bodies;
 mod choice;
+mod connections;
+mod error_files;
 mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
+mod kill;
 mod log;
 mod log_targets;
 mod names;
