@@ -47,6 +47,29 @@ fn one_frontend_one_backend_one_server_is_enough() {
     assert!(stdout(&output).contains("server one at 192.0.2.21:80, weight 1"));
 }
 
+#[test]
+fn what_is_done_where_servers_fail_is_explained() {
+    let text = SMALLEST.replace(
+        "[backends.app]",
+        "connection = \"server_close\"\n[backends.app]\nretry_on = [\"empty_response\", 503]\nbuffer_request = 4096\n\
+         retry_non_idempotent = true\nretry_budget = { percent = 5 }\nreuse = \"never\"\nconnection = \"close\"",
+    );
+    let output = check("failure", &text);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary = stdout(&output);
+    for line in [
+        "  connections to servers are closed after each response\n",
+        "  tried again on no response, 503, bodies of up to 4096 bytes too, whatever the method, \
+         for 5 % of the requests and 10 a second\n",
+        "  connections to servers are shared by no two clients\n",
+        "  connections are closed after each response\n",
+    ] {
+        assert!(summary.contains(line), "{line:?} is not in\n{summary}");
+    }
+    let nothing = check("nothing", &SMALLEST.replace("[backends.app]", "[backends.app]\nretry_on = []"));
+    assert!(stdout(&nothing).contains("  nothing is tried again\n"), "{}", stdout(&nothing));
+}
+
 /// Each line is put under a sound configuration and is all that is wrong with it: what is expected is the place of the
 /// error, its title, and words of its explanation.
 #[test]
