@@ -8,6 +8,7 @@ mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
+mod hostile;
 mod kill;
 mod log;
 mod log_targets;
