@@ -276,6 +276,19 @@ fn retries_keep_to_their_budget() {
     }
 }
 
+/// A request that was sent to nobody is no load: another server gets it whatever the budget.
+#[test]
+fn a_connection_that_failed_is_no_matter_of_the_budget() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let backend = "retry_on = 'all_retryable_errors'\nretry_budget = { percent = 0, min_per_second = 0 }";
+    let (web, text) = configuration("", backend, &[Server::nowhere(), server.address]);
+    let node = Relevo::start(&text);
+    for _ in 0..20 {
+        assert_eq!(get(web, "/").status(), 200, "{}", node.messages());
+    }
+}
+
 /// Where all servers have failed, those before are tried again: of two that each fail once, one answers the third attempt.
 #[test]
 fn with_attempts_left_a_server_is_asked_a_second_time() {

@@ -1,6 +1,7 @@
 //! From a request to an answer: servers are asked until one has answered or no further attempt may be made.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
@@ -17,29 +18,28 @@ use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::pool::{Keep, Upstream};
-use crate::config::model::{Backend, BackendIndex, ConnectionMode, Retry, Reuse};
+use crate::config::model::{BackendIndex, ConnectionMode, Retry, Reuse};
 
-/// The body for the server: whole, where it is small enough to be held for another attempt, or as it comes.
+/// A body whole, where it has at most so many bytes, so that it can be sent again; or as it comes.
 ///
 /// # Errors
 /// The client is too slow, or what it sends is no body.
-pub(super) async fn request_body(
+pub(super) async fn held_body(
     client: &Rc<Client>,
-    backend: &Backend,
+    most: usize,
     mut opening: Opening,
     mut incoming: Incoming,
+    server_timeout: Duration,
 ) -> Result<RequestBody, Refusal> {
-    if let Some(most) = backend.retry.buffer
-        && incoming.size_hint().lower() <= most as u64
-        && !(incoming.is_end_stream() && opening.is_empty())
-    {
+    let is_there = !(incoming.is_end_stream() && opening.is_empty());
+    if is_there && incoming.size_hint().lower() <= most as u64 {
         // One byte more, so that the end of a body that just fits is seen.
-        Box::pin(opening.read(&mut incoming, client, most + 1)).await?;
+        opening.read(&mut incoming, client, most + 1).await?;
         if opening.is_whole_in(most) {
             return Ok(RequestBody::held(opening.into_bytes()));
         }
     }
-    Ok(RequestBody::new(opening.into_bytes(), incoming, client, backend.timeouts.server))
+    Ok(RequestBody::new(opening.into_bytes(), incoming, client, server_timeout))
 }
 
 /// Asks for the head of a response, whose body comes from the same connection.
@@ -85,7 +85,7 @@ pub(super) async fn ask(
                 // It was closed before anything was sent: of a kept connection this costs no attempt.
                 if !is_reused {
                     attempts.observe(Seen::NotAnswered);
-                    attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
+                    Box::pin(attempts.failed(Unreachable::Failed)).await.map_err(Refusal::Unavailable)?;
                 }
                 outgoing = *unsent;
                 continue;
@@ -116,7 +116,7 @@ pub(super) async fn ask(
             client.leave(upstream);
         }
         client.record.borrow_mut().answered = None;
-        attempts.go_on(!is_timeout).await;
+        Box::pin(attempts.go_on(!is_timeout)).await;
         outgoing = Outgoing::new(request, RequestBody::held(body.clone()));
     }
 }

@@ -12,8 +12,8 @@ use crate::balancer::access_log::Record;
 use crate::balancer::balance::key;
 use crate::balancer::connect::Attempts;
 use crate::balancer::health::observation::Seen;
-use crate::balancer::http::ask::{ask, request_body};
-use crate::balancer::http::body::ResponseBody;
+use crate::balancer::http::ask::{ask, held_body};
+use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
@@ -117,7 +117,11 @@ async fn forward(
     if mode != ConnectionMode::KeepAlive && !wants_upgrade {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = request_body(client, backend, opening, body).await?;
+    let server_timeout = backend.timeouts.server;
+    let body = match backend.retry.buffer {
+        None => RequestBody::new(opening.into_bytes(), body, client, server_timeout),
+        Some(most) => Box::pin(held_body(client, most, opening, body, server_timeout)).await?,
+    };
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
     let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
