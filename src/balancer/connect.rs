@@ -10,10 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::balancer::clock;
 use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
-use crate::balancer::state::Shared;
+use crate::balancer::state::{ServerShared, Shared};
 use crate::config::model::{BackendIndex, Server};
 use crate::stats::counters::Event;
-use crate::status::ServerState;
 
 /// The first pause before a server that has failed is tried again; each further one is three times as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +32,7 @@ pub struct Attempts<'session> {
     pauses: u32,
     /// Attempts so far that failed and were followed by another.
     pub retries: u32,
-    /// It goes to another server than it should have.
+    /// It goes to another server than it went to at first.
     pub redispatched: bool,
 }
 
@@ -60,11 +59,9 @@ impl<'session> Attempts<'session> {
         key: Option<u64>,
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
-        let is_up = |server: &usize| {
-            let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
-            matches!(state, Some(ServerState::Up | ServerState::Drain))
-        };
-        let server = match kept.filter(is_up) {
+        let servers = &worker.shared.backends[backend.0].servers;
+        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(ServerShared::keeps_sessions);
+        let server = match kept.filter(keeps_sessions) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,
             None => worker.chooser.borrow_mut().choose(backend, key, &[]),
@@ -75,13 +72,17 @@ impl<'session> Attempts<'session> {
             worker.counters().backends[backend.0].traffic.count(Event::Balanced);
             under_way.traffic().count(Event::Balanced);
         }
-        let redispatched = kept.is_some_and(|kept| kept != server);
-        if redispatched {
-            worker.counters().backends[backend.0].traffic.count(Event::Redispatch);
-            under_way.traffic().count(Event::Redispatch);
-        }
-        let attempts =
-            Self { session, backend, key, server, under_way, tried: Vec::new(), pauses: 0, retries: 0, redispatched };
+        let attempts = Self {
+            session,
+            backend,
+            key,
+            server,
+            under_way,
+            tried: Vec::new(),
+            pauses: 0,
+            retries: 0,
+            redispatched: false,
+        };
         if let Some(budget) = &worker.shared.backends[backend.0].retry_budget {
             budget.request(attempts.second());
         }

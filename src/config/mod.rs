@@ -248,6 +248,22 @@ mod tests {
             "errors = { 503 = '/errors/a.html' }",
             "errors = { 503 = '/errors/b.html' }",
             "errors = { 504 = '/errors/a.html' }",
+            "cookie = { name = 'S', mode = 'prefix' }",
+            "cookie = { name = 'S', mode = 'rewrite' }",
+            "cookie = { name = 'S', mode = 'insert' }",
+            "cookie = { name = 'S', mode = 'insert', indirect = false }",
+            "cookie = { name = 'S', mode = 'insert', nocache = true }",
+            "cookie = { name = 'S', mode = 'insert', postonly = true }",
+            "cookie = { name = 'S', mode = 'insert', httponly = true }",
+            "cookie = { name = 'S', mode = 'insert', secure = true }",
+            "cookie = { name = 'S', mode = 'insert', domain = 'a.example' }",
+            "cookie = { name = 'S', mode = 'insert', max_idle = '1m' }",
+            "cookie = { name = 'S', mode = 'insert', max_life = '1m' }",
+            "stick = { by = 'source' }",
+            "stick = { by = 'source', expire = '1m' }",
+            "stick = { by = 'source', size = 100 }",
+            "stick = { by = 'header', name = 'x' }",
+            "stick = { by = 'cookie', name = 'x' }",
         ];
         let servers = [", backup = true", ", check_port = 81", ", check_address = '192.0.2.2'"];
         let mut digests: Vec<_> = lines.iter().map(|lines| hash_of_backend(lines, "")).collect();
@@ -280,6 +296,13 @@ mod tests {
                 "retry_on = ['connection_failure', 'empty_response', 'junk_response', 'response_timeout', 500, 502, 503, 504]",
             ),
             ("retry_non_idempotent = false\nreuse = 'safe'\nconnection = 'keep_alive'\nerrors = {}", ""),
+            (
+                "cookie = { name = 'S', mode = 'insert', indirect = true, nocache = false, postonly = false, \
+                 httponly = false, secure = false }",
+                "cookie = { name = 'S', mode = 'insert' }",
+            ),
+            ("stick = { by = 'source', expire = '30m', size = 100000 }", "stick = { by = 'source' }"),
+            ("stick = { by = 'header', name = 'X' }", "stick = { by = 'header', name = 'x' }"),
         ] {
             assert_eq!(hash_of_backend(written, ", backup = false"), hash_of_backend(same, ""), "{written}");
         }

@@ -1,6 +1,7 @@
 //! What becomes of connections after a response, the client's and the server's.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::rig::http::{Message, get};
 use crate::rig::node::Relevo;
@@ -97,6 +98,8 @@ fn an_upgrade_is_no_connection_to_close() {
     assert_eq!(client.receive_bytes(5).unwrap(), b"hello");
 }
 
+/// A client that is quiet for so long is put to rest, which nobody sees; no connection is closed for it.
+const A_WHILE: Duration = Duration::from_millis(500);
 const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody";
 
 /// `never`: a connection to a server belongs to one client's.
@@ -109,6 +112,9 @@ fn connections_that_are_never_shared_are_each_clients_own() {
         assert_eq!(one.get("/").unwrap().status(), 200);
         assert_eq!(other.get("/").unwrap().status(), 200);
     }
+    // Long enough for its connection to be one that rests.
+    std::thread::sleep(A_WHILE);
+    assert_eq!(one.get("/").unwrap().status(), 200);
     assert_eq!(server.connections(), 2);
     drop(one);
     assert_eq!(get(web, "/").status(), 200);
@@ -130,5 +136,9 @@ fn what_could_not_be_sent_again_gets_a_connection_of_its_own_if_it_is_a_clients_
             assert_eq!(client.receive().unwrap().status(), 200);
             assert_eq!(server.connections(), of_the_first_post, "{reuse}");
         }
+        std::thread::sleep(A_WHILE);
+        client.send(POST).unwrap();
+        assert_eq!(client.receive().unwrap().status(), 200);
+        assert_eq!(server.connections(), of_the_first_post, "{reuse}: it is not its first");
     }
 }

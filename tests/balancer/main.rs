@@ -9,16 +9,19 @@ mod forwarded;
 mod haproxy;
 mod health;
 mod hostile;
+mod idle;
 mod kill;
 mod log;
 mod log_targets;
 mod names;
+mod php;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod routing;
 mod rules;
 mod sessions;
+mod stick;
 mod timeouts;
 mod tunnels;
 

@@ -58,10 +58,9 @@ pub(super) async fn ask(
     let keep = Keep::new(mode, config.reuse);
     let may_repeat = request.method.is_idempotent() || config.retry.non_idempotent;
     let repeatable = if may_repeat { body.repeatable() } else { None };
-    let is_first = !client.asks();
     // A server may close a connection just when a client's first request is on its way to it: only what can be sent again
     // takes that risk.
-    let mut may_reuse = config.reuse != Reuse::Safe || !is_first || repeatable.is_some();
+    let mut may_reuse = config.reuse != Reuse::Safe || repeatable.is_some() || !client.is_at_its_first_request();
     let mut outgoing = Outgoing::new(request, body);
     loop {
         let kept = if may_reuse { client.kept(keep, backend, attempts.server()) } else { None };

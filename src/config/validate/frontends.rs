@@ -199,7 +199,9 @@ impl Checker<'_> {
                 let answers = "only in HTTP there is an answer to wait for";
                 let requests = "only in HTTP there are requests to send again";
                 let kept = "connections are used again in HTTP only";
+                let stick = backend.stick.as_ref().filter(|stick| stick.get_ref().0.needs_a_request());
                 for (span, message) in [
+                    (stick.map(Spanned::span), "sessions are known by what is in a request in HTTP only"),
                     (cookie, "sessions are kept by cookie in HTTP only"),
                     (balance.map(Spanned::span), "servers are chosen by what is in a request in HTTP only"),
                     (super::failure::retried_after_an_answer(backend), answers),

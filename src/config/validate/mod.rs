@@ -7,6 +7,7 @@ mod failure;
 mod frontends;
 mod health;
 mod log;
+mod persistence;
 mod rules;
 mod stats;
 mod vrrp;
