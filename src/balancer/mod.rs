@@ -16,6 +16,7 @@ pub mod persistence;
 pub mod pool;
 pub mod relay;
 pub mod resolve;
+pub mod retry_budget;
 pub mod routing;
 pub mod rules;
 mod sandbox;

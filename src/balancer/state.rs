@@ -21,6 +21,7 @@ use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
@@ -98,6 +99,8 @@ pub struct BackendState {
     pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
     pub checks: Arc<Checks>,
+    /// Where requests are sent again.
+    pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
     pub servers: Vec<Arc<ServerShared>>,
 }
@@ -309,6 +312,7 @@ impl BackendState {
                 .as_ref()
                 .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
             checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
+            retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
             servers,
         };
         state.replan(config);

@@ -472,7 +472,7 @@ mod tests {
     fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
         let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
                     [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, ..Machine::this() };
         let config = parse_for(text, "test", &machine).unwrap().balancer;
         let beat = |silences: &[u64], servers: &[(&str, &str)]| {
             let server = |(name, reason): &(&str, &str)| ServerStatus {

@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{AccessLog, Backend, Balance, Balancer, HealthCheck, Server, ServerTimeouts};
+use crate::config::model::{
+    AccessLog, Backend, Balance, Balancer, ConnectionMode, ErrorPages, HealthCheck, Retry, Reuse, Server,
+    ServerTimeouts,
+};
 
 /// A server on loopback that is not checked.
 pub(crate) fn server(name: &str, weight: u32) -> Server {
@@ -37,6 +40,10 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
         servers,
     };
