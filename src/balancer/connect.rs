@@ -11,7 +11,6 @@ use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
 use crate::stats::counters::Event;
-use crate::status::ServerState;
 
 /// Longest pause before the server that just failed is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +27,7 @@ pub struct Attempts<'session> {
     tried: Vec<usize>,
     /// Failed connections so far.
     pub retries: u32,
-    /// It goes to another server than it should have.
+    /// It goes to another server than it went to at first.
     pub redispatched: bool,
 }
 
@@ -55,11 +54,9 @@ impl<'session> Attempts<'session> {
         key: Option<u64>,
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
-        let is_up = |server: &usize| {
-            let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
-            matches!(state, Some(ServerState::Up | ServerState::Drain))
-        };
-        let server = match kept.filter(is_up) {
+        let servers = &worker.shared.backends[backend.0].servers;
+        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(|server| server.keeps_sessions());
+        let server = match kept.filter(keeps_sessions) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,
             None => worker.chooser.borrow_mut().choose(backend, key, &[]),
@@ -70,12 +67,7 @@ impl<'session> Attempts<'session> {
             worker.counters().backends[backend.0].traffic.count(Event::Balanced);
             under_way.traffic().count(Event::Balanced);
         }
-        let redispatched = kept.is_some_and(|kept| kept != server);
-        if redispatched {
-            worker.counters().backends[backend.0].traffic.count(Event::Redispatch);
-            under_way.traffic().count(Event::Redispatch);
-        }
-        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched })
+        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched: false })
     }
 
     /// The server whose turn it is.
