@@ -112,7 +112,10 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
-    runtime.block_on(work).map_err(|error| error.to_string())
+    let result = runtime.block_on(work);
+    // A file that takes its time keeps nobody from ending.
+    runtime.shutdown_background();
+    result.map_err(|error| error.to_string())
 }
 
 fn finish(result: Result<ExitCode, String>) -> ExitCode {

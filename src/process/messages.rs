@@ -17,8 +17,8 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// From the guard, after the charge.
-#[derive(Debug, Serialize, Deserialize)]
+/// From the guard, after the charge. It is not printed, not even by a debugger's format: the text has the key in it.
+#[derive(Serialize, Deserialize)]
 pub enum ToKeeper {
     /// Another charge, which differs in nothing that needs a restart.
     Reload {
