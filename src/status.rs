@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wish::Admin;
+
 /// One node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -116,8 +118,12 @@ pub struct ServerStatus {
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.
     pub reason: String,
-    /// As configured, or as its agent has changed it.
+    /// What people want of it.
+    pub admin: Admin,
+    /// As configured, or as people or its agent have changed it.
     pub weight: u32,
+    /// As configured.
+    pub configured_weight: u32,
     /// Open now.
     pub connections: u64,
     /// Since the balancer started.

@@ -55,6 +55,17 @@ impl Control {
                     Some((ToBalancer::Log, opened)) => self.log.replace(opened),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
+                    Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
+                    Some((ToBalancer::Wishes(number, wishes), _)) => {
+                        self.shared.heed_all(&wishes);
+                        let beat = FromBalancer::Beat(self.beat());
+                        let answers = [beat, FromBalancer::Heeded(number)];
+                        for answer in answers {
+                            if self.sender.send(&answer, &[]).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
                     Some((ToBalancer::Stop, _)) => {
                         self.finish().await;
                         return Ok(());

@@ -94,6 +94,8 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     }
     let is_logged = guard.log().wants(LogLevel::Info);
     let shared = Shared::new(start.config);
+    shared.heed_all(&start.wishes);
+    start.known.iter().for_each(|known| shared.believe(&known.backends, &known.by));
     tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
     tokio::task::spawn_local(balance::slow_start::watch(shared.clone()));
     tokio::task::spawn_local(health::watch(shared.clone()));

@@ -2,6 +2,7 @@
 //! by itself is here as well, so that the statistics find it.
 
 mod facts;
+mod wishes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -22,8 +23,9 @@ use crate::stats::counters::Counters;
 use crate::stats::rates::Rates;
 use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
 
+pub use crate::wish::Admin;
 use facts::Facts;
-pub use facts::{Admin, AgentReport, Health};
+pub use facts::{AgentReport, Health};
 
 /// Shared by the control thread and all workers.
 pub struct Shared {
@@ -124,6 +126,8 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
+    /// Told when people end its maintenance.
+    returned: Notify,
     /// What its checks found and how long it was down. Never locked on a request's way, and nor are the facts; both are
     /// elsewhere, so that the rest stays on one line.
     pub checks: Checks,
@@ -183,22 +187,29 @@ impl Shared {
     /// As with all that changes a server: a change of its state is logged, with its cause, and reaches every worker with its
     /// next choice. Says whether the state changed.
     pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.health, facts.health_reason) = (health, reason.into()))
+        self.change(backend, server, |facts| facts.set_health(health, reason))
     }
 
     /// What a person wants of a server, with the reason in words.
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.operator, facts.operator_reason) = (admin, reason.into()))
-    }
-
-    /// What a server's agent says of it.
-    pub fn set_agent(&self, backend: BackendIndex, server: usize, report: AgentReport) -> bool {
-        self.change(backend, server, |facts| facts.agent = report)
+        let Some(place) = self.server(backend, server) else { return false };
+        let was_in_maintenance = place.state.is_in_maintenance();
+        let has_changed =
+            self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
+        if was_in_maintenance {
+            place.state.returned.notify_waiters();
+        }
+        has_changed
     }
 
     /// Another weight than the configured one; `None`: that one again.
     pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
         self.change(backend, server, |facts| facts.weight = weight);
+    }
+
+    /// What a server's agent says of it.
+    pub fn set_agent(&self, backend: BackendIndex, server: usize, report: AgentReport) -> bool {
+        self.change(backend, server, |facts| facts.agent = report)
     }
 
     fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
@@ -214,8 +225,9 @@ impl Shared {
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
-            let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
-            let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away |= matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let rises = facts.was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away &= after.0 != ServerState::Up;
             facts.rising_since = rises.then_some(now);
             place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
             place.state.errors.store(0, Relaxed);
@@ -323,12 +335,15 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
     }
-    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
-        let consequence = match place.backend.when_all_down {
-            WhenAllDown::Reject => "",
-            WhenAllDown::TryAll => ", and all are tried",
+    let is_away = !matches!(state, ServerState::Up | ServerState::Starting);
+    if is_away && place.backend_state.state() == ServerState::Down {
+        let are_all_down = place.backend_state.servers.iter().all(|server| server.state() == ServerState::Down);
+        let how = match (are_all_down, place.backend.when_all_down) {
+            (false, _) => "none is up",
+            (true, WhenAllDown::Reject) => "all are down",
+            (true, WhenAllDown::TryAll) => "all are down, and all are tried",
         };
-        error!("backend {backend} has no server left: all are down{consequence}");
+        error!("backend {backend} has no server left: {how}");
     }
 }
 
@@ -354,6 +369,7 @@ impl ServerShared {
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
+            returned: Notify::new(),
             checks: Checks::new(facts.state(), Instant::now()),
             facts: Box::new(Mutex::new(facts)),
         }
@@ -406,12 +422,15 @@ impl ServerShared {
             ServerState::Up if self.weight() == 0 => ServerState::Drain,
             state => state,
         };
+        let facts = self.facts();
         ServerStatus {
             name: config.name.clone(),
             address,
             state,
-            reason: ServerStatus::reason_from(&self.facts().reason()),
+            reason: ServerStatus::reason_from(&facts.reason()),
+            admin: facts.operator,
             weight: self.weight(),
+            configured_weight: config.weight,
             connections: self.connections.load(Relaxed),
             requests: self.requests.load(Relaxed),
         }

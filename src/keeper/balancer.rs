@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
+use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerStatus};
+use crate::process::messages::{Beat, FromBalancer, Identity, Known, Start, ToBalancer};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -53,6 +54,12 @@ pub(super) struct Balancer {
     held: Vec<IpAddr>,
     state: BalancerState,
     beat: Beat,
+    /// What people want of servers.
+    wishes: watch::Receiver<Arc<Wishes>>,
+    /// What the peers know of them, where there are any.
+    peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+    /// Of the last wishes that it was told.
+    number: u64,
 }
 
 /// What the keeper has to know.
@@ -64,6 +71,8 @@ pub(super) enum Change {
     Lost(String),
     /// One of its servers went up or down.
     Servers,
+    /// It heeds the wishes up to this number.
+    Heeded(u64),
 }
 
 struct Process {
@@ -85,7 +94,12 @@ enum Happening {
 
 impl Balancer {
     /// Nothing runs before [`Balancer::next`].
-    pub(super) fn new(template: Template, listeners: Listeners) -> Self {
+    pub(super) fn new(
+        template: Template,
+        listeners: Listeners,
+        wishes: watch::Receiver<Arc<Wishes>>,
+        peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+    ) -> Self {
         Balancer {
             template,
             lifecycle: Lifecycle::new(Instant::now()),
@@ -95,6 +109,9 @@ impl Balancer {
             held: Vec::new(),
             state: BalancerState::Starting,
             beat: Beat::default(),
+            wishes,
+            peers,
+            number: 0,
         }
     }
 
@@ -123,6 +140,7 @@ impl Balancer {
                     }
                     verdict
                 }
+                Happening::Message(FromBalancer::Heeded(number)) => return Change::Heeded(number),
                 Happening::Ended(reason) => return self.lost(reason),
                 Happening::Look => self.lifecycle.look(Instant::now()),
             };
@@ -165,6 +183,29 @@ impl Balancer {
         if is_shown && self.state == BalancerState::Serving {
             self.tell(ToBalancer::Pair(Box::new(pair())));
         }
+    }
+
+    /// Tells it what people want of servers now. Gives the number that it answers with, or `None` where no balancer hears it:
+    /// the next one begins with it.
+    pub(super) fn heed(&mut self, wishes: &[StampedWish]) -> Option<u64> {
+        self.number += 1;
+        self.tell(ToBalancer::Wishes(self.number, wishes.iter().map(StampedWish::for_balancer).collect()));
+        // One that starts hears it as well, and takes its time for the answer.
+        (self.state == BalancerState::Serving).then_some(self.number)
+    }
+
+    /// Tells it what the peers know of servers that it has yet to check.
+    pub(super) fn tell_known(&self) {
+        let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
+        if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
+            self.known_to_peers().into_iter().for_each(|known| self.tell(ToBalancer::Known(known)));
+        }
+    }
+
+    fn known_to_peers(&self) -> Vec<Known> {
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice).iter().filter(|peer| peer.connected);
+        peers.map(|peer| Known { by: peer.name.clone(), backends: peer.status.backends.clone() }).collect()
     }
 
     /// For `relevo status`.
@@ -227,7 +268,7 @@ impl Balancer {
         };
         self.listeners = Some(listeners.clone());
         let longest = longest_message(&self.template.config);
-        let process = Process::start(self.template.first_message(&listeners), listeners, longest)?;
+        let process = Process::start(self.first_message(&listeners), listeners, longest)?;
         tracing::info!(pid = process.pid, "the balancer starts");
         self.process = Some(process);
         self.state = BalancerState::Starting;
@@ -235,6 +276,24 @@ impl Balancer {
         self.lifecycle.started(Instant::now());
         self.tell(ToBalancer::Held(self.held.clone()));
         Ok(())
+    }
+
+    fn first_message(&self, listeners: &Listeners) -> Start {
+        let template = &self.template;
+        let mut known = self.known_to_peers();
+        known.push(Known { by: "the balancer before".to_owned(), backends: self.beat.backends.clone() });
+        Start {
+            keeper: Pid::this().as_raw(),
+            config: template.config.clone(),
+            log_targets: template.log_targets.clone(),
+            user: template.user,
+            chroot: template.chroot.clone(),
+            listeners: listeners.places(),
+            resolv_conf: template.resolv_conf.clone(),
+            hosts: template.hosts.clone(),
+            wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
+            known,
+        }
     }
 
     fn lost(&mut self, reason: String) -> Change {
@@ -275,21 +334,6 @@ enum StartError {
     Listeners(#[from] super::listeners::Error),
     #[error(transparent)]
     Process(#[from] io::Error),
-}
-
-impl Template {
-    fn first_message(&self, listeners: &Listeners) -> Start {
-        Start {
-            keeper: Pid::this().as_raw(),
-            config: self.config.clone(),
-            log_targets: self.log_targets.clone(),
-            user: self.user,
-            chroot: self.chroot.clone(),
-            listeners: listeners.places(),
-            resolv_conf: self.resolv_conf.clone(),
-            hosts: self.hosts.clone(),
-        }
-    }
 }
 
 impl Process {

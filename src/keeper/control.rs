@@ -1,4 +1,4 @@
-//! The control socket: where `relevo status` asks. One line in, the answer out, and it is closed.
+//! The control socket: where `relevo status` and `relevo server` ask. One line in, the answer out, and it is closed.
 //!
 //! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
 
@@ -17,7 +17,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::orders::Order;
 use crate::status::PairStatus;
+use crate::wish::LONGEST_LINE;
 
 /// Clients at once; the next one waits in the socket's queue.
 const CLIENTS: usize = 16;
@@ -25,8 +27,6 @@ const CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After each client, so that many of them, one after the other, leave the election its time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// No command is longer.
-const LONGEST_LINE: u64 = 256;
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
 /// Nobody else may take the lock.
@@ -36,6 +36,8 @@ const LOCK_MODE: u32 = 0o600;
 pub(super) enum Query {
     /// The state of the pair.
     Status(oneshot::Sender<PairStatus>),
+    /// Something of servers. The answer is a text, or what is wrong.
+    Server(Order, oneshot::Sender<Result<String, String>>),
 }
 
 /// Why there is no control socket.
@@ -141,21 +143,34 @@ async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Res
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LONGEST_LINE));
     timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
-    let reply = match line.trim_end() {
-        "status" => status(&queries).await?,
-        unknown => format!("error: unknown command {unknown:?}; known: status\n").into_bytes(),
+    let reply = match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+        ("status", "") => status(&queries).await?,
+        // The end of a line that was cut is no name.
+        ("server", words) if line.ends_with('\n') => server(words, &queries).await?,
+        _ => format!("error: unknown command {:.100?}; known: status, server\n", line.trim_end()).into_bytes(),
     };
     writer.write_all(&reply).await?;
     writer.shutdown().await
 }
 
 async fn status(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    let (reply, answer) = oneshot::channel();
-    queries.send(Query::Status(reply)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-    let mut text = serde_json::to_vec(&answer.await.map_err(gone)?)?;
+    let mut text = serde_json::to_vec(&ask(queries, Query::Status).await?)?;
     text.push(b'\n');
     Ok(text)
+}
+
+async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    let answer = match Order::parse(words) {
+        Ok(order) => ask(queries, |reply| Query::Server(order, reply)).await?,
+        Err(error) => Err(error),
+    };
+    Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
+}
+
+async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> io::Result<T> {
+    let (reply, answer) = oneshot::channel();
+    queries.send(query(reply)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    answer.await.map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
 
 #[cfg(test)]
@@ -203,7 +218,8 @@ mod tests {
 
         let status: PairStatus = serde_json::from_str(&ask(&path, "status\n").await).unwrap();
         assert_eq!(status.node.node, "lb1");
-        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status\n");
+        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status, server\n");
+        assert!(ask(&path, "server drain\n").await.starts_with("error: no server is named"));
         drop(socket);
         assert!(!path.exists());
     }

@@ -9,32 +9,37 @@ mod guard_link;
 mod identity;
 mod lifecycle;
 mod listeners;
+mod orders;
 pub mod peering;
 mod realtime;
 mod view;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::balancer::{Balancer, Change, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
-use self::peering::{PeerEvent, Peering};
+use self::orders::Order;
+use self::peering::{Local, PeerEvent, Peering};
+use self::wishes::{StampedWish, Wishes};
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
+use crate::wish::ServerName;
 
 /// For connections to finish when the node is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -109,7 +114,9 @@ pub async fn run() -> Result<(), Error> {
         }
     }
 
-    let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
+    let status = watch::Sender::new(Arc::new(NodeStatus::default()));
+    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
+    let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
             let settings = peering::Settings {
@@ -120,7 +127,9 @@ pub async fn run() -> Result<(), Error> {
                 source: peering.listen.ip(),
                 first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
-            Some(peering::start(settings, listener, status.subscribe())?)
+            let local =
+                Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
+            Some(peering::start(settings, listener, local)?)
         }
         _ => None,
     };
@@ -133,6 +142,7 @@ pub async fn run() -> Result<(), Error> {
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
     };
+    let peers = peering.as_ref().map(Peering::peers);
     let mut keeper = Keeper {
         started: Instant::now(),
         guard,
@@ -141,8 +151,10 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners),
-        peers: peering.as_ref().map(Peering::peers),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), peers.clone()),
+        wishes,
+        waiting: Vec::new(),
+        peers,
         equals: BTreeSet::new(),
         peering,
         is_eligible: false,
@@ -172,6 +184,10 @@ struct Keeper {
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     /// Virtual router and peer with the same priority: of each it was said.
     equals: BTreeSet<(String, String)>,
+    /// What people want of servers.
+    wishes: watch::Sender<Arc<Wishes>>,
+    /// Who asked, and hears of it when the balancer heeds it.
+    waiting: Vec<Waiting>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -179,6 +195,14 @@ struct Keeper {
     status: watch::Sender<Arc<NodeStatus>>,
     queries: mpsc::Receiver<Query>,
     _control_socket: ControlSocket,
+}
+
+/// Somebody wants something of servers.
+struct Waiting {
+    /// What the balancer answers with.
+    number: u64,
+    servers: Vec<ServerName>,
+    reply: oneshot::Sender<Result<String, String>>,
 }
 
 impl Keeper {
@@ -196,12 +220,14 @@ impl Keeper {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
+                        self.answer_waiting(u64::MAX, false);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
                         if self.is_eligible {
                             tracing::warn!("no peer could take over: the addresses stay here");
                         }
                     }
                     Change::Servers => {}
+                    Change::Heeded(number) => self.answer_waiting(number, true),
                 },
                 event = next_event(&mut self.peering) => {
                     self.peer_event(event);
@@ -214,6 +240,7 @@ impl Keeper {
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn_of_equal_priorities();
+                    self.balancer.tell_known();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -221,9 +248,12 @@ impl Keeper {
                     self.balancer.reopen_log();
                     continue;
                 }
-                Some(Query::Status(reply)) = self.queries.recv() => {
-                    // A client that has gone does not matter.
-                    let _ = reply.send(self.pair_status());
+                Some(query) = self.queries.recv() => {
+                    match query {
+                        // A client that has gone does not matter.
+                        Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Server(order, reply) => self.order(&order, reply),
+                    }
                     continue;
                 }
                 due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
@@ -291,9 +321,57 @@ impl Keeper {
         }
     }
 
+    /// Somebody here wants something of servers.
+    fn order(&mut self, order: &Order, reply: oneshot::Sender<Result<String, String>>) {
+        let servers = match order.servers(&self.config.balancer) {
+            Ok(servers) => servers,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut news = Vec::new();
+        self.wishes.send_modify(|wishes| {
+            let wishes = Arc::make_mut(wishes);
+            news.extend(servers.iter().map(|name| wishes.add(name.clone(), order.wish, &self.config.node.name, now)));
+        });
+        match self.balancer.heed(&news) {
+            Some(number) => self.waiting.push(Waiting { number, servers, reply }),
+            None => drop(reply.send(Ok(self.answer(&servers, false)))),
+        }
+    }
+
+    /// Those who wait for what the balancer heeds by now, or was told before it was lost.
+    fn answer_waiting(&mut self, number: u64, serves: bool) {
+        let (answered, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|it| it.number <= number);
+        self.waiting = waiting;
+        for Waiting { servers, reply, .. } in answered {
+            let _ = reply.send(Ok(self.answer(&servers, serves)));
+        }
+    }
+
+    fn answer(&self, servers: &[ServerName], serves: bool) -> String {
+        let backends = self.balancer.backends();
+        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
+        orders::answer(servers, serves.then_some(&backends), &peers)
+    }
+
+    /// A peer knows what people want of servers.
+    fn learn(&mut self, told: Vec<StampedWish>) {
+        let mut news = Vec::new();
+        self.wishes.send_if_modified(|wishes| {
+            let wishes = Arc::make_mut(wishes);
+            news.extend(told.into_iter().filter(|wish| wishes.learn(wish.clone())));
+            !news.is_empty()
+        });
+        if !news.is_empty() {
+            self.balancer.heed(&news);
+        }
+    }
+
     /// A router that is known to be gone need not be waited for.
-    fn peer_event(&self, event: PeerEvent) {
+    fn peer_event(&mut self, event: PeerEvent) {
         let (peer, routers, reason) = match event {
+            PeerEvent::Wishes(told) => return self.learn(told),
+            PeerEvent::Sessions(_) => return,
             PeerEvent::Gone { peer, last } => {
                 let reason = format!("the keeper of {peer} is gone");
                 (peer, view::routers_of(&last), reason)

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
 use crate::status::{BackendStatus, PairStatus};
+use crate::wish::{ServerName, Wish};
 
 /// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
 /// before the first keeper started: one that follows another that died runs what that one ran, whatever is in the files by
@@ -40,6 +41,10 @@ pub enum ToBalancer {
     Held(Vec<std::net::IpAddr>),
     /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
     Pair(Box<PairStatus>),
+    /// What people want of servers; answered with [`FromBalancer::Heeded`] and this number.
+    Wishes(u64, Vec<ServerWish>),
+    /// What others know of servers.
+    Known(Known),
     /// The targets of the log, opened again; their descriptors come with it.
     Log,
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
@@ -65,6 +70,30 @@ pub struct Start {
     pub resolv_conf: String,
     /// The text of /etc/hosts.
     pub hosts: String,
+    /// What people want of servers.
+    pub wishes: Vec<ServerWish>,
+    /// What others know of servers, the best known last.
+    pub known: Vec<Known>,
+}
+
+/// What somebody wants of a server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerWish {
+    /// Whom it concerns.
+    pub server: ServerName,
+    /// What it is.
+    pub wish: Wish,
+    /// Where they asked for it.
+    pub node: String,
+}
+
+/// What somebody else knows of servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// Who it is, in words.
+    pub by: String,
+    /// Their states there.
+    pub backends: Vec<BackendStatus>,
 }
 
 /// A user and group by number.
@@ -93,6 +122,8 @@ pub enum FromBalancer {
     Serving,
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
+    /// The wishes of this number count, and a beat with what became of them went before.
+    Heeded(u64),
 }
 
 /// Between two beats.
