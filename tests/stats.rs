@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rig::http::{Connection, Message, get, response};
 use rig::node::Relevo;
@@ -130,6 +131,79 @@ fn a_server_that_dies_is_seen_with_its_downtime() {
     assert_eq!(get(place.web, "/").status(), 503);
     let page = get(place.stats, "/").text();
     assert!(page.contains("<span class=\"pill down\">down</span>"), "{page}");
+}
+
+/// What agents say, what the traffic speaks for, and who stands by are where HAProxy's columns have them.
+#[test]
+fn agents_observation_and_backups_are_shown() {
+    let _place = own_loopback();
+    let elsewhere = || "127.0.0.2:0".parse().unwrap();
+    let asked = Server::named("asked");
+    let failing = Server::answering_at(elsewhere(), |_| response("500 Sorry", "", "sorry"));
+    let standby = Server::answering_at(elsewhere(), |_| response("200 OK", "", "standby"));
+    // Only the first server has one; at the others' address nobody listens there.
+    let says = Arc::new(Mutex::new("25%\n"));
+    let agent = Server::start({
+        let says = Arc::clone(&says);
+        move |mut connection| {
+            let text = *says.lock().unwrap();
+            let _ = connection.send(text);
+        }
+    });
+    let (web, stats) = (free_port(), free_port());
+    let node = Relevo::start(&format!(
+        "[stats]\nlisten = \"{stats}\"\n[frontends.web]\nbind = \"{web}\"\ndefault_backend = \"app\"\n\
+         [backends.app]\nbalance = \"random\"\nagent = {{ port = {}, interval = \"100ms\" }}\n\
+         health = {{ interval = \"1h\", fast_interval = \"1h\", observe = \"layer7\", error_limit = 1 }}\n\
+         servers = [{{ name = \"asked\", address = \"{}\", weight = 40 }}, \
+         {{ name = \"failing\", address = \"{}\", weight = 5 }}, \
+         {{ name = \"standby\", address = \"{}\", weight = 7, backup = true }}]\n",
+        agent.address.port(),
+        asked.address,
+        failing.address,
+        standby.address,
+    ));
+    node.wait_for_servers(3);
+    let csv = || parse_csv(&get(stats, "/;csv").text());
+    let values = |row: &str, columns: &[&str]| columns.iter().map(|it| csv()[row][*it].clone()).collect::<Vec<_>>();
+    let wait_for = |row: &str, column: &str, value: &str| {
+        let now = || csv()[row][column].clone();
+        wait_until(&format!("{column} of {row} is {value}"), || now() == value, now);
+    };
+
+    wait_for("app/asked", "weight", "10");
+    let agents = ["status", "agent_status", "agent_health", "last_agt"];
+    assert_eq!(values("app/asked", &agents), ["UP", "L7OK", "1", "25%"]);
+    wait_for("app/failing", "agent_status", "L4CON");
+    assert_eq!(values("app/failing", &agents), ["UP", "L4CON", "1", "connection refused"]);
+    let shares = ["status", "weight", "act", "bck"];
+    assert_eq!(values("app/BACKEND", &shares), ["UP", "15", "2", "1"]);
+    assert_eq!(values("app/standby", &shares), ["UP", "7", "0", "1"]);
+    assert_eq!(values("app/BACKEND", &["algo"]), ["random"]);
+
+    *says.lock().unwrap() = "down # night\n";
+    node.wait_for_message("server app/asked is down: its agent says down: night");
+    assert_eq!(values("app/asked", &agents), ["DOWN (agent)", "L7STS", "0", "down # night"]);
+    assert_eq!(get(web, "/").status(), 500);
+    node.wait_for_message("server app/failing is down: ");
+    let observed = ["status", "hanafail", "check_status", "last_chk", "chkdown"];
+    assert_eq!(values("app/failing", &observed), ["DOWN", "1", "HANA", "an error of its traffic: status 500", "1"]);
+    assert_eq!(get(web, "/").text(), "standby");
+    assert_eq!(values("app/BACKEND", &shares), ["UP", "7", "0", "1"]);
+
+    *says.lock().unwrap() = "up drain\n";
+    wait_for("app/asked", "status", "DRAIN (agent)");
+    let page = get(stats, "/").text();
+    for words in ["drain by its agent", "weight 7, backup", "an error of its traffic: status 500 (HANA)"] {
+        assert!(page.contains(words), "{words} is not in {page}");
+    }
+    let metrics = get(stats, "/metrics").text();
+    for line in [
+        "relevo_server_marked_down_total{backend=\"app\",server=\"failing\"} 1.0",
+        "relevo_server_state{backend=\"app\",server=\"asked\",state=\"drain\"} 1.0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
 }
 
 /// Retries count where the connection failed, and a failure for good where it was final.

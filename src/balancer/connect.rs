@@ -8,10 +8,9 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
-use crate::balancer::state::Shared;
+use crate::balancer::state::{ServerShared, Shared};
 use crate::config::model::{BackendIndex, Server};
 use crate::stats::counters::Event;
-use crate::status::ServerState;
 
 /// Longest pause before the server that just failed is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -55,11 +54,9 @@ impl<'session> Attempts<'session> {
         key: Option<u64>,
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
-        let is_up = |server: &usize| {
-            let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
-            matches!(state, Some(ServerState::Up | ServerState::Drain))
-        };
-        let server = match kept.filter(is_up) {
+        let servers = &worker.shared.backends[backend.0].servers;
+        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(ServerShared::keeps_sessions);
+        let server = match kept.filter(keeps_sessions) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,
             None => worker.chooser.borrow_mut().choose(backend, key, &[]),

@@ -16,6 +16,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::persistence::StickTable;
+use crate::balancer::persistence::table::Table;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
@@ -100,6 +102,8 @@ pub struct BackendState {
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
     pub came_back: Notify,
+    /// Sessions by what they are known by, where they are kept so.
+    pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
     pub checks: Checks,
     /// By index of the server.
@@ -294,6 +298,10 @@ impl BackendState {
             connections: AtomicU64::new(0),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
+            stick: config
+                .stick
+                .as_ref()
+                .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
             checks: Checks::new(ServerState::Starting, Instant::now()),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };
@@ -378,6 +386,11 @@ impl ServerShared {
     /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
     pub fn state(&self) -> ServerState {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    /// Does it serve the sessions that are at it?
+    pub fn keeps_sessions(&self) -> bool {
+        matches!(self.state(), ServerState::Up | ServerState::Drain)
     }
 
     /// Its weight now; 0: it gets only what a session brings.

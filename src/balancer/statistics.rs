@@ -150,3 +150,36 @@ fn algorithm(balance: &Balance) -> &'static str {
         Balance::Hash { key: HashKey::Parameter(_), .. } => "url_param",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::state::Health;
+    use crate::balancer::state::tests::{one_backend, server};
+    use crate::config::model::BackendIndex;
+
+    #[test]
+    fn a_weight_is_what_slow_start_lets_a_server_have_where_the_algorithm_heeds_it() {
+        for (balance, expected) in [
+            (Balance::LeastConnections, [(4, 31, Some(10)), (5, 5, None)]),
+            (Balance::StaticRoundRobin, [(31, 31, None), (5, 5, None)]),
+        ] {
+            let mut config = one_backend(balance, vec![server("back", 31), server("there", 5)]);
+            config.backends[0].slow_start = Some(Duration::from_secs(60));
+            let shared = Shared::new(config);
+            for health in [Health::Down, Health::Up] {
+                shared.set_health(BackendIndex(0), 0, health, "");
+            }
+            let snapshot = snapshot(&shared);
+            let ProxyKind::Backend(backend) = &snapshot.proxies[0].kind else { panic!("there is no frontend") };
+            let weights: Vec<_> = backend
+                .servers
+                .iter()
+                .map(|server| (server.row.weight, server.whole_weight, server.throttle))
+                .collect();
+            assert_eq!(weights, expected);
+            let sum = |weight: fn(&(u32, u32, Option<u32>)) -> u32| expected.iter().map(weight).sum::<u32>();
+            assert_eq!((backend.weight(), backend.whole_weight()), (sum(|it| it.0), sum(|it| it.1)));
+        }
+    }
+}

@@ -9,12 +9,14 @@ mod health;
 mod log;
 mod log_targets;
 mod names;
+mod php;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod routing;
 mod rules;
 mod sessions;
+mod stick;
 mod timeouts;
 mod tunnels;
 

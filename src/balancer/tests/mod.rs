@@ -226,6 +226,7 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         all_backups: false,
         when_all_down: WhenAllDown::Reject,
         cookie: None,
+        stick: None,
         health: HealthCheck::every(Duration::from_secs(2)),
         agent: None,
         retries: 3,

@@ -1,5 +1,6 @@
 //! The playbooks of ansible/ against machines: what they make, what they refuse, what they leave.
 
+mod contents;
 mod lifecycle;
 mod lint;
 mod pairs;
@@ -121,15 +122,4 @@ fn recap(text: &str) -> BTreeMap<String, BTreeMap<String, u32>> {
         Some((host.trim().to_owned(), counts.split_whitespace().filter_map(count).collect()))
     };
     lines.filter_map(host).collect()
-}
-
-/// Everything on a machine's disk that a role could have left, and its packages; what machines write by themselves is left out.
-fn everything(site: &Site, machine: &str) -> String {
-    site.machine(machine).shell(
-        "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev -o -path /var/log -o -path /home \
-         -o -path /root -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /srv \\) -prune \
-         -o ! -name '*.pyc' ! -name __pycache__ ! -path '/var/lib/dpkg/*' ! -path '/var/lib/ucf/*.[0-9]' ! -name '*-' ! -name '*.old' -type f -printf '%p %m %u %g\\n' | sort; \
-         dpkg-query -W; getent passwd; getent group; systemctl list-unit-files --no-legend; sysctl -a 2>/dev/null \
-         | grep -E '^net.(core.somaxconn|ipv4.ip_local_port_range)'",
-    )
 }

@@ -81,6 +81,11 @@ impl Machine {
         running.unwrap_or_else(|| panic!("{} is switched off", self.name())).host
     }
 
+    /// Is it switched on?
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Switches it on and waits until it has booted.
     pub(crate) fn power_on(&self) {
         self.begin_power_on();

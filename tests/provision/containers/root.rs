@@ -20,6 +20,8 @@ const INSTALLED: &[&str] = &[
     "python3-apt",
     "sudo",
     "procps",
+    // PHP needs it, and procps recommends it: apt would keep it when PHP goes.
+    "psmisc",
     "iproute2",
     "iputils-ping",
     "netbase",
