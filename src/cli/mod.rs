@@ -3,10 +3,12 @@
 //! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
 
 mod check;
+mod control;
 mod demo;
 mod key;
 mod release;
 mod run;
+mod server;
 mod status;
 
 use std::ffi::CStr;
@@ -38,6 +40,7 @@ enum Command {
     Key(key::Arguments),
     Release(release::Arguments),
     Run(run::Arguments),
+    Server(server::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]
     Keeper,
@@ -53,6 +56,7 @@ pub fn run() -> ExitCode {
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Server(arguments) => server::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Keeper => {
             name_process(c"relevo-keeper");

@@ -9,6 +9,7 @@ mod health;
 mod log;
 mod log_targets;
 mod names;
+mod operator;
 mod php;
 mod retries;
 #[path = "../rig/mod.rs"]
