@@ -102,6 +102,8 @@ impl std::fmt::Display for BalancerState {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
+    /// Sessions in its stick table, expired ones too.
+    pub sessions: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
 }

@@ -183,6 +183,9 @@ mod tests {
         let of = |weight: Weight| weight.of(60);
         assert_eq!(of(Weight::Default), None);
         assert_eq!(of(Weight::Absolute(7)), Some(7));
-        assert_eq!([0, 1, 50, 1000, u32::MAX].map(|percent| of(Weight::Percent(percent)).unwrap()), [0, 1, 30, 256, 256]);
+        assert_eq!(
+            [0, 1, 50, 1000, u32::MAX].map(|percent| of(Weight::Percent(percent)).unwrap()),
+            [0, 1, 30, 256, 256]
+        );
     }
 }

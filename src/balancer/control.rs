@@ -8,6 +8,7 @@ use std::{io, thread};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::balancer::replication::{self, Replication};
 use crate::balancer::state::Shared;
 use crate::balancer::statistics;
 use crate::process::descriptors::{Receiver, Sender};
@@ -27,6 +28,8 @@ pub(super) struct Control {
     pub(super) log: Log,
     /// What all workers share.
     pub(super) shared: Arc<Shared>,
+    /// Where there is a peer.
+    pub(super) replication: Option<Replication>,
     /// When the process started.
     pub(super) started: Instant,
     /// The workers that accept.
@@ -49,6 +52,8 @@ impl Control {
         let mut seconds = tokio::time::interval(statistics::SAMPLING);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sampled = Instant::now();
+        let mut batches = tokio::time::interval(replication::PAUSE);
+        batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
@@ -56,6 +61,12 @@ impl Control {
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
                     Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
+                    Some((ToBalancer::Sessions(batch), _)) => replication::learn(&self.shared, &batch, Instant::now()),
+                    Some((ToBalancer::TellSessions, _)) => {
+                        if let Some(replication) = &mut self.replication {
+                            replication.begin_again();
+                        }
+                    }
                     Some((ToBalancer::Wishes(number, wishes), _)) => {
                         self.shared.heed_all(&wishes);
                         let beat = FromBalancer::Beat(self.beat());
@@ -82,6 +93,16 @@ impl Control {
                 _ = seconds.tick(), if self.shared.statistics.are_shown => {
                     statistics::sample(&self.shared, sampled.elapsed());
                     sampled = Instant::now();
+                }
+                _ = batches.tick(), if self.replication.is_some() => {
+                    let replication = self.replication.iter_mut();
+                    let batches: Vec<_> =
+                        replication.flat_map(|replication| replication.batches(&self.shared, Instant::now())).collect();
+                    for batch in batches {
+                        if self.sender.send(&FromBalancer::Sessions(batch), &[]).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
                 _ = beats.tick() => {
                     if self.workers.iter().any(thread::JoinHandle::is_finished) {

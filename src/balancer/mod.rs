@@ -15,6 +15,7 @@ pub mod listener;
 pub mod persistence;
 pub mod pool;
 pub mod relay;
+mod replication;
 pub mod resolve;
 pub mod routing;
 pub mod rules;
@@ -40,6 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::balancer::control::Control;
+use crate::balancer::replication::Replication;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
 use crate::config::model::{LogLevel, open_files_for};
@@ -93,6 +95,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
         tracing::warn!("{shortage}");
     }
     let is_logged = guard.log().wants(LogLevel::Info);
+    let replication = start.has_peers.then(Replication::default);
     let shared = Shared::new(start.config);
     shared.heed_all(&start.wishes);
     start.known.iter().for_each(|known| shared.believe(&known.backends, &known.by));
@@ -119,7 +122,9 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     drop((ready_sender, stop_receiver));
 
     let result =
-        Control { sender, receiver, log: guard.log().clone(), shared, started, ready, stop, workers }.run().await;
+        Control { sender, receiver, log: guard.log().clone(), shared, replication, started, ready, stop, workers }
+            .run()
+            .await;
     drop(guard);
     Ok(result?)
 }

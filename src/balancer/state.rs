@@ -198,8 +198,7 @@ impl Shared {
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
         let Some(place) = self.server(backend, server) else { return false };
         let was_in_maintenance = place.state.is_in_maintenance();
-        let has_changed =
-            self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
+        let has_changed = self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
         if was_in_maintenance {
             place.state.returned.notify_waiters();
         }
@@ -283,6 +282,7 @@ impl Shared {
         let backends = self.config.backends.iter().zip(&self.backends);
         let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
             name: config.name.clone(),
+            sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
             servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
         };
         backends.map(report).collect()

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn the_weight_comes_behind_the_servers() {
-        let Some(Action::Weight { servers, weight }) = parse("weight app/a app/b 50%") else { panic!("not understood") };
+        let Some(Action::Weight { servers, weight }) = parse("weight app/a app/b 50%") else {
+            panic!("not understood")
+        };
         assert_eq!((servers.servers, weight), (vec!["app/a".into(), "app/b".into()], Weight::Percent(50)));
         for line in ["weight app/a", "weight app/a heavy", "weight 5", "drain", "stop app/a", "list app other"] {
             assert!(parse(line).is_none(), "{line}");
@@ -175,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_backend_that_is_not_there_is_told_from_what_there_is() {
-        let backend = |name: &str| crate::status::BackendStatus { name: name.into(), servers: Vec::new() };
+        let backend =
+            |name: &str| crate::status::BackendStatus { name: name.into(), servers: Vec::new(), ..Default::default() };
         let node = || NodeStatus { backends: vec![backend("app"), backend("static")], ..NodeStatus::default() };
         let mut one = node();
         select(&mut one, "static").unwrap();

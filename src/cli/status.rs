@@ -37,10 +37,13 @@ pub(super) enum StatusError {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let colour = super::colour(io::stdout().is_terminal());
-    let shown = arguments.control.path().map_err(StatusError::from).and_then(|socket| ask(&socket)).map(|pair| match arguments.json {
-        true => serde_json::to_string_pretty(&pair).unwrap_or_default() + "\n",
-        false => text::render(&pair, Timestamp::now(), colour),
-    });
+    let shown =
+        arguments.control.path().map_err(StatusError::from).and_then(|socket| ask(&socket)).map(|pair| match arguments
+            .json
+        {
+            true => serde_json::to_string_pretty(&pair).unwrap_or_default() + "\n",
+            false => text::render(&pair, Timestamp::now(), colour),
+        });
     match shown {
         Ok(shown) => {
             // A closed pipe is the reader's own choice.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::lifecycle::{Lifecycle, Verdict};
@@ -21,7 +21,7 @@ use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Known, Start, ToBalancer};
+use crate::process::messages::{BATCH_PAUSE, Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Start, ToBalancer};
 use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
@@ -60,6 +60,12 @@ pub(super) struct Balancer {
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     /// Of the last wishes that it was told.
     number: u64,
+    /// Where batches of sessions go.
+    sessions: broadcast::Sender<Arc<str>>,
+    /// When it sent the last batches, and how many.
+    batches: (Instant, usize),
+    /// The peers, by name and process of their balancers, that were told all sessions.
+    told_sessions: Vec<(String, u32)>,
 }
 
 /// What the keeper has to know.
@@ -99,6 +105,7 @@ impl Balancer {
         listeners: Listeners,
         wishes: watch::Receiver<Arc<Wishes>>,
         peers: Option<watch::Receiver<Vec<PeerStatus>>>,
+        sessions: broadcast::Sender<Arc<str>>,
     ) -> Self {
         Balancer {
             template,
@@ -112,6 +119,9 @@ impl Balancer {
             wishes,
             peers,
             number: 0,
+            sessions,
+            batches: (Instant::now(), 0),
+            told_sessions: Vec::new(),
         }
     }
 
@@ -141,6 +151,10 @@ impl Balancer {
                     verdict
                 }
                 Happening::Message(FromBalancer::Heeded(number)) => return Change::Heeded(number),
+                Happening::Message(FromBalancer::Sessions(batch)) => {
+                    self.pass_on(batch);
+                    Verdict::Wait
+                }
                 Happening::Ended(reason) => return self.lost(reason),
                 Happening::Look => self.lifecycle.look(Instant::now()),
             };
@@ -199,6 +213,43 @@ impl Balancer {
         let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
         if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
             self.known_to_peers().into_iter().for_each(|known| self.tell(ToBalancer::Known(known)));
+        }
+    }
+
+    /// Sessions of a peer. More of them than it reads are lost: what matters more has to get through.
+    pub(super) fn tell_sessions(&self, batch: String) {
+        if let Some(process) = self.process.as_ref().filter(|process| process.outbox.capacity() > OUTBOX / 2) {
+            let _ = process.outbox.try_send((ToBalancer::Sessions(batch), Vec::new()));
+        }
+    }
+
+    /// A peer that has linked, or whose balancer is another one, is to be told all sessions.
+    pub(super) fn greet_peers(&mut self) {
+        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
+        let serving = |peer: &&PeerStatus| peer.connected && peer.status.balancer.state == BalancerState::Serving;
+        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice).iter().filter(serving);
+        let peers: Vec<_> = peers.map(|peer| (peer.name.clone(), peer.status.balancer.pid)).collect();
+        let is_somebody_new = peers.iter().any(|peer| !self.told_sessions.contains(peer));
+        self.told_sessions = peers;
+        if is_somebody_new && self.has_stick_table() {
+            self.tell(ToBalancer::TellSessions);
+        }
+    }
+
+    fn has_stick_table(&self) -> bool {
+        self.template.config.backends.iter().any(|backend| backend.stick.is_some())
+    }
+
+    /// To the peers, unless it says more than it may.
+    fn pass_on(&mut self, batch: String) {
+        let (since, count) = &mut self.batches;
+        if since.elapsed() >= BATCH_PAUSE / 2 {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count <= 2 && batch.len() <= LONGEST_BATCH {
+            // Without a link there is nobody to hear it.
+            let _ = self.sessions.send(batch.into());
         }
     }
 
@@ -293,6 +344,7 @@ impl Balancer {
             hosts: template.hosts.clone(),
             wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
             known,
+            has_peers: self.peers.is_some(),
         }
     }
 
@@ -401,13 +453,13 @@ async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
     tokio::task::spawn_blocking(open).await.unwrap_or_default()
 }
 
-/// What a beat needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
+/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
 fn longest_message(config: &model::Balancer) -> usize {
     let backend = |backend: &model::Backend| {
         let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
         256 + backend.name.len() + names + backend.servers.len() * (512 + 2 * 4 * ServerStatus::LONGEST_TEXT)
     };
-    1024 + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
+    1024 + LONGEST_BATCH + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
 }
 
 /// Does it speak of the workers and servers that there are, in words that a log, a terminal and a peer can take?
@@ -455,7 +507,7 @@ mod tests {
                 ..ServerStatus::default()
             };
             let servers = servers.iter().map(server).collect();
-            let backends = vec![BackendStatus { name: "b".to_owned(), servers }];
+            let backends = vec![BackendStatus { name: "b".to_owned(), servers, ..BackendStatus::default() }];
             Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
         };
         let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));

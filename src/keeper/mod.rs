@@ -127,8 +127,7 @@ pub async fn run() -> Result<(), Error> {
                 source: peering.listen.ip(),
                 first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
-            let local =
-                Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
+            let local = Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
             Some(peering::start(settings, listener, local)?)
         }
         _ => None,
@@ -151,7 +150,7 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners, wishes.subscribe(), peers.clone()),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), peers.clone(), sessions),
         wishes,
         waiting: Vec::new(),
         peers,
@@ -241,6 +240,7 @@ impl Keeper {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn_of_equal_priorities();
                     self.balancer.tell_known();
+                    self.balancer.greet_peers();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -371,7 +371,7 @@ impl Keeper {
     fn peer_event(&mut self, event: PeerEvent) {
         let (peer, routers, reason) = match event {
             PeerEvent::Wishes(told) => return self.learn(told),
-            PeerEvent::Sessions(_) => return,
+            PeerEvent::Sessions(batch) => return self.balancer.tell_sessions(batch),
             PeerEvent::Gone { peer, last } => {
                 let reason = format!("the keeper of {peer} is gone");
                 (peer, view::routers_of(&last), reason)

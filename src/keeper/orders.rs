@@ -113,8 +113,9 @@ mod tests {
     use crate::wish::{Admin, Weight};
 
     fn config(servers: usize) -> model::Balancer {
-        let servers: Vec<String> =
-            (1..=servers).map(|number| format!("{{ name = 'backend{number}', address = '192.0.2.{number}:80' }}")).collect();
+        let servers: Vec<String> = (1..=servers)
+            .map(|number| format!("{{ name = 'backend{number}', address = '192.0.2.{number}:80' }}"))
+            .collect();
         let text = format!(
             "[frontends.f]\nbind = '*:80'\ndefault_backend = 'app'\n[backends.app]\nservers = [{}]\n\
              [backends.static]\nservers = [{{ name = 'nginx', address = '192.0.2.99:80' }}]",
@@ -166,16 +167,13 @@ mod tests {
             connections: 1,
             ..ServerStatus::default()
         };
-        let backends = [BackendStatus { name: "app".into(), servers: vec![server] }];
+        let backends = [BackendStatus { name: "app".into(), servers: vec![server], ..BackendStatus::default() }];
         let peers = [PeerStatus { name: "lb2".into(), ..PeerStatus::default() }];
         assert_eq!(
             answer(&[name.clone()], Some(&backends), &peers),
             "app/a is drained, weight 30 (configured: 60), 1 connection now\n\
              lb2 is not linked now and hears of this when it is\n"
         );
-        assert_eq!(
-            answer(&[name], None, &[]),
-            "app/a: no balancer serves now, the next one begins with this\n"
-        );
+        assert_eq!(answer(&[name], None, &[]), "app/a: no balancer serves now, the next one begins with this\n");
     }
 }

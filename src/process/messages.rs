@@ -45,6 +45,10 @@ pub enum ToBalancer {
     Wishes(u64, Vec<ServerWish>),
     /// What others know of servers.
     Known(Known),
+    /// Sessions of a peer's stick tables, as its balancer wrote them.
+    Sessions(String),
+    /// A peer knows none of the sessions: it is to be told all of them.
+    TellSessions,
     /// The targets of the log, opened again; their descriptors come with it.
     Log,
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
@@ -74,6 +78,8 @@ pub struct Start {
     pub wishes: Vec<ServerWish>,
     /// What others know of servers, the best known last.
     pub known: Vec<Known>,
+    /// Is there anybody to tell of sessions?
+    pub has_peers: bool,
 }
 
 /// What somebody wants of a server.
@@ -122,9 +128,18 @@ pub enum FromBalancer {
     Serving,
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
+    /// Sessions of stick tables, for the peers' balancers: [`LONGEST_BATCH`] bytes at most, and two of them at most every
+    /// [`BATCH_PAUSE`].
+    Sessions(String),
     /// The wishes of this number count, and a beat with what became of them went before.
     Heeded(u64),
 }
+
+/// Of [`FromBalancer::Sessions`]: a keeper passes it on between two of its timers.
+pub const LONGEST_BATCH: usize = 32 << 10;
+
+/// Between two looks for sessions that the peers are to be told.
+pub const BATCH_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Between two beats.
 pub const BEAT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);

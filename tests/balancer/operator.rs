@@ -218,7 +218,8 @@ fn a_balancer_that_starts_again_begins_with_what_people_want() {
             }
         }
     });
-    let health = format!("health = {{ path = \"/\", timeout = \"1h\", interval = \"1h\", port = {} }}", checks.address.port());
+    let health =
+        format!("health = {{ path = \"/\", timeout = \"1h\", interval = \"1h\", port = {} }}", checks.address.port());
     let (web, text) = configuration("", &health, &servers.each_ref().map(|server| server.address));
     let node = Relevo::start_with(&text.replace("check = false", "check = true\nweight = 10"), 3);
     silent.store(1, Ordering::SeqCst);

@@ -100,7 +100,8 @@ impl ServerShared {
     /// Is its health unknown here, and is it where the others know it?
     fn is_to_be_told(&self, known: &ServerStatus) -> bool {
         let address = self.address.load();
-        self.health() == Health::Starting && address.as_ref().is_some_and(|address| address.to_string() == known.address)
+        self.health() == Health::Starting
+            && address.as_ref().is_some_and(|address| address.to_string() == known.address)
     }
 }
 

@@ -26,8 +26,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::key::Key;
 use super::wishes::{StampedWish, Wishes};
+use crate::config::key::Key;
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.
@@ -110,11 +110,7 @@ pub struct Peering {
 ///
 /// # Errors
 /// When the runtime cannot take the listener.
-pub fn start(
-    settings: Settings,
-    listener: std::net::TcpListener,
-    local: Local,
-) -> io::Result<Peering> {
+pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) -> io::Result<Peering> {
     let identity = Arc::new(Identity::new(&settings));
     let peers = settings.peers.keys().map(|name| never_linked(name)).collect();
     let peers = Arc::new(tokio::sync::watch::Sender::new(peers));

@@ -30,7 +30,7 @@ fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
         uptime_s: 192.9,
         vrrp: vec![router],
         balancer: BalancerStatus { state: BalancerState::Serving, pid: 7, connections: 3, requests: 1000 },
-        backends: vec![BackendStatus { name: "app".into(), servers }],
+        backends: vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }],
         can_take_over: true,
         ..NodeStatus::default()
     }
