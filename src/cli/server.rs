@@ -116,8 +116,9 @@ fn change(control: &ControlSocket, wish: Wish, servers: &[String]) -> Result<Str
     let answer = String::from_utf8_lossy(&answer);
     match answer.strip_prefix("error: ") {
         Some(error) => Err(Error::Refused(error.trim_end().to_owned())),
-        // It was lost, with its keeper, before it had answered.
-        None if answer.is_empty() => Err(Error::Refused("the node ended before it had answered".to_owned())),
+        None if answer.is_empty() => Err(Error::Refused(
+            "the node gave no answer: its balancer hangs, or it ends; `relevo server list` tells what became of it".to_owned(),
+        )),
         None => Ok(answer.into_owned()),
     }
 }

@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::lifecycle::{Lifecycle, Verdict};
+use super::knowledge::Knowledge;
 use super::listeners::Listeners;
 use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{BATCH_PAUSE, Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
+use crate::process::messages::{Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Start, ToBalancer};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -56,16 +57,12 @@ pub(super) struct Balancer {
     beat: Beat,
     /// What people want of servers.
     wishes: watch::Receiver<Arc<Wishes>>,
-    /// What the peers know of them, where there are any.
-    peers: Option<watch::Receiver<Vec<PeerStatus>>>,
-    /// Of the last wishes that it was told.
+    /// Of the last ones that it was told.
     number: u64,
-    /// Where batches of sessions go.
-    sessions: broadcast::Sender<Arc<str>>,
-    /// When it sent the last batches, and how many.
-    batches: (Instant, usize),
-    /// The peers, by name and process of their balancers, that were told all sessions.
-    told_sessions: Vec<(String, u32)>,
+    /// Some did not reach it.
+    owes_wishes: bool,
+    /// What the peers' balancers know.
+    knowledge: Knowledge,
 }
 
 /// What the keeper has to know.
@@ -104,8 +101,7 @@ impl Balancer {
         template: Template,
         listeners: Listeners,
         wishes: watch::Receiver<Arc<Wishes>>,
-        peers: Option<watch::Receiver<Vec<PeerStatus>>>,
-        sessions: broadcast::Sender<Arc<str>>,
+        knowledge: Knowledge,
     ) -> Self {
         Balancer {
             template,
@@ -117,11 +113,9 @@ impl Balancer {
             state: BalancerState::Starting,
             beat: Beat::default(),
             wishes,
-            peers,
             number: 0,
-            sessions,
-            batches: (Instant::now(), 0),
-            told_sessions: Vec::new(),
+            owes_wishes: false,
+            knowledge,
         }
     }
 
@@ -145,6 +139,10 @@ impl Balancer {
                         self.reopen_log();
                     }
                     self.beat = beat;
+                    if std::mem::take(&mut self.owes_wishes) {
+                        let all: Vec<_> = self.wishes.borrow().iter().cloned().collect();
+                        self.heed(&all);
+                    }
                     if servers_changed && verdict == Verdict::Wait {
                         return Change::Servers;
                     }
@@ -152,7 +150,7 @@ impl Balancer {
                 }
                 Happening::Message(FromBalancer::Heeded(number)) => return Change::Heeded(number),
                 Happening::Message(FromBalancer::Sessions(batch)) => {
-                    self.pass_on(batch);
+                    self.knowledge.pass_on(batch);
                     Verdict::Wait
                 }
                 Happening::Ended(reason) => return self.lost(reason),
@@ -203,7 +201,8 @@ impl Balancer {
     /// the next one begins with it.
     pub(super) fn heed(&mut self, wishes: &[StampedWish]) -> Option<u64> {
         self.number += 1;
-        self.tell(ToBalancer::Wishes(self.number, wishes.iter().map(StampedWish::for_balancer).collect()));
+        let wishes = wishes.iter().map(StampedWish::for_balancer).collect();
+        self.owes_wishes |= !self.tell(ToBalancer::Wishes(self.number, wishes));
         // One that starts hears it as well, and takes its time for the answer.
         (self.state == BalancerState::Serving).then_some(self.number)
     }
@@ -212,7 +211,7 @@ impl Balancer {
     pub(super) fn tell_known(&self) {
         let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
         if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
-            self.known_to_peers().into_iter().for_each(|known| self.tell(ToBalancer::Known(known)));
+            self.knowledge.of_peers().into_iter().for_each(|known| drop(self.tell(ToBalancer::Known(known))));
         }
     }
 
@@ -223,40 +222,12 @@ impl Balancer {
         }
     }
 
-    /// A peer that has linked, or whose balancer is another one, is to be told all sessions.
+    /// A peer that knows no sessions is to be told all of them.
     pub(super) fn greet_peers(&mut self) {
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        let serving = |peer: &&PeerStatus| peer.connected && peer.status.balancer.state == BalancerState::Serving;
-        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice).iter().filter(serving);
-        let peers: Vec<_> = peers.map(|peer| (peer.name.clone(), peer.status.balancer.pid)).collect();
-        let is_somebody_new = peers.iter().any(|peer| !self.told_sessions.contains(peer));
-        self.told_sessions = peers;
-        if is_somebody_new && self.has_stick_table() {
+        let has_sessions = self.template.config.backends.iter().any(|backend| backend.stick.is_some());
+        if self.knowledge.has_new_peer() && has_sessions {
             self.tell(ToBalancer::TellSessions);
         }
-    }
-
-    fn has_stick_table(&self) -> bool {
-        self.template.config.backends.iter().any(|backend| backend.stick.is_some())
-    }
-
-    /// To the peers, unless it says more than it may.
-    fn pass_on(&mut self, batch: String) {
-        let (since, count) = &mut self.batches;
-        if since.elapsed() >= BATCH_PAUSE / 2 {
-            (*since, *count) = (Instant::now(), 0);
-        }
-        *count += 1;
-        if *count <= 2 && batch.len() <= LONGEST_BATCH {
-            // Without a link there is nobody to hear it.
-            let _ = self.sessions.send(batch.into());
-        }
-    }
-
-    fn known_to_peers(&self) -> Vec<Known> {
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice).iter().filter(|peer| peer.connected);
-        peers.map(|peer| Known { by: peer.name.clone(), backends: peer.status.backends.clone() }).collect()
     }
 
     /// For `relevo status`.
@@ -324,6 +295,7 @@ impl Balancer {
         self.process = Some(process);
         self.state = BalancerState::Starting;
         self.beat = Beat::default();
+        self.owes_wishes = false;
         self.lifecycle.started(Instant::now());
         self.tell(ToBalancer::Held(self.held.clone()));
         Ok(())
@@ -331,7 +303,7 @@ impl Balancer {
 
     fn first_message(&self, listeners: &Listeners) -> Start {
         let template = &self.template;
-        let mut known = self.known_to_peers();
+        let mut known = self.knowledge.of_peers();
         known.push(Known { by: "the balancer before".to_owned(), backends: self.beat.backends.clone() });
         Start {
             keeper: Pid::this().as_raw(),
@@ -344,7 +316,7 @@ impl Balancer {
             hosts: template.hosts.clone(),
             wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
             known,
-            has_peers: self.peers.is_some(),
+            has_peers: self.knowledge.has_peers(),
         }
     }
 
@@ -372,11 +344,14 @@ impl Balancer {
         }
     }
 
-    fn tell(&self, message: ToBalancer) {
-        let Some(process) = &self.process else { return };
-        if process.outbox.try_send((message, Vec::new())).is_err() {
+    /// Did the message find its place? Where there is no balancer, it is not missed.
+    fn tell(&self, message: ToBalancer) -> bool {
+        let Some(process) = &self.process else { return true };
+        let told = process.outbox.try_send((message, Vec::new())).is_ok();
+        if !told {
             tracing::warn!("the balancer does not read its messages; one was dropped");
         }
+        told
     }
 }
 

@@ -7,8 +7,10 @@ mod balancer;
 mod control;
 mod guard_link;
 mod identity;
+mod knowledge;
 mod lifecycle;
 mod listeners;
+mod operator;
 mod orders;
 pub mod peering;
 mod realtime;
@@ -20,26 +22,26 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::balancer::{Balancer, Change, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
-use self::orders::Order;
+use self::knowledge::Knowledge;
+use self::operator::Waiting;
 use self::peering::{Local, PeerEvent, Peering};
-use self::wishes::{StampedWish, Wishes};
+use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
-use crate::wish::ServerName;
 
 /// For connections to finish when the node is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -150,7 +152,7 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners, wishes.subscribe(), peers.clone(), sessions),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
         wishes,
         waiting: Vec::new(),
         peers,
@@ -194,14 +196,6 @@ struct Keeper {
     status: watch::Sender<Arc<NodeStatus>>,
     queries: mpsc::Receiver<Query>,
     _control_socket: ControlSocket,
-}
-
-/// Somebody wants something of servers.
-struct Waiting {
-    /// What the balancer answers with.
-    number: u64,
-    servers: Vec<ServerName>,
-    reply: oneshot::Sender<Result<String, String>>,
 }
 
 impl Keeper {
@@ -318,52 +312,6 @@ impl Keeper {
                      active a higher one; as it is, the node that starts first is, or the one with the higher address"
                 );
             }
-        }
-    }
-
-    /// Somebody here wants something of servers.
-    fn order(&mut self, order: &Order, reply: oneshot::Sender<Result<String, String>>) {
-        let servers = match order.servers(&self.config.balancer) {
-            Ok(servers) => servers,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let mut news = Vec::new();
-        self.wishes.send_modify(|wishes| {
-            let wishes = Arc::make_mut(wishes);
-            news.extend(servers.iter().map(|name| wishes.add(name.clone(), order.wish, &self.config.node.name, now)));
-        });
-        match self.balancer.heed(&news) {
-            Some(number) => self.waiting.push(Waiting { number, servers, reply }),
-            None => drop(reply.send(Ok(self.answer(&servers, false)))),
-        }
-    }
-
-    /// Those who wait for what the balancer heeds by now, or was told before it was lost.
-    fn answer_waiting(&mut self, number: u64, serves: bool) {
-        let (answered, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|it| it.number <= number);
-        self.waiting = waiting;
-        for Waiting { servers, reply, .. } in answered {
-            let _ = reply.send(Ok(self.answer(&servers, serves)));
-        }
-    }
-
-    fn answer(&self, servers: &[ServerName], serves: bool) -> String {
-        let backends = self.balancer.backends();
-        let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
-        orders::answer(servers, serves.then_some(&backends), &peers)
-    }
-
-    /// A peer knows what people want of servers.
-    fn learn(&mut self, told: Vec<StampedWish>) {
-        let mut news = Vec::new();
-        self.wishes.send_if_modified(|wishes| {
-            let wishes = Arc::make_mut(wishes);
-            news.extend(told.into_iter().filter(|wish| wishes.learn(wish.clone())));
-            !news.is_empty()
-        });
-        if !news.is_empty() {
-            self.balancer.heed(&news);
         }
     }
 

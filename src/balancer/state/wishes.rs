@@ -112,3 +112,108 @@ fn intention(admin: Admin) -> &'static str {
         Admin::Maintenance => "in maintenance",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::super::tests::{one_backend, server, states};
+    use super::*;
+    use crate::config::model::{Balance, Server};
+    use crate::wish::Weight;
+
+    const APP: BackendIndex = BackendIndex(0);
+
+    /// One server, checked.
+    fn checked() -> Arc<Shared> {
+        Shared::new(one_backend(Balance::RoundRobin, vec![Server { check: true, ..server("a", 10) }]))
+    }
+
+    fn heed(shared: &Shared, name: &str, wish: Wish) {
+        shared.heed(&ServerName { backend: "app".into(), server: name.into() }, wish, "asked for on lb2");
+    }
+
+    fn known(state: ServerState, address: &str) -> Vec<BackendStatus> {
+        let status = |name: &str| ServerStatus {
+            name: name.into(),
+            address: address.into(),
+            state,
+            reason: "status 200".into(),
+            ..ServerStatus::default()
+        };
+        let servers = vec![status("unknown"), status("a")];
+        vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }]
+    }
+
+    #[test]
+    fn what_others_know_counts_until_the_first_result_of_its_own() {
+        use ServerState::{Down, Drain, Maintenance, Starting, Up};
+        let rows = [
+            (Up, "127.0.0.1:9", Up),
+            (Drain, "127.0.0.1:9", Up),
+            (Down, "127.0.0.1:9", Down),
+            (Maintenance, "127.0.0.1:9", Starting),
+            (Starting, "127.0.0.1:9", Starting),
+            // It has moved since, or has not yet.
+            (Up, "127.0.0.1:8", Starting),
+        ];
+        for (told, address, expected) in rows {
+            let shared = checked();
+            shared.believe(&known(told, address), "lb2");
+            let (state, reason) = states(&shared).remove(0);
+            assert_eq!(state, expected, "{told:?} {address}");
+            assert_eq!(reason == "status 200 (told by lb2)", expected != Starting);
+            // To the checks it is unknown still: the first one decides.
+            assert_eq!(shared.backends[0].servers[0].health(), Health::Starting);
+            shared.set_health(APP, 0, Health::Down, "connection refused");
+            shared.believe(&known(Up, "127.0.0.1:9"), "lb2");
+            assert_eq!(states(&shared), [(Down, "connection refused".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_server_comes_out_of_maintenance_unproven() {
+        let shared = checked();
+        shared.set_health(APP, 0, Health::Up, "status 200");
+        let state = || states(&shared).remove(0).0;
+        heed(&shared, "a", Wish::Admin(Admin::Drain));
+        assert_eq!(state(), ServerState::Drain);
+        heed(&shared, "a", Wish::Admin(Admin::Ready));
+        assert_eq!(state(), ServerState::Up, "it was checked all the time");
+        heed(&shared, "a", Wish::Admin(Admin::Maintenance));
+        shared.set_health(APP, 0, Health::Up, "a check that was under way");
+        assert_eq!(state(), ServerState::Maintenance);
+        heed(&shared, "a", Wish::Admin(Admin::Drain));
+        assert_eq!(states(&shared), [(ServerState::Starting, "asked for on lb2".to_owned())]);
+        heed(&shared, "gone", Wish::Admin(Admin::Maintenance));
+    }
+
+    #[test]
+    fn weights_are_of_the_configured_one() {
+        let shared = checked();
+        let weight = |weight| {
+            heed(&shared, "a", Wish::Weight(weight));
+            shared.backends[0].servers[0].weight()
+        };
+        let weights = [Weight::Percent(50), Weight::Absolute(7), Weight::Percent(20), Weight::Default].map(weight);
+        assert_eq!(weights, [5, 7, 2, 10]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_end_of_maintenance_is_told() {
+        let shared = checked();
+        let server = &shared.backends[0].servers[0];
+        assert!(!server.end_of_maintenance().await);
+        heed(&shared, "a", Wish::Admin(Admin::Maintenance));
+        let waiting = async { tokio::join!(server.end_of_maintenance(), server.end_of_maintenance()) };
+        let ending = async {
+            tokio::task::yield_now().await;
+            heed(&shared, "a", Wish::Admin(Admin::Ready));
+        };
+        let both = async { tokio::join!(waiting, ending).0 };
+        assert_eq!(timeout(Duration::from_secs(10), both).await, Ok((true, true)));
+    }
+}
