@@ -546,17 +546,17 @@ fn every_error_says_where_what_and_what_instead() {
         (&backend("stick = { by = \"header\" }"), "11:9 backends.b.stick: `name` is missing: expected a header's", &[]),
         (
             &backend("stick = { by = \"source\", name = \"X\" }"),
-            "11:32 backends.b.stick.name: this is a key of \"header\" and \"cookie\" alone",
+            "11:33 backends.b.stick.name: this is a key of \"header\" and \"cookie\" alone",
             &[],
         ),
         (
             &backend("stick = { by = \"source\", size = 0 }"),
-            "11:32 backends.b.stick.size: expected a whole number from 1 to 10000000",
+            "11:33 backends.b.stick.size: expected a whole number from 1 to 10000000",
             &[],
         ),
         (
             &backend("cookie = { name = \"S\", mode = \"prefix\" }\nstick = { by = \"cookie\", name = \"S\" }"),
-            "12:32 backends.b.stick.name: the table goes by the application's cookie",
+            "12:33 backends.b.stick.name: the table goes by the application's cookie",
             &["this one carries the server"],
         ),
         (

@@ -6,6 +6,8 @@ mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
+mod hostile;
+mod idle;
 mod log;
 mod log_targets;
 mod names;

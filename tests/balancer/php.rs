@@ -10,7 +10,7 @@ use crate::rig::place::{free_port, own_loopback};
 const PAGE: &str = r#"<?php
 session_start();
 $_SESSION["requests"] = ($_SESSION["requests"] ?? 0) + 1;
-echo "SERVER ", $_SESSION["requests"], " ", session_id(), " ", $_SERVER["HTTP_COOKIE"] ?? "-";
+echo "NAME ", $_SESSION["requests"], " ", session_id(), " ", $_SERVER["HTTP_COOKIE"] ?? "-";
 "#;
 
 const IMAGE: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
@@ -20,7 +20,7 @@ const IMAGE: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
 #[test]
 fn a_php_session_stays_at_its_server_and_images_come_from_another() {
     let _place = own_loopback();
-    let page = |server: &str| PAGE.replace("SERVER", server);
+    let page = |server: &str| PAGE.replace("NAME", server);
     let servers = ["backend1", "backend2"].map(|name| Apache::start(&[("index.php", page(name).as_bytes())]));
     let images = Apache::start(&[("logo.png", IMAGE)]);
     let web = free_port();

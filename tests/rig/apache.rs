@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -41,6 +42,8 @@ impl Apache {
         let mut command = Command::new("/usr/sbin/apache2");
         command.arg("-DFOREGROUND").arg("-d").arg(path).arg("-f").arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It ends its whole group, in which the test is not to be.
+        command.process_group(0);
         let process = command.spawn().expect("apache2 has to be installed: tests/run does that");
         let apache = Self { address, directory, process };
         wait_until("apache2 listens", || TcpStream::connect(address).is_ok(), || apache.errors());

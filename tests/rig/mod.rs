@@ -8,6 +8,7 @@ pub(crate) mod lab;
 pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod place;
+pub(crate) mod process;
 pub(crate) mod server;
 
 use std::time::{Duration, Instant};

@@ -77,7 +77,7 @@ pub fn claim(cookie: &CookiePersistence, servers: &[Server], headers: &HeaderMap
 
 fn judge(cookie: &CookiePersistence, servers: &[Server], value: &[u8], now: u64) -> Claim {
     let (named, dates) = match &cookie.mode {
-        CookieMode::Prefix => (split_prefix(value).map_or(b"".as_slice(), |(server, _)| server), Dates::default()),
+        CookieMode::Prefix => (split_prefix(value).map_or(value, |(server, _)| server), Dates::default()),
         CookieMode::Rewrite | CookieMode::Insert(_) => {
             let value = value.strip_suffix(b"\"").unwrap_or(value);
             let end = value.iter().position(|byte| *byte == dates::DELIMITER).unwrap_or(value.len());
@@ -192,7 +192,7 @@ pub fn value_in_request<'a>(name: &str, headers: &'a HeaderMap) -> Option<&'a [u
 /// The value of a cookie that a response sets.
 pub fn value_in_response<'a>(name: &str, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let set = headers.get_all(SET_COOKIE).iter().filter_map(|line| pieces(line.as_bytes()).next());
-    set.filter_map(|piece| value_of(name, piece)).last()
+    set.filter_map(|piece| value_of(name, piece)).next_back()
 }
 
 fn without_cookie(name: &str, piece: &[u8]) -> Option<Vec<u8>> {

@@ -73,8 +73,8 @@ impl Dates {
 }
 
 fn decode(text: &[u8]) -> Option<u64> {
-    let digits = text.get(..5)?.iter().map(|byte| ALPHABET.iter().position(|letter| letter == byte));
-    let units = digits.fold(Some(0), |units: Option<u64>, digit| Some(units? << 6 | digit? as u64))?;
+    let digit = |byte| ALPHABET.iter().position(|letter| letter == byte);
+    let units = text.get(..5)?.iter().try_fold(0, |units: u64, byte| Some(units << 6 | digit(byte)? as u64))?;
     (units > 0).then_some(units * UNIT)
 }
 

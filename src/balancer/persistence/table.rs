@@ -65,7 +65,8 @@ pub struct Table {
 struct Part(Mutex<Entries>);
 
 impl Table {
-    /// An empty one. Its memory is reserved now, 44 to 48 bytes for each session, and taken as sessions come.
+    /// An empty one. Its memory is reserved now, 44 to 48 bytes for each session, most of it taken as
+    /// sessions come.
     pub fn new(stick: &Stick, origin: Instant) -> Self {
         let parts = (stick.size / SMALLEST_PART).clamp(1, PARTS);
         // The first ones are larger by one where it does not come out even: all of them together are as large as asked.

@@ -4,6 +4,7 @@ mod bodies;
 mod faults;
 mod forwarding;
 mod log;
+mod resting;
 mod tcp;
 mod timeouts;
 mod unfinished;

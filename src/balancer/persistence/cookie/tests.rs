@@ -78,6 +78,7 @@ fn prefix_shows_the_application_its_own_value() {
     check(&["SID=B~\"x\""], Known(1), &["SID=\"x\""]);
     check(&["a=1", "SID=B~x", "b=2"], Known(1), &["a=1", "SID=x", "b=2"]);
     check(&["SID=A~"], Known(0), &["SID="]);
+    check(&["SID=A"], Known(0), &["SID=A"]);
     // A server that is gone; one that never was; the first that names a server counts.
     check(&["SID=GONE~x"], Unknown, &["SID=x"]);
     check(&["SID=x"], Unknown, &["SID=x"]);
