@@ -178,7 +178,8 @@ impl<'a> Rest<'a> {
     }
 
     fn name(&mut self) -> Option<&'a [u8]> {
-        let (name, rest) = self.0.split_at_checked(self.number()?.into())?;
+        let length = self.number()?;
+        let (name, rest) = self.0.split_at_checked(length.into())?;
         self.0 = rest;
         Some(name)
     }

@@ -117,7 +117,8 @@ fn change(control: &ControlSocket, wish: Wish, servers: &[String]) -> Result<Str
     match answer.strip_prefix("error: ") {
         Some(error) => Err(Error::Refused(error.trim_end().to_owned())),
         None if answer.is_empty() => Err(Error::Refused(
-            "the node gave no answer: its balancer hangs, or it ends; `relevo server list` tells what became of it".to_owned(),
+            "the node gave no answer: its balancer hangs, or it ends; `relevo server list` tells what became of it"
+                .to_owned(),
         )),
         None => Ok(answer.into_owned()),
     }

@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
-use super::lifecycle::{Lifecycle, Verdict};
 use super::knowledge::Knowledge;
+use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
 use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
