@@ -211,7 +211,9 @@ impl Balancer {
     pub(super) fn tell_known(&self) {
         let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
         if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
-            self.knowledge.of_peers().into_iter().for_each(|known| drop(self.tell(ToBalancer::Known(known))));
+            for known in self.knowledge.of_peers() {
+                self.tell(ToBalancer::Known(known));
+            }
         }
     }
 

@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_flood_of_news_takes_no_memory() {
         let start = Instant::now();
-        let table = table(100_000, start);
+        let table = table(200_000, start);
         let a = table.server("a");
         table.take_news(0, 1, start);
         (0..100_000).for_each(|number| table.keep(key(number), a, start));
