@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
-use crate::balancer::state::{ServerShared, Shared};
+use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
 use crate::stats::counters::Event;
 
@@ -55,7 +55,7 @@ impl<'session> Attempts<'session> {
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
         let servers = &worker.shared.backends[backend.0].servers;
-        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(ServerShared::keeps_sessions);
+        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(|server| server.keeps_sessions());
         let server = match kept.filter(keeps_sessions) {
             Some(server) => Some(server),
             None if kept.is_some() && !session.backend(backend).redispatch => None,

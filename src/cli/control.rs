@@ -53,9 +53,9 @@ impl ControlSocket {
             return Ok(socket.clone());
         }
         match &self.config {
-            Some(file) => Ok(config::load(file)?.node.control_socket),
-            None => Ok(config::load(Path::new(config::DEFAULT_PATH))
-                .map_or_else(|_| config::DEFAULT_CONTROL_SOCKET.into(), |config| config.node.control_socket)),
+            Some(file) => Ok(config::control_socket(file)?),
+            None => Ok(config::control_socket(Path::new(config::DEFAULT_PATH))
+                .unwrap_or_else(|_| config::DEFAULT_CONTROL_SOCKET.into())),
         }
     }
 }

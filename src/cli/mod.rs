@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod key;
 mod release;
+mod reload;
 mod run;
 mod server;
 mod status;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Arguments),
     Key(key::Arguments),
     Release(release::Arguments),
+    Reload(reload::Arguments),
     Run(run::Arguments),
     Server(server::Arguments),
     Status(status::Arguments),
@@ -55,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Server(arguments) => server::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::status::ServerState;
-use crate::wish::{Admin, HIGHEST_WEIGHT};
+use crate::wish::{Admin, HIGHEST_WEIGHT, Weight};
 
 /// What checks, the resolver and the traffic say of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,9 @@ pub(super) struct Facts {
     pub(super) operator: Admin,
     pub(super) operator_reason: Arc<str>,
     /// The one that was given while running.
-    pub(super) weight: Option<u32>,
+    pub(super) weight: Weight,
+    /// The one that is configured.
+    pub(super) configured_weight: u32,
     /// It was down or in maintenance, and has not been up since.
     pub(super) was_away: bool,
     /// Slow start: since when it rises.
@@ -53,7 +55,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(health: Health, reason: &str) -> Self {
+    pub(super) fn new(health: Health, reason: &str, configured_weight: u32) -> Self {
         Self {
             health,
             health_reason: reason.into(),
@@ -61,7 +63,8 @@ impl Facts {
             agent: AgentReport::default(),
             operator: Admin::Ready,
             operator_reason: "".into(),
-            weight: None,
+            weight: Weight::Default,
+            configured_weight,
             was_away: false,
             rising_since: None,
         }
@@ -122,9 +125,10 @@ impl Facts {
         }
     }
 
-    /// Of the weight it was given, or that is `configured`, the agent's percentage; only none at all is 0.
-    pub(super) fn weight(&self, configured: u32) -> u32 {
-        let weight = u64::from(self.weight.unwrap_or(configured)) * u64::from(self.agent.percent);
+    /// Of the weight it was given, or that is configured, the agent's percentage; only none at all is 0.
+    pub(super) fn weight(&self) -> u32 {
+        let weight = u64::from(self.weight.of(self.configured_weight).unwrap_or(self.configured_weight))
+            * u64::from(self.agent.percent);
         u32::try_from(weight.div_ceil(100)).unwrap_or(HIGHEST_WEIGHT).min(HIGHEST_WEIGHT)
     }
 }
@@ -152,7 +156,7 @@ mod tests {
         ];
         for (health, down, admin, operator, state, reason) in rows {
             let agent = AgentReport { admin, down, percent: 100 };
-            let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked") };
+            let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked", 1) };
             assert_eq!((facts.state(), &*facts.reason()), (state, reason), "{facts:?}");
         }
     }
@@ -172,8 +176,9 @@ mod tests {
         ];
         for (weight, percent, configured, expected) in rows {
             let agent = AgentReport { percent, ..AgentReport::default() };
-            let facts = Facts { weight, agent, ..Facts::new(Health::Up, "") };
-            assert_eq!(facts.weight(configured), expected, "{weight:?} {percent} {configured}");
+            let weight = weight.map_or(Weight::Default, Weight::Absolute);
+            let facts = Facts { weight, agent, ..Facts::new(Health::Up, "", configured) };
+            assert_eq!(facts.weight(), expected, "{weight:?} {percent} {configured}");
         }
     }
 }

@@ -6,13 +6,19 @@ use super::{Health, ServerShared, Shared, word};
 use crate::config::model::BackendIndex;
 use crate::process::messages::ServerWish;
 use crate::status::{BackendStatus, ServerState, ServerStatus};
-use crate::wish::{Admin, ServerName, Wish};
+use crate::wish::{Admin, ServerName, Weight, Wish};
 
 impl Shared {
     /// Heeds what people want of servers.
     pub fn heed_all(&self, wishes: &[ServerWish]) {
         for ServerWish { server, wish, node } in wishes {
             self.heed(server, *wish, &format!("asked for on {node}"));
+            // A server of two configurations is one: it may have heeded it under the other, whose choice alone knows that.
+            if let Some((BackendIndex(index), _)) = self.find(server)
+                && let Some((config, state)) = self.config.backends.get(index).zip(self.backends.get(index))
+            {
+                state.replan(config);
+            }
         }
     }
 
@@ -30,8 +36,7 @@ impl Shared {
                 }
             }
             Wish::Weight(weight) => {
-                let weight = weight.of(place.server.weight);
-                self.set_weight(backend, index, weight);
+                self.change(backend, index, |facts| facts.weight = weight);
                 if before.1 != weight {
                     let (weight, configured) = (place.state.weight(), place.server.weight);
                     info!("server {server} has the weight {weight}, its configured one is {configured}: {reason}");
@@ -92,7 +97,7 @@ impl ServerShared {
         self.returned.notified().await;
     }
 
-    fn standing_wishes(&self) -> (Admin, Option<u32>) {
+    fn standing_wishes(&self) -> (Admin, Weight) {
         let facts = self.facts();
         (facts.operator, facts.weight)
     }
@@ -123,7 +128,6 @@ mod tests {
     use super::super::tests::{one_backend, server, states};
     use super::*;
     use crate::config::model::{Balance, Server};
-    use crate::wish::Weight;
 
     const APP: BackendIndex = BackendIndex(0);
 
