@@ -238,6 +238,7 @@ mod tests {
                         let _ = reply.send(status);
                     }
                     Query::Reload(reply) => drop(reply.send(Err("the file is bad".to_owned()))),
+                    Query::Server(order, reply) => drop(reply.send(Ok(format!("{}\n", order.names.join(" "))))),
                 }
             }
         });
@@ -247,6 +248,7 @@ mod tests {
         assert_eq!(ask(&path, "reload\n").await, "error: the file is bad\n");
         assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status, server, reload\n");
         assert!(ask(&path, "server drain\n").await.starts_with("error: no server is named"));
+        assert_eq!(ask(&path, "server drain a/b c/d\n").await, "a/b c/d\n");
         drop(socket);
         assert!(!path.exists());
     }

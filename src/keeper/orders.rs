@@ -170,7 +170,7 @@ mod tests {
         let backends = [BackendStatus { name: "app".into(), servers: vec![server], ..BackendStatus::default() }];
         let peers = [PeerStatus { name: "lb2".into(), ..PeerStatus::default() }];
         assert_eq!(
-            answer(&[name.clone()], Some(&backends), &peers),
+            answer(std::slice::from_ref(&name), Some(&backends), &peers),
             "app/a is drained, weight 30 (configured: 60), 1 connection now\n\
              lb2 is not linked now and hears of this when it is\n"
         );

@@ -238,3 +238,36 @@ fn a_balancer_that_starts_again_begins_with_what_people_want() {
     assert_eq!((a.state, a.reason.as_str()), (ServerState::Drain, "asked for on lb1"));
     assert_eq!((b.state, b.reason.as_str()), (ServerState::Up, "status 200 (told by the balancer before)"));
 }
+
+/// Another configuration changes nothing of what people want, not even of a server that is away meanwhile; a share is one of
+/// the weight that is configured by then, and servers that are new are heard of.
+#[test]
+fn what_people_want_outlives_the_configuration() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (_, all) = configuration("", "", &addresses);
+    let (web, two) = configuration("", "", &addresses[..2]);
+    // The same frontend in all of them.
+    let bind = |text: &str| text.lines().find(|line| line.starts_with("bind")).unwrap().to_owned();
+    let all = all.replace(&bind(&all), &bind(&two)).replace("check = false", "check = false\nweight = 20");
+    let node = Relevo::start(&two.replace("check = false", "check = false\nweight = 10"));
+    done(&node.server(&["drain", "app/a"]));
+    done(&node.server(&["weight", "app/b", "50%"]));
+    refused(&node.server(&["drain", "app/c"]), 1);
+
+    node.reload_with(&all);
+    assert_eq!(server(&node, "a").state, ServerState::Drain);
+    assert_eq!(server(&node, "b").weight, 10);
+    assert_eq!(shares(web, 30), [0, 10, 20]);
+    done(&node.server(&["weight", "app/c", "10"]));
+    assert_eq!(shares(web, 30), [0, 15, 15]);
+
+    let without_a = all.replace("name = \"a\"", "name = \"other\"");
+    node.reload_with(&without_a);
+    refused(&node.server(&["ready", "app/a"]), 1);
+    node.reload_with(&all);
+    assert_eq!(shares(web, 30), [0, 15, 15]);
+    done(&node.server(&["ready", "app/a"]));
+    assert_eq!(shares(web, 40), [20, 10, 10]);
+}
