@@ -8,7 +8,7 @@ mod hash;
 pub mod key;
 pub mod log_format;
 pub mod model;
-mod nearest;
+pub(crate) mod nearest;
 mod read;
 mod syntax;
 mod validate;

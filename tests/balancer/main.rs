@@ -14,6 +14,7 @@ mod kill;
 mod log;
 mod log_targets;
 mod names;
+mod operator;
 mod php;
 mod reload;
 mod retries;
