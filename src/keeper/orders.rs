@@ -121,7 +121,12 @@ mod tests {
              [backends.static]\nservers = [{{ name = 'nginx', address = '192.0.2.99:80' }}]",
             servers.join(", ")
         );
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
+        let machine = Machine {
+            host_name: "lb1".to_owned(),
+            cores: 1,
+            open_files: u64::MAX,
+            read: crate::config::error_page::read,
+        };
         parse_for(&text, "test", &machine).unwrap().balancer
     }
 
