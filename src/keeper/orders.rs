@@ -121,12 +121,7 @@ mod tests {
              [backends.static]\nservers = [{{ name = 'nginx', address = '192.0.2.99:80' }}]",
             servers.join(", ")
         );
-        let machine = Machine {
-            host_name: "lb1".to_owned(),
-            cores: 1,
-            open_files: u64::MAX,
-            read: crate::config::error_page::read,
-        };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, ..Machine::this() };
         parse_for(&text, "test", &machine).unwrap().balancer
     }
 
