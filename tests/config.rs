@@ -47,6 +47,29 @@ fn one_frontend_one_backend_one_server_is_enough() {
     assert!(stdout(&output).contains("server one at 192.0.2.21:80, weight 1"));
 }
 
+#[test]
+fn what_is_done_where_servers_fail_is_explained() {
+    let text = SMALLEST.replace(
+        "[backends.app]",
+        "connection = \"server_close\"\n[backends.app]\nretry_on = [\"empty_response\", 503]\nbuffer_request = 4096\n\
+         retry_non_idempotent = true\nretry_budget = { percent = 5 }\nreuse = \"never\"\nconnection = \"close\"",
+    );
+    let output = check("failure", &text);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary = stdout(&output);
+    for line in [
+        "  connections to servers are closed after each response\n",
+        "  tried again on no response, 503, bodies of up to 4096 bytes too, whatever the method, \
+         for 5 % of the requests and 10 a second\n",
+        "  connections to servers are shared by no two clients\n",
+        "  connections are closed after each response\n",
+    ] {
+        assert!(summary.contains(line), "{line:?} is not in\n{summary}");
+    }
+    let nothing = check("nothing", &SMALLEST.replace("[backends.app]", "[backends.app]\nretry_on = []"));
+    assert!(stdout(&nothing).contains("  nothing is tried again\n"), "{}", stdout(&nothing));
+}
+
 /// Each line is put under a sound configuration and is all that is wrong with it: what is expected is the place of the
 /// error, its title, and words of its explanation.
 #[test]
@@ -130,6 +153,55 @@ fn every_error_says_where_what_and_what_instead() {
             "[backends.b]\nhealth = 2026-01-01\nservers = [{ name = \"a\", address = \"a:1\" }]",
             "11:10 backends.b.health: no date or time is expected here",
             &["found a date or time"],
+        ),
+        // Retries, connections, pages.
+        (
+            "[backends.b]\nretry_on = \"conn_failure\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected \"connection_failure\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"empty_respons\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected \"connection_failure\"",
+            &["did you mean \"empty_response\"?"],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"503\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected",
+            &["write it without quotes: `503`"],
+        ),
+        (
+            "[backends.b]\nretry_on = 200\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected",
+            &["a status from 400 to 599"],
+        ),
+        (
+            "[backends.b]\nreuse = \"aggressive\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:9 backends.b.reuse: expected \"never\", \"safe\" or \"always\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nerrors = { 503 = \"sorry.html\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:18 backends.b.errors.503: expected an absolute path",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\nconnection = \"close\"\n\
+             [backends.b]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "14:14 frontends.t.connection: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nretry_on = 503\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:12 backends.b.retry_on: only in HTTP there is an answer to wait for",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nreuse = \"never\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:9 backends.b.reuse: connections are used again in HTTP only",
+            &[],
         ),
         // Frontends.
         (
@@ -510,8 +582,60 @@ fn every_error_says_where_what_and_what_instead() {
         ),
         (
             "[backends.b]\ncookie = { name = \"S\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
-            "11:10 backends.b.cookie: `mode` is missing: expected \"prefix\" or \"insert\"",
+            "11:10 backends.b.cookie: `mode` is missing: expected \"prefix\", \"insert\" or \"rewrite\"",
             &[],
+        ),
+        (
+            &backend("cookie = { name = \"S\", mode = \"prefix\", indirect = true }"),
+            "11:52 backends.b.cookie.indirect: this is a key of mode \"insert\" alone",
+            &["the cookie is the application's"],
+        ),
+        (
+            &backend("cookie = { name = \"S\", mode = \"rewrite\", max_idle = \"5m\" }"),
+            "11:53 backends.b.cookie.max_idle: this is a key of mode \"insert\" alone",
+            &[],
+        ),
+        (
+            &backend("cookie = { name = \"S\", mode = \"insert\", domain = \"com\" }"),
+            "11:50 backends.b.cookie.domain: expected a domain of at least two labels",
+            &[],
+        ),
+        (
+            &backend("cookie = { name = \"S\", mode = \"insert\", max_life = \"300ms\" }"),
+            "11:52 backends.b.cookie.max_life: expected at least one second",
+            &["found 300ms"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\ncookie = \"a|b\"",
+            "13:10 backends.b.servers[0].cookie: expected letters, digits, and",
+            &[],
+        ),
+        (
+            &backend("stick = { expire = \"5m\" }"),
+            "11:9 backends.b.stick: `by` is missing: expected \"source\", \"header\" or \"cookie\"",
+            &[],
+        ),
+        (&backend("stick = { by = \"header\" }"), "11:9 backends.b.stick: `name` is missing: expected a header's", &[]),
+        (
+            &backend("stick = { by = \"source\", name = \"X\" }"),
+            "11:33 backends.b.stick.name: this is a key of \"header\" and \"cookie\" alone",
+            &[],
+        ),
+        (
+            &backend("stick = { by = \"source\", size = 0 }"),
+            "11:33 backends.b.stick.size: expected a whole number from 1 to 10000000",
+            &[],
+        ),
+        (
+            &backend("cookie = { name = \"S\", mode = \"prefix\" }\nstick = { by = \"cookie\", name = \"S\" }"),
+            "12:33 backends.b.stick.name: the table goes by the application's cookie",
+            &["this one carries the server"],
+        ),
+        (
+            "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nstick = { by = \"header\", name = \"X\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:9 backends.b.stick: sessions are known by what is in a request in HTTP only",
+            &["a frontend of mode \"tcp\" leads here"],
         ),
         (
             "[backends.b]\nhealth = { expect = [\"200-399\", \"99\"] }\nservers = [{ name = \"a\", address = \"a:1\" }]",
@@ -700,6 +824,7 @@ fn the_reference_names_every_key() {
         "[backends.x]",
         "[backends.x.balance]",
         "[backends.x.cookie]",
+        "[backends.x.stick]",
         "[backends.x.health]",
         "[backends.x.agent]",
         "[stats]",

@@ -8,6 +8,7 @@ use crate::balancer::accounting;
 use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::persistence::Persistence;
 use crate::balancer::relay::{self, Side};
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
@@ -33,11 +34,14 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 
-    let key = key::of_client(&session.backend(index).balance, source);
-    let mut attempts = match Attempts::begin(session, index, None, key) {
+    let (backend, state) = (session.backend(index), &session.worker.shared.backends[index.0]);
+    let mut persistence = Persistence::of_connection(backend, state, source);
+    let key = key::of_client(&backend.balance, source);
+    let mut attempts = match Attempts::begin(session, index, persistence.server(), key) {
         Ok(attempts) => attempts,
         Err(_) => return record.end(*b"SC"),
     };
+    persistence.goes_to(attempts.server());
     let connected = attempts.connect().await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;
@@ -46,10 +50,11 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     match connected {
         Ok(server) => {
             attempts.under_way.reached(false);
+            persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
             let (from_client, from_server) =
                 (Side { stream: client, first: Bytes::new() }, Side { stream: &server.stream, first: Bytes::new() });
-            let ended = relay::run(session, from_client, from_server, session.backend(index).timeouts).await;
+            let ended = relay::run(session, from_client, from_server, backend.timeouts).await;
             record.bytes = ended.to_client;
             record.received = ended.from_client;
             ended.end.into_iter().for_each(|end| record.end(end));

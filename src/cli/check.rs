@@ -1,6 +1,8 @@
 //! `relevo check`: all errors of a configuration, or a summary of what it would run.
 
 mod condition;
+mod failure;
+mod persistence;
 mod rule;
 
 use std::fmt::{self, Write as _};
@@ -12,8 +14,8 @@ use clap::Args;
 use super::ConfigFile;
 use crate::config::Config;
 use crate::config::model::{
-    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe,
-    Peering, Probe, Server, ServerAddress, WhenAllDown,
+    AccessLog, Backend, BackendIndex, Balance, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe, Peering,
+    Probe, Server, ServerAddress, WhenAllDown,
 };
 use relevo_ha::VirtualRouter;
 
@@ -77,6 +79,12 @@ impl Summary<'_> {
         for it in &frontend.rules {
             writeln!(f, "  {}", rule::words(it))?;
         }
+        if let Some(line) = failure::connection(frontend.connection) {
+            writeln!(f, "  {line}")?;
+        }
+        if let Some(line) = failure::pages(&frontend.errors) {
+            writeln!(f, "  {line}")?;
+        }
         if let Some(statistics) = &frontend.statistics {
             let to = if statistics.users.is_empty() { "everybody" } else { "those with a password" };
             writeln!(f, "  {} → statistics for {to}", statistics.path)?;
@@ -118,17 +126,20 @@ fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Re
 }
 
 fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt::Result {
-    let cookie = backend.cookie.as_ref().map_or(String::new(), |cookie| match cookie.mode {
-        CookieMode::Prefix => format!(", sessions kept by prefixing the cookie {}", cookie.name),
-        CookieMode::Insert => format!(", sessions kept by inserting the cookie {}", cookie.name),
-    });
+    let cookie = backend.cookie.as_ref().map_or(String::new(), persistence::cookie);
     let unused = if is_used { "" } else { " (no frontend leads here)" };
     writeln!(f, "backend {}: {}{cookie}{unused}", backend.name, balance(&backend.balance))?;
+    if let Some(stick) = &backend.stick {
+        writeln!(f, "  {}", persistence::stick(stick))?;
+    }
     if let Some(slow_start) = backend.slow_start {
         writeln!(f, "  a server that was down has its whole weight after {slow_start:?}")?;
     }
     if backend.when_all_down == WhenAllDown::TryAll {
         writeln!(f, "  when all are down, all are tried")?;
+    }
+    for line in failure::lines(backend) {
+        writeln!(f, "  {line}")?;
     }
     if backend.servers.iter().any(|server| server.check) {
         writeln!(f, "  checks: {}", check(&backend.health))?;

@@ -3,6 +3,7 @@
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
 mod condition;
+mod persistence;
 mod rule;
 
 use std::collections::BTreeMap;
@@ -19,14 +20,15 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{
-    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password,
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password, Reuse,
     ServerAddress, WhenAllDown,
 };
 use super::value::{
-    Account, Algorithm, BindAddress, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused, OneOrMany,
-    Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
+    Account, Algorithm, BindAddress, CookieValue, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused,
+    OneOrMany, Realm, RetryOn, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
+pub(super) use persistence::{Cookie, Stick};
 pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
 
 /// Tables by name, each with the place of its name.
@@ -63,6 +65,7 @@ pub(super) struct File {
     pub(super) process: Table<Process>,
     pub(super) log: Table<Log>,
     pub(super) timeouts: Table<Timeouts>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
     pub(super) frontends: Named<Frontend>,
     pub(super) backends: Named<Backend>,
     pub(super) vrrp: Named<VirtualRouter>,
@@ -85,6 +88,7 @@ pub(super) struct Process {
     pub(super) chroot: Option<Text<PathBuf>>,
     pub(super) threads: Option<Number<1, 256>>,
     pub(super) max_connections: Option<Number<1, 1_000_000>>,
+    pub(super) hard_stop_after: Option<Text<Duration>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,7 +166,12 @@ pub(super) struct Frontend {
     pub(super) routes: Vec<Spanned<Table<Route>>>,
     pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
     pub(super) capture: Option<Spanned<Table<Capture>>>,
+    pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
 }
+
+/// `errors`: files by status.
+pub(super) type ErrorFiles = BTreeMap<Spanned<String>, Spanned<Text<PathBuf>>>;
 
 /// `[stats]`
 #[derive(Debug, Default, Deserialize)]
@@ -249,10 +258,18 @@ pub(super) struct Backend {
     pub(super) all_backups: Option<bool>,
     pub(super) when_all_down: Option<Text<WhenAllDown>>,
     pub(super) cookie: Option<Spanned<Table<Cookie>>>,
+    pub(super) stick: Option<Spanned<Table<Stick>>>,
     pub(super) health: Table<Health>,
     pub(super) agent: Option<Spanned<Table<Agent>>>,
     pub(super) retries: Option<Number<0, 100>>,
     pub(super) redispatch: Option<bool>,
+    pub(super) retry_on: Option<Spanned<OneOrMany<Text<RetryOn>>>>,
+    pub(super) retry_non_idempotent: Option<Spanned<bool>>,
+    pub(super) retry_budget: Option<Spanned<Table<RetryBudget>>>,
+    pub(super) buffer_request: Option<Spanned<Number<1, 1_048_576>>>,
+    pub(super) reuse: Option<Spanned<Text<Reuse>>>,
+    pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
     pub(super) timeouts: Table<ServerTimeouts>,
     pub(super) servers: Vec<Spanned<Table<Server>>>,
 }
@@ -308,13 +325,6 @@ impl<'de> Visitor<'de> for BalanceVisitor {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Cookie {
-    pub(super) name: Option<Text<Token>>,
-    pub(super) mode: Option<Text<CookieMode>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
     pub(super) method: Option<Text<Token>>,
     pub(super) path: Option<Text<UrlPath>>,
@@ -349,6 +359,14 @@ pub(super) type CheckHeaders = BTreeMap<Spanned<String>, Text<HeaderText>>;
 /// `health.expect`
 pub(super) type Expect = OneOrMany<Text<StatusRange>>;
 
+/// `retry_budget`
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetryBudget {
+    pub(super) percent: Option<Number<0, 1000>>,
+    pub(super) min_per_second: Option<Number<0, 1_000_000>>,
+}
+
 /// `[backends.NAME.timeouts]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -365,7 +383,7 @@ pub(super) struct Server {
     pub(super) name: Option<Spanned<Text<Name>>>,
     pub(super) address: Option<Text<ServerAddress>>,
     pub(super) weight: Option<Number<0, 256>>,
-    pub(super) cookie: Option<Spanned<Text<Token>>>,
+    pub(super) cookie: Option<Spanned<Text<CookieValue>>>,
     pub(super) backup: Option<bool>,
     pub(super) check: Option<bool>,
     pub(super) check_address: Option<Spanned<Text<IpAddr>>>,

@@ -6,6 +6,8 @@
 //! adds then changes no digest until somebody uses it.
 
 mod condition;
+mod failure;
+mod persistence;
 mod rule;
 
 use relevo_ha::VirtualRouter;
@@ -13,14 +15,14 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HashKey,
-    HashMethod, HealthCheck, Mode, Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics,
-    User, WhenAllDown,
+    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, Frontend, HashKey, HashMethod, HealthCheck, Mode,
+    Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User, WhenAllDown,
 };
 
 /// SHA-256 in hex.
 pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> String {
-    let Balancer { node: _, threads: _, max_connections: _, access_log: _, frontends, backends } = balancer;
+    let Balancer { node: _, threads: _, max_connections: _, hard_stop_after: _, access_log: _, frontends, backends } =
+        balancer;
     // By name: the order of these tables means nothing.
     let by_name = |list: Vec<(&String, Value)>| {
         list.into_iter().map(|(name, value)| (name.clone(), value)).collect::<Map<_, _>>()
@@ -87,6 +89,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         timeouts,
         capture,
         statistics,
+        connection,
+        errors,
     } = frontend;
     // The log is each node's own.
     let Capture { request: _, response: _, length: _ } = capture;
@@ -116,6 +120,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
         .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
+        .with("connection", failure::connection(*connection), "keep_alive")
+        .with("errors", failure::errors(errors), json!({}))
         .with("stats", statistics.as_ref().map(self::statistics), Value::Null)
         .done()
 }
@@ -138,10 +144,15 @@ fn backend(backend: &Backend) -> Value {
         all_backups,
         when_all_down,
         cookie,
+        stick,
         health,
         agent,
         retries,
         redispatch,
+        retry,
+        reuse,
+        connection,
+        errors,
         timeouts,
         servers,
     } = backend;
@@ -149,24 +160,22 @@ fn backend(backend: &Backend) -> Value {
         WhenAllDown::Reject => "reject",
         WhenAllDown::TryAll => "try_all",
     };
-    let cookie = cookie.as_ref().map(|CookiePersistence { name, mode }| {
-        let mode = match mode {
-            CookieMode::Prefix => "prefix",
-            CookieMode::Insert => "insert",
-        };
-        json!({ "name": name, "mode": mode })
-    });
     let ServerTimeouts { connect, server, queue, tunnel } = *timeouts;
     Table::new()
         .with("balance", self::balance(balance), "round_robin")
         .with("slow_start", slow_start.map(microseconds), Value::Null)
         .with("all_backups", *all_backups, false)
         .with("when_all_down", when_all_down, "reject")
-        .with("cookie", cookie, Value::Null)
+        .with("cookie", cookie.as_ref().map(persistence::cookie), Value::Null)
+        .with("stick", stick.as_ref().map(persistence::stick), Value::Null)
         .with("health", health_check(health), json!({}))
         .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)
         .with("redispatch", *redispatch, true)
+        .with("retry", failure::retry(retry), json!({}))
+        .with("reuse", failure::reuse(*reuse), "safe")
+        .with("connection", failure::connection(*connection), "keep_alive")
+        .with("errors", failure::errors(errors), json!({}))
         .with("timeouts.connect", microseconds(connect), 5_000_000)
         .with("timeouts.server", microseconds(server), 50_000_000)
         .with("timeouts.queue", microseconds(queue), 5_000_000)

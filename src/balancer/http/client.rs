@@ -17,9 +17,11 @@ use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
-use crate::balancer::clock;
+use crate::balancer::clock::{self, Millis};
+use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::pool::{Keep, Upstream};
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -57,17 +59,23 @@ pub struct Client {
     received: Cell<u64>,
     /// The request before ended, or the connection was accepted.
     waiting_since: Cell<Instant>,
+    /// When it is closed if no other request begins.
+    pub idle_until: Cell<Millis>,
+    /// hyper is to end, and the connection is not.
+    pub leaves_hyper: Cell<bool>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// A connection to a server that is for its requests alone.
+    own: RefCell<Option<Box<Upstream>>>,
 }
 
 impl Client {
-    /// A client that has just connected.
-    pub fn new(session: Session) -> Rc<Self> {
+    /// A client that has something to say after a pause.
+    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis, own: Option<Box<Upstream>>) -> Rc<Self> {
         // Both forms are made once for all its requests.
         let source = session.client.ip().to_canonical();
         let ip = source.to_string();
@@ -86,10 +94,13 @@ impl Client {
             refused_with: Cell::new(None),
             sent: Cell::new(0),
             received: Cell::new(0),
-            waiting_since: Cell::new(session.accepted),
+            waiting_since: Cell::new(waiting_since),
+            idle_until: Cell::new(idle_until),
+            leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             tunnel: RefCell::default(),
+            own: RefCell::new(own),
             session,
         })
     }
@@ -120,7 +131,7 @@ impl Client {
         self.is_recording.set(true);
         self.is_answered.set(false);
         self.sent.set(0);
-        let is_counted = self.session.worker.shared.statistics.are_shown || access_log.has_received();
+        let is_counted = self.session.worker.shared.shows_statistics || access_log.has_received();
         self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
@@ -151,6 +162,33 @@ impl Client {
     /// Where the request goes.
     pub fn goes_to(&self, backend: BackendIndex) {
         self.record.borrow_mut().backend = Some(backend);
+    }
+
+    /// Has no request come on its connection before this one?
+    pub fn is_at_its_first_request(&self) -> bool {
+        self.waiting_since.get() == self.session.accepted
+    }
+
+    /// A connection to this server that has served before.
+    pub fn kept(&self, keep: Keep, backend: BackendIndex, server: usize) -> Option<Box<Upstream>> {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match keep {
+            Keep::No => None,
+            Keep::ForClient => self.own.take()?.waking(&worker.shared, (backend, server), now),
+            Keep::ForAll => worker.pool.take(&worker.shared, backend, server, now),
+        }
+    }
+
+    /// A connection to a server has done its work.
+    pub fn leave(&self, upstream: Box<Upstream>) {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match upstream.keep {
+            Keep::No => {}
+            Keep::ForClient => drop(self.own.replace(upstream.resting(now))),
+            Keep::ForAll => worker.keep(upstream),
+        }
     }
 
     /// The request is over: its line is written.
@@ -218,9 +256,18 @@ impl Client {
         if self.is_answered.replace(false) {
             self.request_ends();
             self.phase.set(Phase::Idle);
-            self.session.await_client(self.session.frontend().timeouts.http_keep_alive);
+            let keep_alive = self.session.frontend().timeouts.http_keep_alive;
+            self.idle_until.set(self.session.worker.clock.after(keep_alive));
+            self.session.await_client(keep_alive.min(WAKEFUL));
         }
     }
+}
+
+/// What stays of a client that has nothing to say. Nobody else may know it by then.
+pub(super) fn rest(client: Rc<Client>, stream: TcpStream) -> Option<Resting> {
+    let Client { session, waiting_since, idle_until, own, .. } = Rc::into_inner(client)?;
+    let (waiting_since, until, own) = (waiting_since.get(), idle_until.get(), own.into_inner());
+    Some(Resting { stream, session, waiting_since, until, own })
 }
 
 /// As it came; formatting would cost as much as the rest of the line.
@@ -238,13 +285,15 @@ fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
 /// The client's socket as hyper sees it.
 pub(super) struct ClientSocket {
     io: Socket,
+    /// What has been read already.
+    first: Bytes,
     client: Rc<Client>,
 }
 
 impl ClientSocket {
-    /// The socket of this client.
-    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
-        Self { io: Socket::new(stream), client }
+    /// The socket of this client, of which `first` has been read already.
+    pub(super) fn new(stream: TcpStream, first: Bytes, client: Rc<Client>) -> Self {
+        Self { io: Socket::new(stream), first, client }
     }
 
     /// Gives it back.
@@ -257,9 +306,15 @@ impl Read for ClientSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_read(context, buffer);
+        let result = if self.first.is_empty() {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        } else {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(length));
+            Poll::Ready(Ok(()))
+        };
         if result.is_ready() && self.client.phase.get() == Phase::Idle {
             self.client.head_begins();
         }
@@ -297,6 +352,9 @@ impl HyperWrite for ClientSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.leaves_hyper.get() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
