@@ -6,12 +6,12 @@ use std::{fmt, io};
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::balancer::admission::{self, Look, Wish};
 use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
 use crate::stats::counters::Event;
-use crate::status::ServerState;
 
 /// Longest pause before the server that just failed is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -37,35 +37,42 @@ pub struct Attempts<'session> {
 pub enum Unreachable {
     /// No server is up.
     NoServer,
+    /// All servers that would do are full, and so is the queue.
+    QueueFull,
+    /// None of them became free in time.
+    QueueTimeout,
     /// The last attempt was refused or failed otherwise.
     Failed,
     /// The last attempt took too long.
     Timeout,
 }
 
+impl Unreachable {
+    /// Who ended it and when, for the log.
+    pub fn termination(self) -> [u8; 2] {
+        *match self {
+            Self::NoServer | Self::Failed => b"SC",
+            Self::Timeout => b"sC",
+            Self::QueueFull => b"SQ",
+            Self::QueueTimeout => b"sQ",
+        }
+    }
+}
+
 impl<'session> Attempts<'session> {
     /// Takes the server that a session is kept at, where it may have it, or the backend's next one, by `key` where it hashes.
+    /// Waits for one where all that would do are full.
     ///
     /// # Errors
-    /// When no server is up.
-    pub fn begin(
+    /// When no server is up, or none becomes free.
+    pub async fn begin(
         session: &'session Session,
         backend: BackendIndex,
         kept: Option<usize>,
         key: Option<u64>,
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
-        let is_up = |server: &usize| {
-            let state = worker.shared.backends[backend.0].servers.get(*server).map(|server| server.state());
-            matches!(state, Some(ServerState::Up | ServerState::Drain))
-        };
-        let server = match kept.filter(is_up) {
-            Some(server) => Some(server),
-            None if kept.is_some() && !session.backend(backend).redispatch => None,
-            None => worker.chooser.borrow_mut().choose(backend, key, &[]),
-        };
-        let server = server.ok_or(Unreachable::NoServer)?;
-        let under_way = UnderWay::at_server(worker, backend, server);
+        let (server, under_way) = admission::enter(session, Wish { backend, kept, key, tried: &[] }).await?;
         if kept != Some(server) {
             worker.counters().backends[backend.0].traffic.count(Event::Balanced);
             under_way.traffic().count(Event::Balanced);
@@ -129,21 +136,22 @@ impl<'session> Attempts<'session> {
         self.tried.push(self.server);
         let worker = &self.session.worker;
         let backend_traffic = &worker.counters().backends[self.backend.0].traffic;
-        let other = match backend.redispatch {
-            true => worker.chooser.borrow_mut().choose(self.backend, self.key, &self.tried),
-            false => None,
-        };
+        let wish = Wish { backend: self.backend, kept: None, key: self.key, tried: &self.tried };
+        let other = if backend.redispatch { admission::look(self.session, wish, &[]) } else { Look::Nobody(failure) };
+        if !matches!(other, Look::Nobody(_)) {
+            // As in HAProxy: counted where it should have gone, as the one or the other.
+            backend_traffic.count(Event::Redispatch);
+            self.under_way.traffic().count(Event::Redispatch);
+            self.redispatched = true;
+        }
         match other {
-            Some(other) => {
-                // As in HAProxy: counted where it should have gone, as the one or the other.
-                backend_traffic.count(Event::Redispatch);
-                self.under_way.traffic().count(Event::Redispatch);
-                self.server = other;
-                self.under_way = UnderWay::at_server(worker, self.backend, other);
-                self.redispatched = true;
+            Look::In(other, under_way) => (self.server, self.under_way) = (other, under_way),
+            Look::Full(place) => {
+                self.under_way.end();
+                (self.server, self.under_way) = admission::wait(self.session, wish, place).await?;
             }
             // The same server at once would most likely fail the same way.
-            None => {
+            Look::Nobody(_) => {
                 backend_traffic.count(Event::Retry);
                 self.under_way.traffic().count(Event::Retry);
                 tokio::time::sleep(backend.timeouts.connect.min(LONGEST_PAUSE)).await;

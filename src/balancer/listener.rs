@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
+use crate::balancer::room::{self, Room};
 use crate::balancer::session::Session;
 use crate::balancer::worker::Worker;
 use crate::balancer::{http, tcp};
@@ -16,8 +16,6 @@ use crate::config::model::Mode;
 
 /// After an error that is not about one connection alone: the system is short of something.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Until the next look whether there is room for another connection.
-const FULL_PAUSE: Duration = Duration::from_millis(10);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Accepts for ever; each connection gets a task of this worker.
@@ -29,11 +27,22 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) 
     }
     let port = listener.local_addr().map_or(0, |address| address.port());
     let warned = Cell::new(None);
+    let Some(state) = worker.shared.frontends.get(frontend) else { return };
+    let rooms = [&state.connections, &worker.shared.connections];
     loop {
-        room(&worker, &warned).await;
+        warn_if_full(rooms, &worker.shared.config.frontends[frontend].name, &warned);
+        room::vacancy(&rooms).await;
         match listener.accept().await {
             Ok((stream, client)) => {
-                let session = Session::open(worker.clone(), frontend, client, port);
+                room::enter(&rooms).await;
+                let Some(session) = Session::open(worker.clone(), frontend, client, port) else {
+                    let most = worker.shared.config.frontends[frontend].max_connections_per_source;
+                    warn(
+                        &warned,
+                        || tracing::warn!(%client, most, "a connection is closed: there are {} of its source", most.unwrap_or_default()),
+                    );
+                    continue;
+                };
                 match mode {
                     Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
                     Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
@@ -48,12 +57,15 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) 
     }
 }
 
-/// Waits while the process has as many connections as it may: the next ones wait in the kernel's queue.
-async fn room(worker: &Worker, warned: &Cell<Option<Instant>>) {
-    let most = worker.shared.config.max_connections as u64;
-    while worker.shared.connections.load(Relaxed) >= most {
-        warn(warned, || tracing::warn!(most, "all {most} connections are in use: new ones have to wait"));
-        tokio::time::sleep(FULL_PAUSE).await;
+/// Where there are as many connections as there may be, the next ones wait in the kernel's queue.
+fn warn_if_full([own, all]: [&Room; 2], frontend: &str, warned: &Cell<Option<Instant>>) {
+    let most = |room: &Room| room.most().unwrap_or_default();
+    if all.is_full() {
+        warn(warned, || tracing::warn!("all {} connections are in use: new ones have to wait", most(all)));
+    } else if own.is_full() {
+        warn(warned, || {
+            tracing::warn!("all {} connections of frontend {frontend} are in use: new ones have to wait", most(own))
+        });
     }
 }
 

@@ -5,11 +5,11 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::balancer::admission::Queued;
 use crate::balancer::clock::{self, Deadline, Millis, NEVER};
 use crate::balancer::worker::Worker;
 use crate::config::model::{Backend, BackendIndex, Frontend};
@@ -27,6 +27,8 @@ pub struct Session {
     pub destination_port: u16,
     /// When it was accepted.
     pub accepted: Instant,
+    /// How its request under way has waited for a server.
+    pub queued: Queued,
     deadline: Rc<Deadline>,
     client_until: Cell<Millis>,
     server_until: Cell<Millis>,
@@ -37,24 +39,31 @@ pub struct Session {
 pub struct Late;
 
 impl Session {
-    /// Counts a connection that was just accepted.
-    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr, destination_port: u16) -> Self {
-        worker.shared.connections.fetch_add(1, Relaxed);
-        worker.connections.set(worker.connections.get() + 1);
+    /// Counts a connection that was just accepted, and has a place in the process and at its frontend; `None` if there are
+    /// as many of its source as there may be: it is to be closed.
+    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr, destination_port: u16) -> Option<Self> {
         if let Some(state) = worker.shared.frontends.get(frontend) {
-            let before = state.connections.fetch_add(1, Relaxed);
-            worker.counters().frontends[frontend].session(before + 1);
+            let traffic = &worker.counters().frontends[frontend];
+            if state.sources.as_ref().is_some_and(|sources| !sources.enter(client.ip())) {
+                traffic.count(Event::DeniedConnection);
+                state.connections.leave();
+                worker.shared.connections.leave();
+                return None;
+            }
+            traffic.session(state.connections.count());
         }
-        Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Some(Self {
             worker,
             frontend,
             client,
             destination_port,
             accepted: clock::now(),
+            queued: Queued::default(),
             deadline: Deadline::new(),
             client_until: Cell::new(NEVER),
             server_until: Cell::new(NEVER),
-        }
+        })
     }
 
     /// Its frontend's configuration.
@@ -152,11 +161,12 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.deadline.forget();
-        self.worker.shared.connections.fetch_sub(1, Relaxed);
         self.worker.connections.set(self.worker.connections.get() - 1);
         if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
-            state.connections.fetch_sub(1, Relaxed);
+            state.sources.iter().for_each(|sources| sources.leave(self.client.ip()));
+            state.connections.leave();
         }
+        self.worker.shared.connections.leave();
     }
 }
 
@@ -165,23 +175,50 @@ pub struct UnderWay {
     worker: Rc<Worker>,
     backend: BackendIndex,
     server: Option<usize>,
+    is_over: bool,
 }
 
 impl UnderWay {
     /// At a backend.
     pub fn at_backend(worker: &Rc<Worker>, backend: BackendIndex) -> Self {
-        Self::begin(Self { worker: worker.clone(), backend, server: None })
+        let now = worker.shared.backends[backend.0].connections.fetch_add(1, Relaxed) + 1;
+        Self::counted(worker, backend, None, now)
     }
 
-    /// At a server.
+    /// At a server, whatever its limit.
     pub fn at_server(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
-        Self::begin(Self { worker: worker.clone(), backend, server: Some(server) })
+        let now = worker.shared.backends[backend.0].servers[server].connections.take();
+        Self::counted(worker, backend, Some(server), now)
     }
 
-    fn begin(under_way: Self) -> Self {
-        let before = under_way.counter().fetch_add(1, Relaxed);
-        under_way.traffic().session(before + 1);
+    /// At a server that has room for it, and nobody who waits; `None` if it has not.
+    pub fn at_server_below(worker: &Rc<Worker>, backend: BackendIndex, server: usize, most: u64) -> Option<Self> {
+        let now = worker.shared.backends[backend.0].servers[server].connections.take_below(most)?;
+        Some(Self::counted(worker, backend, Some(server), now))
+    }
+
+    /// At a server of which a slot has been taken for it.
+    pub fn with_slot(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
+        let now = worker.shared.backends[backend.0].servers[server].connections.count();
+        Self::counted(worker, backend, Some(server), now)
+    }
+
+    fn counted(worker: &Rc<Worker>, backend: BackendIndex, server: Option<usize>, now: u64) -> Self {
+        let under_way = Self { worker: worker.clone(), backend, server, is_over: false };
+        under_way.traffic().session(now);
         under_way
+    }
+
+    /// It no longer counts. Whoever waits for its place gets it.
+    pub fn end(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let backend = &self.worker.shared.backends[self.backend.0];
+        match self.server {
+            None => drop(backend.connections.fetch_sub(1, Relaxed)),
+            Some(server) => backend.give_back(server),
+        }
     }
 
     /// Where its events are counted.
@@ -200,20 +237,16 @@ impl UnderWay {
 
     /// How many there are now, this one included.
     pub fn count(&self) -> u64 {
-        self.counter().load(Relaxed)
-    }
-
-    fn counter(&self) -> &AtomicU64 {
         let backend = &self.worker.shared.backends[self.backend.0];
         match self.server {
-            Some(server) => &backend.servers[server].connections,
-            None => &backend.connections,
+            Some(server) => backend.servers[server].connections.count(),
+            None => backend.connections.load(Relaxed),
         }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.counter().fetch_sub(1, Relaxed);
+        self.end();
     }
 }

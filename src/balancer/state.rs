@@ -15,6 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::queue::{Lengths, Queue, Servers, Slots};
+use crate::balancer::room::{Room, Sources};
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
@@ -29,8 +31,8 @@ pub use facts::{Admin, AgentReport, Health};
 pub struct Shared {
     /// Valid, and the same for the life of the process.
     pub config: model::Balancer,
-    /// Client connections open now.
-    pub connections: AtomicU64,
+    /// Client connections open now, and how many there may be.
+    pub connections: Room,
     /// Requests (TCP mode: connections) since the start.
     pub requests: AtomicU64,
     /// By index of the frontend.
@@ -71,15 +73,21 @@ pub struct Beat(pub AtomicU64);
 /// A frontend's part.
 #[repr(align(128))]
 pub struct FrontendState {
-    /// Client connections open now.
-    pub connections: AtomicU64,
+    /// Client connections open now, and how many there may be.
+    pub connections: Room,
+    /// By where they come from, if there is a limit to that.
+    pub sources: Option<Sources>,
     /// By index of the rule: its limit, if it is one.
     pub rate_limits: Box<[Option<RateLimiter>]>,
 }
 
 impl FrontendState {
     fn new(config: &model::Frontend) -> Self {
-        Self { connections: AtomicU64::new(0), rate_limits: rules::rate_limits(&config.rules) }
+        Self {
+            connections: Room::new(config.max_connections.map(u64::from)),
+            sources: config.max_connections_per_source.map(Sources::new),
+            rate_limits: rules::rate_limits(&config.rules),
+        }
     }
 }
 
@@ -94,6 +102,8 @@ pub struct BackendState {
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
     pub connections: AtomicU64,
+    /// Who waits for servers; `None`: none of them has a limit.
+    pub queue: Option<Box<Queue>>,
     /// What servers are chosen by, for their states and weights at this generation.
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
@@ -115,7 +125,7 @@ pub struct ServerShared {
     /// Errors of the traffic in a row, where they are counted.
     pub errors: AtomicU32,
     /// Requests or TCP connections under way.
-    pub connections: AtomicU64,
+    pub connections: Slots,
     /// Since the start.
     pub requests: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
@@ -158,8 +168,8 @@ impl Shared {
             turn: Semaphore::new(1),
         };
         Arc::new(Self {
+            connections: Room::new(Some(config.max_connections as u64)),
             config,
-            connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             frontends,
             backends,
@@ -265,9 +275,14 @@ impl Shared {
     /// What `relevo status` shows of the backends.
     pub fn report(&self) -> Vec<BackendStatus> {
         let backends = self.config.backends.iter().zip(&self.backends);
-        let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
-            name: config.name.clone(),
-            servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
+        let report = |(config, shared): (&model::Backend, &BackendState)| {
+            let queue = shared.queue_lengths();
+            let servers = config.servers.iter().zip(&shared.servers).enumerate();
+            let server = |(index, (config, shared)): (usize, (&model::Server, &ServerShared))| {
+                let queue = queue.own.get(index).map_or(0, |(now, _)| *now);
+                ServerStatus { queue, ..shared.report(config) }
+            };
+            BackendStatus { name: config.name.clone(), queue: queue.any.0, servers: servers.map(server).collect() }
         };
         backends.map(report).collect()
     }
@@ -280,6 +295,7 @@ impl BackendState {
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            queue: Queue::new(config),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
             checks: Checks::new(ServerState::Starting, Instant::now()),
@@ -314,6 +330,34 @@ impl BackendState {
         // Again with the states of that moment, should two threads do this at once.
         self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
+        self.queue.iter().for_each(|queue| queue.reconsider(self));
+    }
+
+    /// A request at this server is over.
+    pub fn give_back(&self, server: usize) {
+        let is_awaited = self.servers.get(server).is_some_and(|server| server.connections.give_back());
+        if is_awaited && let Some(queue) = &self.queue {
+            queue.has_room(self, server);
+        }
+    }
+
+    /// Who waits.
+    pub fn queue_lengths(&self) -> Lengths {
+        self.queue.as_ref().map(|queue| queue.lengths()).unwrap_or_default()
+    }
+}
+
+impl Servers for BackendState {
+    fn slots(&self, server: usize) -> Option<&Slots> {
+        self.servers.get(server).map(|server| &server.connections)
+    }
+
+    fn takes_new(&self, server: usize) -> bool {
+        self.plan.load().takes(server)
+    }
+
+    fn keeps_sessions(&self, server: usize) -> bool {
+        self.servers.get(server).is_some_and(ServerShared::keeps_sessions)
     }
 }
 
@@ -349,7 +393,7 @@ impl ServerShared {
             weight: AtomicU32::new(facts.weight(config.weight)),
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
-            connections: AtomicU64::new(0),
+            connections: Slots::default(),
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
@@ -362,6 +406,11 @@ impl ServerShared {
     /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
     pub fn state(&self) -> ServerState {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    /// Does it serve the sessions that are at it?
+    pub fn keeps_sessions(&self) -> bool {
+        matches!(self.state(), ServerState::Up | ServerState::Drain)
     }
 
     /// Its weight now; 0: it gets only what a session brings.
@@ -412,7 +461,9 @@ impl ServerShared {
             state,
             reason: ServerStatus::reason_from(&self.facts().reason()),
             weight: self.weight(),
-            connections: self.connections.load(Relaxed),
+            connections: self.connections.count(),
+            max_connections: config.max_connections,
+            queue: 0,
             requests: self.requests.load(Relaxed),
         }
     }

@@ -1,6 +1,11 @@
 //! TCP mode: a client's connection and a server's, and the bytes between them.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::Record;
@@ -34,17 +39,18 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     record.backend = Some(index);
 
     let key = key::of_client(&session.backend(index).balance, source);
-    let mut attempts = match Attempts::begin(session, index, None, key) {
-        Ok(attempts) => attempts,
-        Err(_) => return record.end(*b"SC"),
+    let begun = unless_gone(client, session, Attempts::begin(session, index, None, key)).await;
+    let Some(Ok(mut attempts)) = begun else {
+        record.server = session.queued.server();
+        return record.end(begun.and_then(Result::err).map_or(*b"CQ", Unreachable::termination));
     };
-    let connected = attempts.connect().await;
+    let connected = unless_gone(client, session, attempts.connect()).await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;
     record.redispatched = attempts.redispatched;
 
     match connected {
-        Ok(server) => {
+        Some(Ok(server)) => {
             attempts.under_way.reached(false);
             record.connected = Some(clock::now());
             let (from_client, from_server) =
@@ -54,8 +60,26 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
             record.received = ended.from_client;
             ended.end.into_iter().for_each(|end| record.end(end));
         }
-        Err(Unreachable::Timeout) => record.end(*b"sC"),
-        Err(_) => record.end(*b"SC"),
+        Some(Err(reason)) => record.end(reason.termination()),
+        None => record.end(*b"CQ"),
     }
     record.leave(&at_backend, Some(&attempts.under_way));
+}
+
+/// What comes of it; `None` if the client goes while it waits in a queue.
+async fn unless_gone<F: Future>(client: &TcpStream, session: &Session, work: F) -> Option<F::Output> {
+    let (mut work, mut gone) = (pin!(work), pin!(gone(client)));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if session.queued.is_waiting() => gone.as_mut().poll(context).map(|()| None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// A client that has said nothing and finishes is gone. One that has may have said all it wants to, and waits for an answer.
+async fn gone(client: &TcpStream) {
+    if matches!(client.peek(&mut [0]).await, Ok(1..)) {
+        let _ = client.ready(Interest::ERROR).await;
+    }
 }

@@ -84,6 +84,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         forwarding,
         trusted_proxies,
         request_id,
+        max_connections,
+        max_connections_per_source,
         timeouts,
         capture,
         statistics,
@@ -112,6 +114,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("forwarded_host", forwarding.host, false)
         .with("trusted_proxies", rule::networks(trusted_proxies), Value::Array(Vec::new()))
         .with("request_id", request_id.as_ref().map(rule::request_id), Value::Null)
+        .with("max_connections", *max_connections, Value::Null)
+        .with("max_connections_per_source", *max_connections_per_source, Value::Null)
         .with("rules", rules.iter().map(rule::rule).collect::<Vec<_>>(), Value::Array(Vec::new()))
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
@@ -142,6 +146,7 @@ fn backend(backend: &Backend) -> Value {
         agent,
         retries,
         redispatch,
+        max_queue,
         timeouts,
         servers,
     } = backend;
@@ -167,6 +172,7 @@ fn backend(backend: &Backend) -> Value {
         .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)
         .with("redispatch", *redispatch, true)
+        .with("max_queue", *max_queue, Value::Null)
         .with("timeouts.connect", microseconds(connect), 5_000_000)
         .with("timeouts.server", microseconds(server), 50_000_000)
         .with("timeouts.queue", microseconds(queue), 5_000_000)
@@ -273,6 +279,8 @@ fn server(server: &Server) -> Value {
         name,
         address,
         weight,
+        max_connections,
+        max_queue,
         cookie,
         backup,
         check,
@@ -289,6 +297,8 @@ fn server(server: &Server) -> Value {
         .with("name", name.as_str(), Value::Null)
         .with("address", address, Value::Null)
         .with("weight", *weight, 1)
+        .with("max_connections", *max_connections, Value::Null)
+        .with("max_queue", *max_queue, Value::Null)
         .with("cookie", cookie.as_str(), name.as_str())
         .with("backup", *backup, false)
         .with("check", *check, true)

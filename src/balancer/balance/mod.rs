@@ -53,7 +53,7 @@ impl Chooser {
             key,
             tried,
             connections: |server: usize| match state.servers.get(server) {
-                Some(server) => server.connections.load(Relaxed),
+                Some(server) => server.connections.count(),
                 None => u64::MAX,
             },
             turn: || turns.fetch_add(1, Relaxed),

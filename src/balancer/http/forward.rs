@@ -101,8 +101,10 @@ async fn forward(
     prepare_request(client, backend, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let mut attempts = Attempts::begin(session, index, kept, key).map_err(Refusal::Unavailable)?;
-    client.record.borrow_mut().server = Some(attempts.server());
+    let begun = Attempts::begin(session, index, kept, key).await;
+    client.record.borrow_mut().server =
+        begun.as_ref().map_or_else(|_| session.queued.server(), |attempts| Some(attempts.server()));
+    let mut attempts = begun.map_err(Refusal::Unavailable)?;
     let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, &head, body).await;

@@ -113,6 +113,11 @@ fn note_end(client: &Client, end: End) {
         (Phase::Head, Err(_)) => client.bad_request(400, *b"CR"),
         (Phase::Exchange, _) => {
             let mut record = client.record.borrow_mut();
+            let queued = &client.session.queued;
+            if queued.is_waiting() {
+                record.server = queued.server();
+                return record.end(*b"CQ");
+            }
             let when = if record.connected.is_some() { *b"CH" } else { *b"CC" };
             record.end(when);
         }

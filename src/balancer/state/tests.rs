@@ -12,6 +12,8 @@ pub(crate) fn server(name: &str, weight: u32) -> Server {
         name: name.into(),
         address: ServerAddress::Socket((Ipv4Addr::LOCALHOST, 9).into()),
         weight,
+        max_connections: None,
+        max_queue: None,
         cookie: name.into(),
         backup: false,
         check: false,
@@ -36,6 +38,7 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        max_queue: None,
         timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
         servers,
     };

@@ -10,7 +10,7 @@ use crate::config::file::{self, Named, Table};
 use crate::config::model::{
     Backend, Balance, CookieMode, CookiePersistence, Server, ServerAddress, ServerTimeouts, WhenAllDown,
 };
-use crate::config::value::{FromText, Text, Token};
+use crate::config::value::{FromText, Number, Text, Token};
 
 impl Checker<'_> {
     pub(super) fn backends(
@@ -43,6 +43,9 @@ impl Checker<'_> {
             self.missing(&name.span(), "servers", &accepted);
         }
         let servers = self.servers(written.servers, virtual_addresses);
+        let has_limit = servers.iter().any(|server| server.max_connections.is_some());
+        let has_limit = has_limit || self.is_refused(&name.span(), "servers");
+        let max_queue = self.max_queue(written.max_queue, has_limit, "a server with `max_connections`");
         let own = written.timeouts.0;
         let timeouts = ServerTimeouts {
             connect: timeout(own.connect.as_ref(), &defaults.connect, 5),
@@ -67,6 +70,7 @@ impl Checker<'_> {
             },
             retries: written.retries.map_or(3, |retries| retries.0),
             redispatch: written.redispatch.unwrap_or(true),
+            max_queue,
             timeouts,
             servers,
         })
@@ -107,10 +111,15 @@ impl Checker<'_> {
             let Some(address) = plain(address) else { continue };
             let source = server.source.and_then(|source| self.of_same_family(source, &address));
             let check_address = server.check_address.and_then(|other| self.of_same_family(other, &address));
+            let max_connections = server.max_connections.map(|most| most.0);
+            let has_limit = max_connections.is_some() || self.is_refused(&place, "max_connections");
+            let max_queue = self.max_queue(server.max_queue, has_limit, "`max_connections` beside it");
             servers.push(Server {
                 name,
                 address,
                 weight: server.weight.map_or(1, |weight| weight.0),
+                max_connections,
+                max_queue,
                 cookie,
                 backup: server.backup.unwrap_or(false),
                 check: server.check.unwrap_or(true),
@@ -121,6 +130,20 @@ impl Checker<'_> {
             });
         }
         servers
+    }
+
+    /// Nobody waits where there is no limit.
+    fn max_queue(
+        &mut self,
+        written: Option<Spanned<Number<0, 1_000_000>>>,
+        has_limit: bool,
+        needed: &str,
+    ) -> Option<u32> {
+        let written = written?;
+        if !has_limit {
+            self.problem(written.span(), format!("expected {needed}"), "without a limit nobody waits");
+        }
+        Some(written.into_inner().0)
     }
 
     /// A `source` has to reach what is checked.

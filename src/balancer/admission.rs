@@ -1,0 +1,209 @@
+//! The way in to a server: one is chosen that is not full, or one is waited for (`queue.rs`).
+//!
+//! As in HAProxy: where the balancing algorithm looks for a server it looks for one that has room, and where none has, the
+//! request waits for any; where a session is kept at a server, or a key belongs to one, it waits for that one.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::balancer::clock;
+use crate::balancer::connect::Unreachable;
+use crate::balancer::queue::{Joined, Place, Verdict};
+use crate::balancer::session::{Late, Session, UnderWay};
+use crate::config::model::BackendIndex;
+
+/// What a request can be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// A server of this backend.
+    pub backend: BackendIndex,
+    /// The one that its session is kept at.
+    pub kept: Option<usize>,
+    /// What hashing chooses by.
+    pub key: Option<u64>,
+    /// Servers that failed it.
+    pub tried: &'a [usize],
+}
+
+/// What there is for it at once.
+pub enum Look {
+    /// A server: it counts there from now on.
+    In(usize, UnderWay),
+    /// A line to wait in.
+    Full(Place),
+    /// Nothing.
+    Nobody(Unreachable),
+}
+
+/// A server; waits for one where all that would do are full.
+///
+/// # Errors
+/// When none is up, or none became free in time.
+pub async fn enter(session: &Session, wish: Wish<'_>) -> Result<(usize, UnderWay), Unreachable> {
+    match look(session, wish, &[]) {
+        Look::In(server, under_way) => Ok((server, under_way)),
+        Look::Nobody(reason) => Err(reason),
+        Look::Full(place) => Box::pin(wait(session, wish, place)).await,
+    }
+}
+
+/// What there is at once; the lines of servers in `shut` are as long as they may be.
+pub fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
+    let Wish { backend, kept, key, tried } = wish;
+    let worker = &session.worker;
+    let state = &worker.shared.backends[backend.0];
+    let take = |server: usize| match state.queue.as_ref().and_then(|queue| queue.limit(server)) {
+        None => Some(UnderWay::at_server(worker, backend, server)),
+        Some(most) => UnderWay::at_server_below(worker, backend, server, most),
+    };
+    let nobody = if shut.is_empty() { Unreachable::NoServer } else { Unreachable::QueueFull };
+
+    if let Some(server) = kept {
+        let keeps_sessions = state.servers.get(server).is_some_and(|server| server.keeps_sessions());
+        if keeps_sessions && !shut.contains(&server) {
+            let full = Look::Full(Place::At { server, is_session: true });
+            return take(server).map_or(full, |under_way| Look::In(server, under_way));
+        }
+        if !session.backend(backend).redispatch {
+            return Look::Nobody(nobody);
+        }
+    }
+
+    let choose = |without: &[usize]| worker.chooser.borrow_mut().choose(backend, key, without);
+    let mut passed = Vec::new();
+    let mut next = if shut.is_empty() { choose(tried) } else { choose(&[tried, shut].concat()) };
+    while let Some(server) = next {
+        if let Some(under_way) = take(server) {
+            return Look::In(server, under_way);
+        }
+        if key.is_some() {
+            return Look::Full(Place::At { server, is_session: false });
+        }
+        passed.push(server);
+        next = choose(&[tried, shut, &passed].concat());
+    }
+    if passed.is_empty() { Look::Nobody(nobody) } else { Look::Full(Place::Any) }
+}
+
+/// Stands in line until there is a server.
+///
+/// # Errors
+/// When that takes too long, the line is too long, or none is left to wait for.
+pub async fn wait(session: &Session, wish: Wish<'_>, place: Place) -> Result<(usize, UnderWay), Unreachable> {
+    let timeout = session.backend(wish.backend).timeouts.queue;
+    let stay = session.queued.stay();
+    let admitted = session.server_within(timeout, stand(session, wish, place)).await;
+    stay.is_over();
+    admitted.unwrap_or_else(|Late| Err(Unreachable::QueueTimeout))
+}
+
+async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(usize, UnderWay), Unreachable> {
+    let worker = &session.worker;
+    let state = &worker.shared.backends[wish.backend.0];
+    let Some(queue) = &state.queue else { return Err(Unreachable::NoServer) };
+    let mut rank = None;
+    let mut shut = Vec::new();
+    loop {
+        session.queued.server.set(match place {
+            Place::At { server, .. } => Some(server),
+            Place::Any => None,
+        });
+        let verdict = match queue.join(state, place, wish.tried, rank) {
+            Joined::At(verdict) => verdict,
+            Joined::Waits(waiting) => {
+                if rank.is_none() {
+                    session.queued.stands_behind(place, waiting.ahead());
+                }
+                rank = Some(waiting.rank());
+                waiting.await
+            }
+            Joined::Full => match place {
+                Place::Any => return Err(Unreachable::QueueFull),
+                Place::At { server, .. } => {
+                    shut.push(server);
+                    Verdict::Again
+                }
+            },
+        };
+        if let Verdict::Turn(server) = verdict {
+            return Ok((server, UnderWay::with_slot(worker, wish.backend, server)));
+        }
+        // Whoever changes the servers may be in the middle of it.
+        tokio::task::yield_now().await;
+        match look(session, wish, &shut) {
+            Look::In(server, under_way) => return Ok((server, under_way)),
+            Look::Nobody(reason) => return Err(reason),
+            Look::Full(other) => place = other,
+        }
+    }
+}
+
+/// A request's time in queues, as the log tells it.
+#[derive(Debug, Default)]
+pub struct Queued {
+    time: Cell<Duration>,
+    ahead_at_server: Cell<usize>,
+    ahead_at_backend: Cell<usize>,
+    /// The one it waits for, or waited for in vain.
+    server: Cell<Option<usize>>,
+    is_waiting: Cell<bool>,
+}
+
+impl Queued {
+    /// A request begins.
+    pub fn reset(&self) {
+        self.time.set(Duration::ZERO);
+        self.ahead_at_server.set(0);
+        self.ahead_at_backend.set(0);
+        self.server.set(None);
+        self.is_waiting.set(false);
+    }
+
+    /// All of it.
+    pub fn time(&self) -> Duration {
+        self.time.get()
+    }
+
+    /// How many were before it, in lines of servers and in the backend's.
+    pub fn ahead(&self) -> (usize, usize) {
+        (self.ahead_at_server.get(), self.ahead_at_backend.get())
+    }
+
+    /// The server that it waits for, or waited for in vain.
+    pub fn server(&self) -> Option<usize> {
+        self.server.get()
+    }
+
+    /// Does it wait, or has its client left while it did?
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting.get()
+    }
+
+    fn stands_behind(&self, place: Place, ahead: usize) {
+        let sum = if place == Place::Any { &self.ahead_at_backend } else { &self.ahead_at_server };
+        sum.set(sum.get() + ahead);
+    }
+
+    fn stay(&self) -> Stay<'_> {
+        self.is_waiting.set(true);
+        Stay { queued: self, since: clock::now() }
+    }
+}
+
+/// The time counts however it ends.
+struct Stay<'a> {
+    queued: &'a Queued,
+    since: Instant,
+}
+
+impl Stay<'_> {
+    fn is_over(self) {
+        self.queued.is_waiting.set(false);
+    }
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.queued.time.update(|time| time + clock::now().saturating_duration_since(self.since));
+    }
+}
