@@ -67,6 +67,12 @@ impl Slots {
         }
     }
 
+    /// So many as if they were under way.
+    #[cfg(test)]
+    pub(crate) fn set(&self, count: u64) {
+        self.0.store(count & !AWAITED, Relaxed);
+    }
+
     fn raise(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         let raised = self.0.fetch_update(Relaxed, Relaxed, |word| may(word).then_some(word + 1)).ok()?;
         Some((raised & !AWAITED) + 1)

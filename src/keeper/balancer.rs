@@ -411,7 +411,7 @@ mod tests {
                 ..ServerStatus::default()
             };
             let servers = servers.iter().map(server).collect();
-            let backends = vec![BackendStatus { name: "b".to_owned(), servers }];
+            let backends = vec![BackendStatus { name: "b".to_owned(), queue: 0, servers }];
             Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
         };
         let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));

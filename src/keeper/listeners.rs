@@ -139,6 +139,8 @@ mod tests {
             max_connections: 10,
             access_log: AccessLog::Off,
             frontends: vec![Frontend {
+                max_connections: None,
+                max_connections_per_source: None,
                 name: "web".to_owned(),
                 binds: vec![Bind { address }],
                 mode: Mode::Tcp,

@@ -6,6 +6,7 @@ mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
+mod limits;
 mod log;
 mod log_targets;
 mod names;

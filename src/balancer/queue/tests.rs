@@ -17,12 +17,12 @@ struct World {
     slots: Vec<Slots>,
     limits: Vec<u64>,
     up: Vec<AtomicBool>,
-    /// What others do between any two steps under the lock, by the bytes of a schedule.
-    meddling: Option<Meddling>,
 }
 
-#[derive(Default)]
-struct Meddling {
+/// Servers whose slots others take and give back between any two steps under the lock.
+struct Busy {
+    world: World,
+    /// What they do, by the bytes of a schedule.
     schedule: RefCell<Vec<u8>>,
     /// By server: who holds a slot.
     holders: RefCell<Vec<usize>>,
@@ -45,7 +45,6 @@ impl World {
             slots: limits.iter().map(|_| Slots::default()).collect(),
             limits: limits.iter().copied().map(u64::from).collect(),
             up: limits.iter().map(|_| AtomicBool::new(true)).collect(),
-            meddling: None,
         };
         (world, Queue::new(&config.backends[0]).unwrap())
     }
@@ -59,9 +58,6 @@ impl World {
 
 impl Servers for World {
     fn slots(&self, server: usize) -> Option<&Slots> {
-        if let Some(meddling) = &self.meddling {
-            meddling.step(self);
-        }
         self.slots.get(server)
     }
 
@@ -74,34 +70,49 @@ impl Servers for World {
     }
 }
 
-impl Meddling {
+impl Servers for Busy {
+    fn slots(&self, server: usize) -> Option<&Slots> {
+        self.meddle();
+        self.world.slots(server)
+    }
+
+    fn takes_new(&self, server: usize) -> bool {
+        self.world.takes_new(server)
+    }
+
+    fn keeps_sessions(&self, server: usize) -> bool {
+        self.world.keeps_sessions(server)
+    }
+}
+
+impl Busy {
     /// What needs no lock and may happen at any moment.
-    fn step(&self, world: &World) {
+    fn meddle(&self) {
         if self.is_off.get() {
             return;
         }
         let Some(byte) = self.schedule.borrow_mut().pop().map(usize::from) else { return };
         match byte % 3 {
-            0 => self.come(world, byte / 3 % world.slots.len()),
-            1 => self.go(world, byte / 3),
+            0 => self.come(byte / 3 % self.world.slots.len()),
+            1 => self.go(byte / 3),
             _ => {}
         }
     }
 
-    fn come(&self, world: &World, server: usize) {
-        if world.slots[server].take_below(world.limits[server]).is_some() {
+    fn come(&self, server: usize) {
+        if self.world.slots[server].take_below(self.world.limits[server]).is_some() {
             self.holders.borrow_mut().push(server);
         }
     }
 
-    fn go(&self, world: &World, which: usize) {
+    fn go(&self, which: usize) {
         let mut holders = self.holders.borrow_mut();
         if holders.is_empty() {
             return;
         }
         let which = which % holders.len();
         let server = holders.swap_remove(which);
-        if world.slots[server].give_back() {
+        if self.world.slots[server].give_back() {
             self.owing.borrow_mut().push(server);
         }
     }
@@ -270,20 +281,20 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Guest<'a> {
-    waiting: Pin<Box<Waiting<'a, World>>>,
+    waiting: Pin<Box<Waiting<'a, Busy>>>,
     bell: Arc<Bell>,
     place: Place,
 }
 
 impl<'a> Guest<'a> {
-    fn join(queue: &'a Queue, world: &'a World, place: Place, rank: Option<Rank>) -> Option<Self> {
-        match queue.join(world, place, &[], rank) {
+    fn join(queue: &'a Queue, busy: &'a Busy, place: Place, rank: Option<Rank>) -> Option<Self> {
+        match queue.join(busy, place, &[], rank) {
             Joined::Waits(waiting) => {
                 let bell = Arc::new(Bell(AtomicBool::new(true)));
                 Some(Self { waiting: Box::pin(waiting), bell, place })
             }
             Joined::At(Verdict::Turn(server)) => {
-                world.meddling.as_ref().unwrap().holders.borrow_mut().push(server);
+                busy.holders.borrow_mut().push(server);
                 None
             }
             // It would choose another or give up.
@@ -292,14 +303,14 @@ impl<'a> Guest<'a> {
     }
 
     /// What it does when it was woken: `None` if it waits no longer.
-    fn look(mut self, queue: &'a Queue, world: &'a World) -> Option<Self> {
+    fn look(mut self, queue: &'a Queue, busy: &'a Busy) -> Option<Self> {
         self.bell.0.store(false, SeqCst);
         let waker = Waker::from(self.bell.clone());
         match self.waiting.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => Some(self),
-            Poll::Ready(Verdict::Again) => Self::join(queue, world, self.place, Some(self.waiting.rank())),
+            Poll::Ready(Verdict::Again) => Self::join(queue, busy, self.place, Some(self.waiting.rank())),
             Poll::Ready(Verdict::Turn(server)) => {
-                world.meddling.as_ref().unwrap().holders.borrow_mut().push(server);
+                busy.holders.borrow_mut().push(server);
                 None
             }
         }
@@ -316,35 +327,35 @@ proptest! {
         limits in proptest::collection::vec(1..3_u32, 3), steps in proptest::collection::vec(step(), 1..60),
         schedule in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
-        let (mut world, queue) = World::new(&limits);
-        world.meddling = Some(Meddling { schedule: RefCell::new(schedule), ..Meddling::default() });
-        let (world, queue) = (&world, &*queue);
-        let others = world.meddling.as_ref().unwrap();
+        let (world, queue) = World::new(&limits);
+        let (holders, owing, is_off) = Default::default();
+        let (busy, queue) = (&Busy { world, schedule: RefCell::new(schedule), holders, owing, is_off }, &*queue);
+        let world = &busy.world;
         let mut guests: Vec<Guest<'_>> = Vec::new();
         let pick = |which: usize, length: usize| which.checked_rem(length);
         for step in steps {
             match step {
-                Step::Join(place) => guests.extend(Guest::join(queue, world, place, None)),
-                Step::Come(server) => others.come(world, server % limits.len()),
-                Step::Go(which) => others.go(world, which),
+                Step::Join(place) => guests.extend(Guest::join(queue, busy, place, None)),
+                Step::Come(server) => busy.come(server % limits.len()),
+                Step::Go(which) => busy.go(which),
                 Step::Look(which) => {
                     let woken: Vec<_> = (0..guests.len()).filter(|guest| guests[*guest].bell.0.load(SeqCst)).collect();
                     if let Some(which) = pick(which, woken.len()) {
                         let guest = guests.swap_remove(woken[which]);
-                        guests.extend(guest.look(queue, world));
+                        guests.extend(guest.look(queue, busy));
                     }
                 }
                 Step::Abandon(which) => {
                     pick(which, guests.len()).map(|which| guests.swap_remove(which));
                 }
                 Step::Pay(which) => {
-                    let owing = pick(which, others.owing.borrow().len());
-                    let server = owing.map(|which| others.owing.borrow_mut().swap_remove(which));
-                    server.into_iter().for_each(|server| queue.has_room(world, server));
+                    let owing = pick(which, busy.owing.borrow().len());
+                    let server = owing.map(|which| busy.owing.borrow_mut().swap_remove(which));
+                    server.into_iter().for_each(|server| queue.has_room(busy, server));
                 }
                 Step::Change(server) => {
                     world.up[server % limits.len()].fetch_not(SeqCst);
-                    queue.reconsider(world);
+                    queue.reconsider(busy);
                 }
             }
             for (slots, most) in world.slots.iter().zip(&world.limits) {
@@ -352,18 +363,18 @@ proptest! {
             }
         }
 
-        others.is_off.set(true);
+        busy.is_off.set(true);
         world.up.iter().for_each(|up| up.store(true, SeqCst));
-        queue.reconsider(world);
+        queue.reconsider(busy);
         // Nobody new comes; everybody does what is left to do, the guests only when they are woken.
         loop {
-            others.go(world, 0);
-            let owing = others.owing.borrow_mut().pop();
-            owing.into_iter().for_each(|server| queue.has_room(world, server));
+            busy.go(0);
+            let owing = busy.owing.borrow_mut().pop();
+            owing.into_iter().for_each(|server| queue.has_room(busy, server));
             let woken = guests.iter().position(|guest| guest.bell.0.load(SeqCst));
             let guest = woken.map(|woken| guests.swap_remove(woken));
-            guests.extend(guest.and_then(|guest| guest.look(queue, world)));
-            if woken.is_none() && others.owing.borrow().is_empty() && others.holders.borrow().is_empty() {
+            guests.extend(guest.and_then(|guest| guest.look(queue, busy)));
+            if woken.is_none() && busy.owing.borrow().is_empty() && busy.holders.borrow().is_empty() {
                 break;
             }
         }

@@ -336,7 +336,7 @@ async fn long_states_come_whole_and_longer_ones_without_servers() {
     let (lb1, lb2) = pair();
     let servers = |count| {
         let server = |number| ServerStatus { name: format!("server{number}"), ..ServerStatus::default() };
-        let backend = BackendStatus { name: "app".into(), servers: (0..count).map(server).collect() };
+        let backend = BackendStatus { name: "app".into(), queue: 0, servers: (0..count).map(server).collect() };
         NodeStatus { uptime_s: count as f64, backends: vec![backend], ..status("lb2", State::Backup) }
     };
     lb2.is(servers(2_000));
