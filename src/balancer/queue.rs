@@ -1,9 +1,9 @@
 //! Who waits for a server, where servers take only so many requests at once.
 //!
-//! A server's [`Slots`] are one word: how many are under way, and a mark that somebody waits for one of them. Who finds room
-//! and no mark takes a slot with one atomic operation, whichever thread it is on; who leaves gives it back with one. The rest
-//! happens under the queue's lock: a newcomer who finds none joins a line, of its server or of the whole backend, and sets the
-//! mark; who leaves and sees the mark hands the slot to whoever came first of those it suits.
+//! A server's [`Slots`] are one word: how many are under way, and a mark of each queue in which somebody waits for one of them.
+//! Who finds room and no mark takes a slot with one atomic operation, whichever thread it is on; who leaves gives it back with
+//! one. The rest happens under the queue's lock: a newcomer who finds none joins a line, of its server or of the whole backend,
+//! and sets the mark; who leaves and sees a mark hands the slot to whoever came first of those it suits.
 //!
 //! No wake-up is lost. The mark and the number change together, so of a server that is full when somebody joins, every later
 //! leaver sees the mark; and it cannot look into the lines before the newcomer, who holds the lock, stands in one. The mark
@@ -23,59 +23,57 @@ use crate::config::model;
 #[derive(Debug, Default)]
 pub struct Slots(AtomicU64);
 
-const AWAITED: u64 = 1 << 63;
+/// The lower part of the word is the number, the upper one counts the marks.
+const MARK: u64 = 1 << 40;
+const NUMBER: u64 = MARK - 1;
 
 impl Slots {
     /// Under way now.
     pub fn count(&self) -> u64 {
-        self.0.load(Relaxed) & !AWAITED
+        self.0.load(Relaxed) & NUMBER
     }
 
     /// One more, without a limit. Gives how many there are then.
     pub fn take(&self) -> u64 {
-        (self.0.fetch_add(1, Relaxed) & !AWAITED) + 1
+        (self.0.fetch_add(1, Relaxed) & NUMBER) + 1
     }
 
     /// One more, unless there are `most` already or somebody has waited for longer. Gives how many there are then.
     pub fn take_below(&self, most: u64) -> Option<u64> {
-        // With the mark the word is above any limit.
+        // With a mark the word is above any limit.
         self.raise(|word| word < most)
     }
 
     /// The same for somebody who has waited.
     pub fn hand_over(&self, most: u64) -> bool {
-        self.raise(|word| word & !AWAITED < most).is_some()
+        self.raise(|word| word & NUMBER < most).is_some()
     }
 
     /// One less. Does somebody wait for it?
     #[must_use = "whoever waits has to be told"]
     pub fn give_back(&self) -> bool {
-        self.0.fetch_sub(1, Relaxed) & AWAITED != 0
+        self.0.fetch_sub(1, Relaxed) >= MARK
     }
 
-    /// Somebody waits. Until [`Slots::forget`], whoever gives a slot back learns of it.
-    pub fn await_one(&self) {
-        if self.0.load(Relaxed) & AWAITED == 0 {
-            self.0.fetch_or(AWAITED, Relaxed);
-        }
+    /// Somebody waits. Until [`Slots::unmark`], whoever gives a slot back learns of it.
+    pub fn mark(&self) {
+        self.0.fetch_add(MARK, Relaxed);
     }
 
-    /// Nobody waits.
-    pub fn forget(&self) {
-        if self.0.load(Relaxed) & AWAITED != 0 {
-            self.0.fetch_and(!AWAITED, Relaxed);
-        }
+    /// Nobody waits any longer where somebody did.
+    pub fn unmark(&self) {
+        self.0.fetch_sub(MARK, Relaxed);
     }
 
     /// So many as if they were under way.
     #[cfg(test)]
     pub(crate) fn set(&self, count: u64) {
-        self.0.store(count & !AWAITED, Relaxed);
+        self.0.store(count & NUMBER, Relaxed);
     }
 
     fn raise(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         let raised = self.0.fetch_update(Relaxed, Relaxed, |word| may(word).then_some(word + 1)).ok()?;
-        Some((raised & !AWAITED) + 1)
+        Some((raised & NUMBER) + 1)
     }
 }
 
@@ -150,6 +148,8 @@ struct Lines {
     any: Line,
     /// By index of the server: those who wait for it alone.
     own: Box<[Line]>,
+    /// By index of the server: whether its slots have this queue's mark.
+    marked: Box<[bool]>,
     /// Who was told and has not yet heard it.
     told: HashMap<Rank, Verdict>,
 }
@@ -189,7 +189,8 @@ impl Queue {
             return None;
         }
         let own = limits.iter().map(|_| Line::default()).collect();
-        Some(Box::new(Self { limits, most: config.max_queue, lines: Mutex::new(Lines { own, ..Lines::default() }) }))
+        let lines = Lines { own, marked: limits.iter().map(|_| false).collect(), ..Lines::default() };
+        Some(Box::new(Self { limits, most: config.max_queue, lines: Mutex::new(lines) }))
     }
 
     /// A server's limit.
@@ -218,7 +219,7 @@ impl Queue {
         let ahead = line.waiting.len();
         line.waiting.insert(rank, waiter);
         for server in self.places(place) {
-            servers.slots(server).into_iter().for_each(Slots::await_one);
+            lines.mark(servers, server, true);
         }
 
         let mut awake = Vec::new();
@@ -238,7 +239,7 @@ impl Queue {
             lines.line(place).into_iter().for_each(Line::note_length);
             Joined::Waits(Waiting { queue: self, servers, place, rank, ahead, is_over: false })
         };
-        self.settle(&lines, servers);
+        self.settle(&mut lines, servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
         joined
@@ -249,7 +250,7 @@ impl Queue {
         let mut awake = Vec::new();
         let mut lines = self.lines();
         self.hand_out(&mut lines, servers, server, &mut awake);
-        self.settle(&lines, servers);
+        self.settle(&mut lines, servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
     }
@@ -269,7 +270,7 @@ impl Queue {
                 lines.tell(place, rank, Verdict::Again, &mut awake);
             }
         }
-        self.settle(&lines, servers);
+        self.settle(&mut lines, servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
     }
@@ -297,11 +298,12 @@ impl Queue {
     }
 
     /// The servers whose slots are waited for.
-    fn places(&self, place: Place) -> std::ops::Range<usize> {
-        match place {
+    fn places(&self, place: Place) -> impl Iterator<Item = usize> {
+        let servers = match place {
             Place::Any => 0..self.limits.len(),
             Place::At { server, .. } => server..server + 1,
-        }
+        };
+        servers.filter(|server| self.limit(*server).is_some())
     }
 
     /// Gives the slots of a server that are free to those who came first.
@@ -316,13 +318,13 @@ impl Queue {
     }
 
     /// Takes the mark from servers that nobody waits for.
-    fn settle(&self, lines: &Lines, servers: &impl Servers) {
+    fn settle(&self, lines: &mut Lines, servers: &impl Servers) {
         if !lines.any.waiting.is_empty() {
             return;
         }
-        for (server, _) in lines.own.iter().enumerate().filter(|(_, line)| line.waiting.is_empty()) {
-            if self.limit(server).is_some() {
-                servers.slots(server).into_iter().for_each(Slots::forget);
+        for server in 0..self.limits.len() {
+            if lines.own.get(server).is_some_and(|line| line.waiting.is_empty()) {
+                lines.mark(servers, server, false);
             }
         }
     }
@@ -341,6 +343,15 @@ impl Lines {
         match place {
             Place::Any => Some(&mut self.any),
             Place::At { server, .. } => self.own.get_mut(server),
+        }
+    }
+
+    fn mark(&mut self, servers: &impl Servers, server: usize, is_awaited: bool) {
+        let (Some(marked), Some(slots)) = (self.marked.get_mut(server), servers.slots(server)) else { return };
+        match (std::mem::replace(marked, is_awaited), is_awaited) {
+            (false, true) => slots.mark(),
+            (true, false) => slots.unmark(),
+            _ => {}
         }
     }
 
@@ -430,7 +441,7 @@ impl<S: Servers> Drop for Waiting<'_, S> {
             let _is_looked_at_below = slots.give_back();
             self.queue.hand_out(&mut lines, self.servers, server, &mut awake);
         }
-        self.queue.settle(&lines, self.servers);
+        self.queue.settle(&mut lines, self.servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
     }

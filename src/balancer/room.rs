@@ -16,6 +16,7 @@ use crate::balancer::queue::Slots;
 pub struct Room {
     most: Option<u64>,
     open: Slots,
+    /// There are as many marks in the slots as there are wakers here.
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -44,8 +45,8 @@ impl Room {
     pub fn leave(&self) {
         if self.open.give_back() {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            self.open.forget();
             let awake = std::mem::take(&mut *waiting);
+            awake.iter().for_each(|_| self.open.unmark());
             drop(waiting);
             awake.into_iter().for_each(Waker::wake);
         }
@@ -60,15 +61,12 @@ impl Room {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // First the mark: who leaves after the last look sees it, and finds the waker.
-        self.open.await_one();
-        if self.open.hand_over(most) {
-            return Poll::Ready(());
-        }
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             waiting.push(context.waker().clone());
+            self.open.mark();
         }
-        Poll::Pending
+        // Who leaves after this look has seen the mark, and finds the waker.
+        if self.open.hand_over(most) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_vacancy(&self, context: &mut Context<'_>) -> Poll<()> {
