@@ -28,7 +28,7 @@ pub struct Attempts<'session> {
     tried: Vec<usize>,
     /// Failed connections so far.
     pub retries: u32,
-    /// It goes to another server than it should have.
+    /// It goes to another server than it went to at first.
     pub redispatched: bool,
 }
 
@@ -77,12 +77,7 @@ impl<'session> Attempts<'session> {
             worker.counters().backends[backend.0].traffic.count(Event::Balanced);
             under_way.traffic().count(Event::Balanced);
         }
-        let redispatched = kept.is_some_and(|kept| kept != server);
-        if redispatched {
-            worker.counters().backends[backend.0].traffic.count(Event::Redispatch);
-            under_way.traffic().count(Event::Redispatch);
-        }
-        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched })
+        Ok(Self { session, backend, key, server, under_way, tried: Vec::new(), retries: 0, redispatched: false })
     }
 
     /// The server whose turn it is.

@@ -86,9 +86,16 @@ impl Session {
         self.deadline.set_waker(waker);
     }
 
-    /// From now on the client is waited for.
-    pub fn await_client(&self, timeout: Duration) {
-        self.client_until.set(self.worker.clock.after(timeout));
+    /// From now on the client is waited for, until the time it gives.
+    pub fn await_client(&self, timeout: Duration) -> Millis {
+        let until = self.worker.clock.after(timeout);
+        self.await_client_until(until);
+        until
+    }
+
+    /// The same, until a time that is known.
+    pub fn await_client_until(&self, until: Millis) {
+        self.client_until.set(until);
         self.arm();
     }
 

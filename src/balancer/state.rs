@@ -15,6 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::persistence::StickTable;
+use crate::balancer::persistence::table::Table;
 use crate::balancer::queue::{Lengths, Queue, Servers, Slots};
 use crate::balancer::room::{Room, Sources};
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
@@ -108,6 +110,8 @@ pub struct BackendState {
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
     pub came_back: Notify,
+    /// Sessions by what they are known by, where they are kept so.
+    pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
     pub checks: Checks,
     /// By index of the server.
@@ -298,6 +302,10 @@ impl BackendState {
             queue: Queue::new(config),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
+            stick: config
+                .stick
+                .as_ref()
+                .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
             checks: Checks::new(ServerState::Starting, Instant::now()),
             servers: config.servers.iter().map(ServerShared::new).collect(),
         };

@@ -13,6 +13,7 @@ use crate::balancer::accounting;
 use crate::balancer::balance::key;
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::persistence::Persistence;
 use crate::balancer::relay::{self, Side};
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
@@ -38,12 +39,15 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let at_backend = UnderWay::at_backend(&session.worker, index);
     record.backend = Some(index);
 
-    let key = key::of_client(&session.backend(index).balance, source);
-    let begun = unless_gone(client, session, Attempts::begin(session, index, None, key)).await;
+    let (backend, state) = (session.backend(index), &session.worker.shared.backends[index.0]);
+    let mut persistence = Persistence::of_connection(backend, state, source);
+    let key = key::of_client(&backend.balance, source);
+    let begun = unless_gone(client, session, Attempts::begin(session, index, persistence.server(), key)).await;
     let Some(Ok(mut attempts)) = begun else {
         record.server = session.queued.server();
         return record.end(begun.and_then(Result::err).map_or(*b"CQ", Unreachable::termination));
     };
+    persistence.goes_to(attempts.server());
     let connected = unless_gone(client, session, attempts.connect()).await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;
@@ -52,10 +56,11 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     match connected {
         Some(Ok(server)) => {
             attempts.under_way.reached(false);
+            persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
             let (from_client, from_server) =
                 (Side { stream: client, first: Bytes::new() }, Side { stream: &server.stream, first: Bytes::new() });
-            let ended = relay::run(session, from_client, from_server, session.backend(index).timeouts).await;
+            let ended = relay::run(session, from_client, from_server, backend.timeouts).await;
             record.bytes = ended.to_client;
             record.received = ended.from_client;
             ended.end.into_iter().for_each(|end| record.end(end));

@@ -22,9 +22,10 @@ use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
 use crate::config::model::LogLevel;
 use crate::process::log::{Kind, Log};
+use crate::process::memory;
 use crate::stats::counters::Counters;
 
-/// Ticks between two looks at the connections that wait in the pool.
+/// Ticks between two looks at what is kept and not needed: connections in the pool, memory.
 const SWEEP: u64 = 20;
 
 /// What the tasks of one worker share.
@@ -152,6 +153,7 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
         rounds += 1;
         if rounds.is_multiple_of(SWEEP) {
             worker.pool.sweep(worker.clock.millis());
+            memory::give_back();
         }
         let lost = worker.access_log.tick();
         if lost > 0 {

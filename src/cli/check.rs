@@ -1,6 +1,7 @@
 //! `relevo check`: all errors of a configuration, or a summary of what it would run.
 
 mod condition;
+mod persistence;
 mod rule;
 
 use std::fmt::{self, Write as _};
@@ -12,8 +13,8 @@ use clap::Args;
 use super::ConfigFile;
 use crate::config::Config;
 use crate::config::model::{
-    AccessLog, Backend, BackendIndex, Balance, CookieMode, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe,
-    Peering, Probe, Server, ServerAddress, WhenAllDown,
+    AccessLog, Backend, BackendIndex, Balance, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe, Peering,
+    Probe, Server, ServerAddress, WhenAllDown,
 };
 use relevo_ha::VirtualRouter;
 
@@ -118,12 +119,12 @@ fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Re
 }
 
 fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt::Result {
-    let cookie = backend.cookie.as_ref().map_or(String::new(), |cookie| match cookie.mode {
-        CookieMode::Prefix => format!(", sessions kept by prefixing the cookie {}", cookie.name),
-        CookieMode::Insert => format!(", sessions kept by inserting the cookie {}", cookie.name),
-    });
+    let cookie = backend.cookie.as_ref().map_or(String::new(), persistence::cookie);
     let unused = if is_used { "" } else { " (no frontend leads here)" };
     writeln!(f, "backend {}: {}{cookie}{unused}", backend.name, balance(&backend.balance))?;
+    if let Some(stick) = &backend.stick {
+        writeln!(f, "  {}", persistence::stick(stick))?;
+    }
     if let Some(slow_start) = backend.slow_start {
         writeln!(f, "  a server that was down has its whole weight after {slow_start:?}")?;
     }

@@ -3,6 +3,7 @@
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
 mod condition;
+mod persistence;
 mod rule;
 
 use std::collections::BTreeMap;
@@ -19,14 +20,15 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{
-    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password,
-    ServerAddress, WhenAllDown,
+    AccessLog, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password, ServerAddress,
+    WhenAllDown,
 };
 use super::value::{
-    Account, Algorithm, BindAddress, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused, OneOrMany,
-    Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
+    Account, Algorithm, BindAddress, CookieValue, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused,
+    OneOrMany, Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
+pub(super) use persistence::{Cookie, Stick};
 pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
 
 /// Tables by name, each with the place of its name.
@@ -251,6 +253,7 @@ pub(super) struct Backend {
     pub(super) all_backups: Option<bool>,
     pub(super) when_all_down: Option<Text<WhenAllDown>>,
     pub(super) cookie: Option<Spanned<Table<Cookie>>>,
+    pub(super) stick: Option<Spanned<Table<Stick>>>,
     pub(super) health: Table<Health>,
     pub(super) agent: Option<Spanned<Table<Agent>>>,
     pub(super) retries: Option<Number<0, 100>>,
@@ -311,13 +314,6 @@ impl<'de> Visitor<'de> for BalanceVisitor {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Cookie {
-    pub(super) name: Option<Text<Token>>,
-    pub(super) mode: Option<Text<CookieMode>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
     pub(super) method: Option<Text<Token>>,
     pub(super) path: Option<Text<UrlPath>>,
@@ -370,7 +366,7 @@ pub(super) struct Server {
     pub(super) weight: Option<Number<0, 256>>,
     pub(super) max_connections: Option<Number<1, 1_000_000>>,
     pub(super) max_queue: Option<Spanned<Number<0, 1_000_000>>>,
-    pub(super) cookie: Option<Spanned<Text<Token>>>,
+    pub(super) cookie: Option<Spanned<Text<CookieValue>>>,
     pub(super) backup: Option<bool>,
     pub(super) check: Option<bool>,
     pub(super) check_address: Option<Spanned<Text<IpAddr>>>,

@@ -6,6 +6,7 @@
 //! adds then changes no digest until somebody uses it.
 
 mod condition;
+mod persistence;
 mod rule;
 
 use relevo_ha::VirtualRouter;
@@ -13,9 +14,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{
-    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, CookieMode, CookiePersistence, Frontend, HashKey,
-    HashMethod, HealthCheck, Mode, Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics,
-    User, WhenAllDown,
+    Agent, Backend, Balance, Balancer, Capture, ClientTimeouts, Frontend, HashKey, HashMethod, HealthCheck, Mode,
+    Observe, Password, Probe, Route, Server, ServerAddress, ServerTimeouts, Statistics, User, WhenAllDown,
 };
 
 /// SHA-256 in hex.
@@ -142,6 +142,7 @@ fn backend(backend: &Backend) -> Value {
         all_backups,
         when_all_down,
         cookie,
+        stick,
         health,
         agent,
         retries,
@@ -154,20 +155,14 @@ fn backend(backend: &Backend) -> Value {
         WhenAllDown::Reject => "reject",
         WhenAllDown::TryAll => "try_all",
     };
-    let cookie = cookie.as_ref().map(|CookiePersistence { name, mode }| {
-        let mode = match mode {
-            CookieMode::Prefix => "prefix",
-            CookieMode::Insert => "insert",
-        };
-        json!({ "name": name, "mode": mode })
-    });
     let ServerTimeouts { connect, server, queue, tunnel } = *timeouts;
     Table::new()
         .with("balance", self::balance(balance), "round_robin")
         .with("slow_start", slow_start.map(microseconds), Value::Null)
         .with("all_backups", *all_backups, false)
         .with("when_all_down", when_all_down, "reject")
-        .with("cookie", cookie, Value::Null)
+        .with("cookie", cookie.as_ref().map(persistence::cookie), Value::Null)
+        .with("stick", stick.as_ref().map(persistence::stick), Value::Null)
         .with("health", health_check(health), json!({}))
         .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)

@@ -221,6 +221,22 @@ mod tests {
             "agent = { port = 81 }",
             "agent = { port = 81, interval = '1s' }",
             "agent = { port = 81, send = 'x' }",
+            "cookie = { name = 'S', mode = 'prefix' }",
+            "cookie = { name = 'S', mode = 'rewrite' }",
+            "cookie = { name = 'S', mode = 'insert' }",
+            "cookie = { name = 'S', mode = 'insert', indirect = false }",
+            "cookie = { name = 'S', mode = 'insert', nocache = true }",
+            "cookie = { name = 'S', mode = 'insert', postonly = true }",
+            "cookie = { name = 'S', mode = 'insert', httponly = true }",
+            "cookie = { name = 'S', mode = 'insert', secure = true }",
+            "cookie = { name = 'S', mode = 'insert', domain = 'a.example' }",
+            "cookie = { name = 'S', mode = 'insert', max_idle = '1m' }",
+            "cookie = { name = 'S', mode = 'insert', max_life = '1m' }",
+            "stick = { by = 'source' }",
+            "stick = { by = 'source', expire = '1m' }",
+            "stick = { by = 'source', size = 100 }",
+            "stick = { by = 'header', name = 'x' }",
+            "stick = { by = 'cookie', name = 'x' }",
         ];
         let servers = [", backup = true", ", check_port = 81", ", check_address = '192.0.2.2'"];
         let mut digests: Vec<_> = lines.iter().map(|lines| hash_of_backend(lines, "")).collect();
@@ -246,6 +262,13 @@ mod tests {
                 "health = { interval = '8s' }",
             ),
             ("agent = { port = 1, interval = '2s', send = '' }", "agent = { port = 1 }"),
+            (
+                "cookie = { name = 'S', mode = 'insert', indirect = true, nocache = false, postonly = false, \
+                 httponly = false, secure = false }",
+                "cookie = { name = 'S', mode = 'insert' }",
+            ),
+            ("stick = { by = 'source', expire = '30m', size = 100000 }", "stick = { by = 'source' }"),
+            ("stick = { by = 'header', name = 'X' }", "stick = { by = 'header', name = 'x' }"),
         ] {
             assert_eq!(hash_of_backend(written, ", backup = false"), hash_of_backend(same, ""), "{written}");
         }

@@ -5,6 +5,7 @@
 
 mod backend;
 mod condition;
+mod persistence;
 mod rule;
 mod template;
 
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::log_format::LogFormat;
 pub use backend::{
-    Agent, Backend, Balance, CookieMode, CookiePersistence, HashKey, HashMethod, HealthCheck, Observe, Probe, Server,
-    ServerAddress, WhenAllDown,
+    Agent, Backend, Balance, HashKey, HashMethod, HealthCheck, Observe, Probe, Server, ServerAddress, WhenAllDown,
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use persistence::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
 pub use rule::{
     Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
     Rule,

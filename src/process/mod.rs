@@ -5,4 +5,5 @@ pub mod descriptor;
 pub mod descriptors;
 pub mod lock;
 pub mod log;
+pub mod memory;
 pub mod messages;

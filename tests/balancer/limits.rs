@@ -603,7 +603,8 @@ fn a_crowd_of_slow_heads_keeps_nobody_from_being_served() {
     }
     std::thread::scope(|scope| {
         let mut dripping: Vec<_> = clients.iter().map(|client| client.stream().try_clone().unwrap()).collect();
-        scope.spawn(|| {
+        let is_over = &is_over;
+        scope.spawn(move || {
             while !is_over.load(SeqCst) {
                 // Who was turned out can be written to no more.
                 dripping.retain_mut(|client| client.write_all(b"x").is_ok());

@@ -6,16 +6,20 @@ mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
+mod hostile;
+mod idle;
 mod limits;
 mod log;
 mod log_targets;
 mod names;
+mod php;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod routing;
 mod rules;
 mod sessions;
+mod stick;
 mod timeouts;
 mod tunnels;
 

@@ -1,12 +1,14 @@
-//! What the black-box tests run on: a node, raw servers and clients, nginx and curl, and a network to run them in.
+//! What the black-box tests run on: a node, raw servers and clients, apache2, nginx and curl, and a network to run them in.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod apache;
 pub(crate) mod curl;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod place;
+pub(crate) mod process;
 pub(crate) mod server;
 
 use std::time::{Duration, Instant};

@@ -74,9 +74,11 @@ pub struct Termination {
     pub cause: u8,
     /// When: `R` in the request, `Q` in the queue, `C` while connecting, `H` before the response's head, `D` in the data.
     pub when: u8,
-    /// What the client's cookie was: `N` none, `V` valid, `D` of a server that is down.
+    /// What the client's cookie was: `N` none, `V` valid, `I` of no server, `D` of a server that it did not go to, `E` not
+    /// used for too long, `O` too old.
     pub request_cookie: u8,
-    /// What the response's cookie is: `N` none, `I` inserted, `R` rewritten.
+    /// What the response's cookie is: `N` none, `I` inserted, `U` set again for its dates, `R` the application's with a server
+    /// in it, `D` the application's, deleted.
     pub response_cookie: u8,
 }
 
@@ -86,9 +88,9 @@ impl Termination {
 }
 
 impl Termination {
-    /// Sessions are kept by a cookie: this is so until a response says more.
-    pub fn expect_cookie(&mut self, was_sent: bool) {
-        (self.request_cookie, self.response_cookie) = (if was_sent { b'V' } else { b'N' }, b'N');
+    /// Sessions are kept by a cookie, and such was the request's; the response has none until it is there.
+    pub fn had_cookie(&mut self, letter: u8) {
+        (self.request_cookie, self.response_cookie) = (letter, b'N');
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
-use crate::balancer::clock;
+use crate::balancer::clock::{self, Millis};
+use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::session::Session;
@@ -57,6 +58,10 @@ pub struct Client {
     received: Cell<u64>,
     /// The request before ended, or the connection was accepted.
     waiting_since: Cell<Instant>,
+    /// When it is closed if no other request begins.
+    pub idle_until: Cell<Millis>,
+    /// hyper is to end, and the connection is not.
+    pub leaves_hyper: Cell<bool>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
@@ -66,8 +71,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has just connected.
-    pub fn new(session: Session) -> Rc<Self> {
+    /// A client that has something to say after a pause.
+    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis) -> Rc<Self> {
         // Both forms are made once for all its requests.
         let source = session.client.ip().to_canonical();
         let ip = source.to_string();
@@ -86,7 +91,9 @@ impl Client {
             refused_with: Cell::new(None),
             sent: Cell::new(0),
             received: Cell::new(0),
-            waiting_since: Cell::new(session.accepted),
+            waiting_since: Cell::new(waiting_since),
+            idle_until: Cell::new(idle_until),
+            leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             tunnel: RefCell::default(),
@@ -219,9 +226,17 @@ impl Client {
         if self.is_answered.replace(false) {
             self.request_ends();
             self.phase.set(Phase::Idle);
-            self.session.await_client(self.session.frontend().timeouts.http_keep_alive);
+            let keep_alive = self.session.frontend().timeouts.http_keep_alive;
+            self.idle_until.set(self.session.worker.clock.after(keep_alive));
+            self.session.await_client(keep_alive.min(WAKEFUL));
         }
     }
+}
+
+/// What stays of a client that has nothing to say. Nobody else may know it by then.
+pub(super) fn rest(client: Rc<Client>, stream: TcpStream) -> Option<Resting> {
+    let Client { session, waiting_since, idle_until, .. } = Rc::into_inner(client)?;
+    Some(Resting { stream, session, waiting_since: waiting_since.get(), until: idle_until.get() })
 }
 
 /// As it came; formatting would cost as much as the rest of the line.
@@ -239,13 +254,15 @@ fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
 /// The client's socket as hyper sees it.
 pub(super) struct ClientSocket {
     io: Socket,
+    /// What has been read already.
+    first: Bytes,
     client: Rc<Client>,
 }
 
 impl ClientSocket {
-    /// The socket of this client.
-    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
-        Self { io: Socket::new(stream), client }
+    /// The socket of this client, of which `first` has been read already.
+    pub(super) fn new(stream: TcpStream, first: Bytes, client: Rc<Client>) -> Self {
+        Self { io: Socket::new(stream), first, client }
     }
 
     /// Gives it back.
@@ -258,9 +275,15 @@ impl Read for ClientSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_read(context, buffer);
+        let result = if self.first.is_empty() {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        } else {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(length));
+            Poll::Ready(Ok(()))
+        };
         if result.is_ready() && self.client.phase.get() == Phase::Idle {
             self.client.head_begins();
         }
@@ -298,6 +321,9 @@ impl HyperWrite for ClientSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.leaves_hyper.get() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -4,9 +4,8 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::SET_COOKIE;
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use crate::balancer::access_log::Record;
 use crate::balancer::balance::key;
@@ -23,13 +22,13 @@ use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::http::{forwarded, headers};
-use crate::balancer::persistence;
+use crate::balancer::persistence::Persistence;
 use crate::balancer::pool::Upstream;
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
 use crate::balancer::rules::{self, ResponseEdits};
 use crate::balancer::session::UnderWay;
-use crate::config::model::{Backend, BackendIndex, CookieMode, CookiePersistence};
+use crate::config::model::BackendIndex;
 
 /// A server's answer to a client's request, or a page of ours.
 pub(super) async fn answer(
@@ -92,23 +91,25 @@ async fn forward(
     let backend = session.backend(index);
     client.goes_to(index);
 
-    let cookie = backend.cookie.as_ref();
-    let kept = cookie.and_then(|cookie| persistence::requested_server(cookie, &backend.servers, &head.headers));
-    if cookie.is_some() {
-        client.record.borrow_mut().termination.expect_cookie(kept.is_some());
-    }
-    let key = key::of_request(&backend.balance, client.source.get(), &head.uri, &head.headers);
-    prepare_request(client, backend, &mut head);
+    let (state, source) = (&session.worker.shared.backends[index.0], client.source.get());
+    let mut persistence = Persistence::of_request(backend, state, source, &head.headers);
+    note_cookie(client, &persistence, None);
+    let key = key::of_request(&backend.balance, source, &head.uri, &head.headers);
+    prepare_request(client, &persistence, &mut head);
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let begun = Attempts::begin(session, index, kept, key).await;
+    let begun = Attempts::begin(session, index, persistence.server(), key).await;
     client.record.borrow_mut().server =
         begun.as_ref().map_or_else(|_| session.queued.server(), |attempts| Some(attempts.server()));
     let mut attempts = begun.map_err(Refusal::Unavailable)?;
+    // Before anything comes of it: what a browser asks at the same time is to go to the same server.
+    persistence.goes_to(attempts.server());
+    note_cookie(client, &persistence, Some(attempts.server()));
     let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let has_body = !body.is_empty();
     let asked = ask(client, index, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
+    note_cookie(client, &persistence, Some(attempts.server()));
     match &asked {
         Ok((response, _)) => attempts.observe(Seen::Answered(response.status().as_u16())),
         // What ended with a body may have ended because of it.
@@ -123,10 +124,9 @@ async fn forward(
     let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::make_response_end_to_end(response.headers_mut(), is_upgrade);
     *response.version_mut() = Version::HTTP_11;
-    if let Some(cookie) = cookie {
-        let had_it = kept == Some(server);
-        persistence::prepare_response(cookie, &backend.servers[server], had_it, response.headers_mut());
-        note_cookie(&mut client.record.borrow_mut(), cookie, kept, server, response.headers());
+    persistence.goes_to(server);
+    if let Some(letter) = persistence.prepare_response(server, head.method == Method::POST, response.headers_mut()) {
+        client.record.borrow_mut().termination.response_cookie = letter;
     }
 
     let timeouts = backend.timeouts;
@@ -143,13 +143,11 @@ async fn forward(
 }
 
 /// The head as the server is to see it.
-fn prepare_request(client: &Client, backend: &Backend, head: &mut Parts) {
+fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Parts) {
     if let Some(forwarding) = &client.session.frontend().forwarding {
         forwarded::add(client, forwarding, &mut head.headers);
     }
-    if let Some(cookie) = &backend.cookie {
-        persistence::prepare_request(cookie, &mut head.headers);
-    }
+    persistence.prepare_request(&mut head.headers);
     head.version = Version::HTTP_11;
 }
 
@@ -222,23 +220,9 @@ fn note_attempts(record: &mut Record, attempts: &Attempts<'_>, at_backend: &Unde
     record.leave(at_backend, Some(&attempts.under_way));
 }
 
-fn note_cookie(
-    record: &mut Record,
-    cookie: &CookiePersistence,
-    kept: Option<usize>,
-    server: usize,
-    response: &HeaderMap,
-) {
-    record.termination.request_cookie = match kept {
-        None => b'N',
-        Some(kept) if kept == server => b'V',
-        Some(_) => b'D',
-    };
-    let is_ours = |value: &[u8]| value.strip_prefix(cookie.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-    let is_set = response.get_all(SET_COOKIE).iter().any(|value| is_ours(value.as_bytes()));
-    record.termination.response_cookie = match cookie.mode {
-        _ if !is_set => b'N',
-        CookieMode::Insert => b'I',
-        CookieMode::Prefix => b'R',
-    };
+/// What the log says of the request's cookie, which went to this server.
+fn note_cookie(client: &Client, persistence: &Persistence<'_>, server: Option<usize>) {
+    if let Some(letter) = persistence.request_letter(server) {
+        client.record.borrow_mut().termination.had_cookie(letter);
+    }
 }

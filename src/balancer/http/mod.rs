@@ -14,6 +14,7 @@ mod forwarded;
 mod headers;
 pub mod opening;
 pub mod page;
+pub mod rest;
 pub mod socket;
 mod statistics;
 mod tunnel;
@@ -24,6 +25,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+use bytes::Bytes;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
@@ -31,6 +33,7 @@ use tokio::net::TcpStream;
 use crate::balancer::session::Session;
 use client::{Client, ClientSocket, Phase};
 use page::HEAD_TIMEOUT;
+use rest::{Resting, Serving, Stage};
 
 /// Longest head of a request, and what is read at once of its body.
 const BUFFER: usize = 64 * 1024;
@@ -39,6 +42,8 @@ const BUFFER: usize = 64 * 1024;
 enum End {
     /// It was closed, by either side, as hyper understands it.
     Closed(hyper::Result<()>),
+    /// It has been quiet for a moment, and hyper has let go of it.
+    Quiet,
     /// No request came, or the rest of one did not.
     NoRequest,
     /// It does not take its response.
@@ -46,47 +51,83 @@ enum End {
 }
 
 /// Serves a client until its connection ends.
-pub async fn serve(stream: TcpStream, session: Session) {
-    let client = Client::new(session);
+pub fn serve(stream: TcpStream, session: Session) -> impl Future<Output = ()> {
+    Serving::new(Resting::new(stream, session), |resting| Box::pin(serve_requests(resting)))
+}
+
+/// Serves a client while it has requests.
+async fn serve_requests(resting: Resting) -> Stage {
+    let Resting { stream, session, waiting_since, until } = resting;
+    let client = Client::new(session, waiting_since, until);
     let session = &client.session;
-    session.await_client(session.frontend().timeouts.http_request);
+    let open = |stream, first| {
+        let service = service_fn({
+            let client = client.clone();
+            move |request| forward::answer(client.clone(), request)
+        });
+        Builder::new()
+            .auto_date_header(false) // a server's response has its own, or none
+            .header_read_timeout(None) // ours tells the head from the pause before it
+            .max_buf_size(BUFFER)
+            .serve_connection(ClientSocket::new(stream, first, client.clone()), service)
+    };
 
-    let socket = ClientSocket::new(stream, client.clone());
-    let service = service_fn({
-        let client = client.clone();
-        move |request| forward::answer(client.clone(), request)
-    });
-    let mut connection = Builder::new()
-        .auto_date_header(false) // a server's response has its own, or none
-        .header_read_timeout(None) // ours tells the head from the pause before it
-        .max_buf_size(BUFFER)
-        .serve_connection(socket, service);
-
+    let mut connection = open(stream, Bytes::new());
     let mut is_told_to_stop = false;
-    let end = poll_fn(|context| {
-        session.set_waker(context.waker());
-        if session.worker.is_stopping.get() && !is_told_to_stop {
-            is_told_to_stop = true;
-            Pin::new(&mut connection).graceful_shutdown();
+    let end = loop {
+        let end = poll_fn(|context| {
+            session.set_waker(context.waker());
+            let mut polled = Pin::new(&mut connection).poll(context);
+            // Only now: a request that has come is served.
+            if polled.is_pending() && session.worker.is_stopping.get() && !is_told_to_stop {
+                is_told_to_stop = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                polled = Pin::new(&mut connection).poll(context);
+            }
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(End::Closed(result));
+            }
+            match client.phase.get() {
+                _ if !session.client_is_late() => Poll::Pending,
+                Phase::Idle if !client.leaves_hyper.replace(true) => {
+                    // Between two requests it ends at once; what it does not end with stays with it.
+                    Pin::new(&mut connection).graceful_shutdown();
+                    session.await_client_until(client.idle_until.get());
+                    Pin::new(&mut connection).poll(context).map(|result| match result {
+                        Ok(()) => End::Quiet,
+                        Err(error) => End::Closed(Err(error)),
+                    })
+                }
+                Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
+                // The request itself ends, with a page.
+                Phase::Exchange => Poll::Pending,
+                Phase::Responding => Poll::Ready(End::DoesNotRead),
+            }
+        })
+        .await;
+        if !matches!(end, End::Quiet) {
+            break end;
         }
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
-            return Poll::Ready(End::Closed(result));
+        let parts = connection.into_parts();
+        let stream = parts.io.into_stream();
+        if parts.read_buf.is_empty() {
+            drop(parts.service);
+            return client::rest(client, stream).map_or(Stage::Over, Stage::Resting);
         }
-        match client.phase.get() {
-            _ if !session.client_is_late() => Poll::Pending,
-            Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
-            // The request itself ends, with a page.
-            Phase::Exchange => Poll::Pending,
-            Phase::Responding => Poll::Ready(End::DoesNotRead),
-        }
-    })
-    .await;
+        // The beginning of another request came together with the one before.
+        client.leaves_hyper.set(false);
+        connection = open(stream, parts.read_buf);
+    };
 
     let tunnel = client.tunnel.take();
     match (end, tunnel) {
         (End::Closed(Ok(())), Some(tunnel)) => {
             let parts = connection.into_parts();
-            tunnel.run(&client, parts.io.into_stream(), parts.read_buf).await;
+            return Stage::Working(Box::pin(async move {
+                tunnel.run(&client, parts.io.into_stream(), parts.read_buf).await;
+                client.request_ends();
+                Stage::Over
+            }));
         }
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
             client.bad_request(408, *b"cR");
@@ -99,12 +140,13 @@ pub async fn serve(stream: TcpStream, session: Session) {
         }
     }
     client.request_ends();
+    Stage::Over
 }
 
 /// What the log says of a connection that ended while it was at something.
 fn note_end(client: &Client, end: End) {
     let result = match end {
-        End::NoRequest => return,
+        End::NoRequest | End::Quiet => return,
         End::DoesNotRead => return client.record.borrow_mut().end(*b"cD"),
         End::Closed(result) => result,
     };

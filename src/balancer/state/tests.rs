@@ -34,6 +34,7 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         all_backups: false,
         when_all_down: WhenAllDown::Reject,
         cookie: None,
+        stick: None,
         health: HealthCheck::every(second),
         agent: None,
         retries: 3,

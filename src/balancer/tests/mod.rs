@@ -4,6 +4,7 @@ mod bodies;
 mod faults;
 mod forwarding;
 mod log;
+mod resting;
 mod tcp;
 mod timeouts;
 mod unfinished;
@@ -228,6 +229,7 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         all_backups: false,
         when_all_down: WhenAllDown::Reject,
         cookie: None,
+        stick: None,
         health: HealthCheck::every(Duration::from_secs(2)),
         agent: None,
         retries: 3,

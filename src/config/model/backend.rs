@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ServerTimeouts;
+use super::{CookiePersistence, ServerTimeouts, Stick};
 
 /// `[backends.NAME]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Backend {
     pub balance: Balance,
     /// Sessions kept by a cookie.
     pub cookie: Option<CookiePersistence>,
+    /// Sessions kept by a table.
+    pub stick: Option<Stick>,
     /// How long a server that was down takes to have its whole weight again.
     pub slow_start: Option<Duration>,
     /// Where only backup servers are up, all of them serve, not the first alone.
@@ -115,25 +117,6 @@ pub enum WhenAllDown {
     Reject,
     /// The checks may be wrong: each server that nobody has taken out is tried.
     TryAll,
-}
-
-/// `cookie`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CookiePersistence {
-    /// The cookie's name.
-    pub name: String,
-    /// How it carries the server.
-    pub mode: CookieMode,
-}
-
-/// `cookie.mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CookieMode {
-    /// The application's own cookie, its value prefixed with `SERVER~` on the way out and stripped on the way in.
-    Prefix,
-    /// A cookie of ours, set when the client brought none that is valid, and not shown to the server.
-    Insert,
 }
 
 /// `health`

@@ -7,10 +7,8 @@ use toml::Spanned;
 
 use super::{Checker, into_file_order, plain, port, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{
-    Backend, Balance, CookieMode, CookiePersistence, Server, ServerAddress, ServerTimeouts, WhenAllDown,
-};
-use crate::config::value::{FromText, Number, Text, Token};
+use crate::config::model::{Backend, Balance, Server, ServerAddress, ServerTimeouts, WhenAllDown};
+use crate::config::value::{FromText, Number, Text};
 
 impl Checker<'_> {
     pub(super) fn backends(
@@ -34,7 +32,13 @@ impl Checker<'_> {
         defaults: &file::Timeouts,
         virtual_addresses: &[IpAddr],
     ) -> Option<Backend> {
+        let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
+        let cookie_name = cookie_name.map(|name| (name.span(), name.get_ref().0.0.clone()));
         let cookie = written.cookie.map(|cookie| self.cookie(cookie));
+        let stick = written.stick.map(|stick| {
+            let cookie_name = cookie_name.as_ref().map(|(place, name)| (place.clone(), name.as_str()));
+            self.stick(stick, cookie_name)
+        });
         let balance = written.balance.map_or(Some(Balance::RoundRobin), |balance| self.balance(balance));
         let health = self.health(written.health.0);
         let agent = written.agent.map(|agent| self.agent(agent));
@@ -63,6 +67,10 @@ impl Checker<'_> {
                 Some(cookie) => Some(cookie?),
                 None => None,
             },
+            stick: match stick {
+                Some(stick) => Some(stick?),
+                None => None,
+            },
             health,
             agent: match agent {
                 Some(agent) => Some(agent?),
@@ -74,14 +82,6 @@ impl Checker<'_> {
             timeouts,
             servers,
         })
-    }
-
-    fn cookie(&mut self, written: Spanned<Table<file::Cookie>>) -> Option<CookiePersistence> {
-        let place = written.span();
-        let Table(written) = written.into_inner();
-        let name = self.required(written.name, &place, "name", Token::ACCEPTED);
-        let mode = self.required(written.mode, &place, "mode", CookieMode::ACCEPTED);
-        Some(CookiePersistence { name: name?.0.0, mode: mode?.0 })
     }
 
     fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {

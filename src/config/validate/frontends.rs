@@ -191,7 +191,9 @@ impl Checker<'_> {
                 let Some((_, Table(backend))) = backend else { continue };
                 let cookie = backend.cookie.as_ref().map(Spanned::span);
                 let balance = backend.balance.as_ref().filter(|balance| balance.get_ref().needs_a_request());
+                let stick = backend.stick.as_ref().filter(|stick| stick.get_ref().0.needs_a_request());
                 for (span, message) in [
+                    (stick.map(Spanned::span), "sessions are known by what is in a request in HTTP only"),
                     (cookie, "sessions are kept by cookie in HTTP only"),
                     (balance.map(Spanned::span), "servers are chosen by what is in a request in HTTP only"),
                 ] {

@@ -6,6 +6,7 @@ mod conditions;
 mod frontends;
 mod health;
 mod log;
+mod persistence;
 mod rules;
 mod stats;
 mod vrrp;

@@ -18,10 +18,10 @@ pub(super) use address::BindAddress;
 pub(super) use request::HostPattern;
 pub(super) use rule::{RedirectPrefix, RedirectStatus, Replacement, Scheme, leads_somewhere};
 pub(super) use text::{
-    Account, FieldValue, HeaderText, HostHeader, HostSuffix, Interface, Name, ParameterName, PathDirectory, PathSuffix,
-    Realm, RouteHost, SearchedText, SentText, StatusRange, Token, UrlPath, is_name,
+    Account, CookieDomain, CookieValue, FieldValue, HeaderText, HostHeader, HostSuffix, Interface, Name, ParameterName,
+    PathDirectory, PathSuffix, Realm, RouteHost, SearchedText, SentText, StatusRange, Token, UrlPath, is_name,
 };
-pub(super) use word::{Algorithm, OnRefused};
+pub(super) use word::{Algorithm, CookieWord, OnRefused, StickWord};
 
 /// Why a value is refused, where more can be said than what is accepted.
 pub(super) type Hint = Option<String>;

@@ -37,6 +37,33 @@ impl FromText for Token {
     }
 }
 
+/// A server's value in a cookie: a [`Token`] without `|`, which parts it from dates.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct CookieValue(pub(in crate::config) String);
+
+impl FromText for CookieValue {
+    const ACCEPTED: &'static str = "letters, digits, and `!#$%&'*+-.^_`";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let Token(value) = Token::from_text(text)?;
+        if value.contains('|') { Err(None) } else { Ok(CookieValue(value)) }
+    }
+}
+
+/// The hosts that a cookie is for (RFC 6265 §5.2.3).
+#[derive(Debug, Clone)]
+pub(in crate::config) struct CookieDomain(pub(in crate::config) String);
+
+impl FromText for CookieDomain {
+    const ACCEPTED: &'static str = "a domain of at least two labels, such as \"example.com\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let name = text.strip_prefix('.').unwrap_or(text);
+        let is_domain = is_host_name(name) && name.trim_end_matches('.').contains('.');
+        if is_domain { Ok(CookieDomain(text.to_owned())) } else { Err(None) }
+    }
+}
+
 /// A path of a URL, or its beginning.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct UrlPath(pub(in crate::config) String);

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use super::{FromText, Hint};
 use crate::config::log_format::LogFormat;
-use crate::config::model::{
-    AccessLog, CookieMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, WhenAllDown,
-};
+use crate::config::model::{AccessLog, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, WhenAllDown};
 use crate::config::nearest::nearest;
 
 /// One of some words; `later` are those of a later release.
@@ -101,11 +99,37 @@ impl FromText for OnRefused {
     }
 }
 
-impl FromText for CookieMode {
-    const ACCEPTED: &'static str = "\"prefix\" or \"insert\"";
+/// `cookie.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum CookieWord {
+    Prefix,
+    Rewrite,
+    Insert,
+}
+
+impl FromText for CookieWord {
+    const ACCEPTED: &'static str = "\"prefix\", \"insert\" or \"rewrite\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
-        word(text, &[("prefix", CookieMode::Prefix), ("insert", CookieMode::Insert)], &["rewrite"])
+        let words = [("prefix", CookieWord::Prefix), ("insert", CookieWord::Insert), ("rewrite", CookieWord::Rewrite)];
+        word(text, &words, &[])
+    }
+}
+
+/// `stick.by`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum StickWord {
+    Source,
+    Header,
+    Cookie,
+}
+
+impl FromText for StickWord {
+    const ACCEPTED: &'static str = "\"source\", \"header\" or \"cookie\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let words = [("source", StickWord::Source), ("header", StickWord::Header), ("cookie", StickWord::Cookie)];
+        word(text, &words, &[])
     }
 }
 

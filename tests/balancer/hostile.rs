@@ -1,0 +1,162 @@
+//! Requests that are not clear about where they end are how one client's request becomes part of another's (RFC 9112 §11.2).
+//! They get a clear status and a line in the log, no server sees any of them, and nothing of them stays.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use crate::configuration;
+use crate::rig::http::{Connection, get};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::Server;
+use crate::rig::wait_until;
+
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// What is wrong, and the request.
+const REFUSED: &[(&str, &str)] = &[
+    ("no version", "GET /\r\n\r\n"),
+    ("a version that is not", "GET / HTTP/1.2.3\r\nHost: a\r\n\r\n"),
+    ("another protocol's version", "GET / ICY/1.1\r\nHost: a\r\n\r\n"),
+    ("TLS", "\u{16}\u{3}\u{1}\u{0}\u{c}\u{1}\u{0}\u{0}\u{8}\r\n\r\n"),
+    ("a method with a space", "GE T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("no target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a control character in the target", "GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a length that is no number", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ten\r\n\r\n"),
+    ("a negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"),
+    ("a length with a sign", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello"),
+    ("a length beyond all numbers", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+    ("two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+    ("two lengths in one line", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 6\r\n\r\nhello"),
+    ("a coding that is not known", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+    ("chunked that is not last", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    ("chunked in disguise", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("a coding in HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("a space before the colon", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello"),
+    ("a header without a name", "GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"),
+    ("a header without a colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n"),
+    ("a line that goes on", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n folded: 2\r\n\r\n"),
+    ("a space before the first header", "GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
+    ("a zero in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: \u{0}\r\n\r\n"),
+    ("a carriage return in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\rX-B: 2\r\n\r\n"),
+    ("a name that is no token", "GET / HTTP/1.1\r\nHost: a\r\nX(A): 1\r\n\r\n"),
+];
+
+#[test]
+fn what_is_no_clear_request_is_400_and_reaches_no_server() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for (what, request) in REFUSED {
+        let answer = refused(web, &format!("{request}{SMUGGLED}"));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what} was followed by another answer: {answer:?}");
+    }
+    let logged = || node.messages().lines().filter(|line| line.contains(" 400 ")).count();
+    wait_until("each has its line in the log", || logged() == REFUSED.len(), || node.messages());
+    assert_eq!(server.connections(), 0, "one reached the server");
+    assert_eq!(get(web, "/").status(), 200);
+}
+
+/// What comes until the balancer closes.
+fn refused(web: SocketAddr, request: &str) -> String {
+    let mut connection = Connection::open(web).unwrap();
+    connection.send(request).unwrap();
+    String::from_utf8_lossy(&connection.receive_rest().unwrap()).into_owned()
+}
+
+/// They were agreed on before the head was read; the head is sent on, so the request counts as begun.
+#[test]
+fn a_body_that_breaks_its_own_rules_ends_its_connections() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        // Answers what is whole, and nothing else.
+        while let Ok(request) = connection.receive() {
+            let body = request.body;
+            let _ = connection.send([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".as_slice(), &body[..2]].concat());
+        }
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for chunks in [
+        "z\r\nhello\r\n",
+        "5\r\nhelloX\r\n",
+        "-5\r\nhello\r\n",
+        "fffffffffffffffff\r\nhello",
+        "5 5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(web).unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        connection.send(format!("{head}{chunks}{SMUGGLED}")).unwrap();
+        let answer = String::from_utf8_lossy(&connection.receive_rest().unwrap()).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{chunks:?}: {answer:?}");
+    }
+    let mut connection = Connection::open(web).unwrap();
+    connection
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=\"y\"\r\nhello\r\n0\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.receive().unwrap().text(), "he", "a chunk's extension is no reason\n{}", node.messages());
+}
+
+/// Unknown methods are the server's business.
+#[test]
+fn a_method_that_nobody_knows_is_passed_on() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = Connection::open(web).unwrap();
+    for method in ["BREW", "PROPFIND", "M-SEARCH", "get"] {
+        connection.send(format!("{method} /pot HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap();
+        let answer = connection.receive().unwrap();
+        assert!(answer.text().contains(&format!("{method} /pot HTTP/1.1")), "{answer:?}");
+    }
+}
+
+/// Two hundred of each kind that misbehaves, at once; then everything is as it was.
+#[test]
+fn nothing_stays_of_clients_that_misbehave() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) =
+        configuration("timeouts = { http_request = \"500ms\", client = \"500ms\" }", "", &[server.address]);
+    let node = Relevo::start(&text);
+    assert_eq!(get(web, "/").status(), 200);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", node.balancer())).unwrap().count();
+    let connections = || node.status().map_or(u64::MAX, |status| status.node.balancer.connections);
+    wait_until("the first client has gone", || connections() == 0, String::new);
+    let before = descriptors();
+
+    let begun = [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-A: ",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhal",
+    ];
+    let clients: Vec<Connection> = (0..200)
+        .flat_map(|_| begun)
+        .map(|request| {
+            let mut connection = Connection::open(web).unwrap();
+            connection.send(request).unwrap();
+            connection
+        })
+        .collect();
+    // Half of them leave, the others are turned out.
+    for (index, mut client) in clients.into_iter().enumerate() {
+        if index % 2 == 0
+            && let Err(error) = client.receive_rest()
+        {
+            assert!(error.kind() == ErrorKind::ConnectionReset, "{error}");
+        }
+    }
+    wait_until("all have gone", || connections() == 0, || node.messages());
+    assert_eq!(get(web, "/").status(), 200);
+    // What a server's connection costs may stay: it is kept.
+    wait_until(
+        "their descriptors are closed",
+        || descriptors() <= before + 1,
+        || format!("{} {before}", descriptors()),
+    );
+}
