@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::balancer::room::{self, Room};
 use crate::balancer::session::Session;
@@ -20,41 +20,57 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Accepts for ever; each connection gets a task of this worker.
 pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) {
-    let Some(mode) = worker.shared.config.frontends.get(frontend).map(|frontend| frontend.mode) else { return };
+    let shared = worker.shared.clone();
+    let (Some(config), Some(state)) = (shared.config.frontends.get(frontend), shared.frontends.get(frontend)) else {
+        return;
+    };
     // Accepted sockets inherit it: what hyper writes is whole, there is nothing to wait for.
     if let Err(error) = SockRef::from(&listener).set_tcp_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let port = listener.local_addr().map_or(0, |address| address.port());
     let warned = Cell::new(None);
-    let Some(state) = worker.shared.frontends.get(frontend) else { return };
-    let rooms = [&state.connections, &worker.shared.connections];
+    let rooms = [&state.connections, &shared.connections];
     loop {
-        warn_if_full(rooms, &worker.shared.config.frontends[frontend].name, &warned);
+        warn_if_full(rooms, &config.name, &warned);
         room::vacancy(&rooms).await;
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                room::enter(&rooms).await;
-                let Some(session) = Session::open(worker.clone(), frontend, client, port) else {
-                    let most = worker.shared.config.frontends[frontend].max_connections_per_source;
-                    warn(
-                        &warned,
-                        || tracing::warn!(%client, most, "a connection is closed: there are {} of its source", most.unwrap_or_default()),
-                    );
-                    continue;
-                };
-                match mode {
-                    Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
-                    Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
-                }
-            }
-            Err(error) if is_about_one_connection(&error) => {}
+        let accepted = match listener.accept().await {
+            // Another worker may have been quicker to take the last place.
+            Ok((stream, client)) => match room::enter(&rooms).await {
+                true => anew(stream)
+                    .map(|stream| (stream, client))
+                    .inspect_err(|_| rooms.iter().for_each(|room| room.leave())),
+                false => Ok((stream, client)),
+            },
+            Err(error) => Err(error),
+        };
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
                 warn(&warned, || tracing::warn!(%error, "connections cannot be accepted for now: {error}"));
                 tokio::time::sleep(PAUSE).await;
+                continue;
             }
+        };
+        let Some(session) = Session::open(worker.clone(), frontend, client, port) else {
+            let (name, most) = (&config.name, config.max_connections_per_source.unwrap_or_default());
+            warn(
+                &warned,
+                || tracing::warn!(%client, "a connection to frontend {name} is closed: there are {most} of its source"),
+            );
+            continue;
+        };
+        match config.mode {
+            Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
+            Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
         }
     }
+}
+
+/// As if it were just accepted: the runtime tells of what has come meanwhile once more.
+fn anew(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
 }
 
 /// Where there are as many connections as there may be, the next ones wait in the kernel's queue.

@@ -81,18 +81,20 @@ impl Room {
     }
 }
 
-/// Takes a place in all of these at once, or in none; waits until that can be.
-pub async fn enter(rooms: &[&Room]) {
+/// Takes a place in all of these at once, or in none; waits until that can be, and tells whether it had to.
+pub async fn enter(rooms: &[&Room]) -> bool {
+    let mut has_waited = false;
     poll_fn(|context| {
         for (index, room) in rooms.iter().enumerate() {
             if room.poll_enter(context).is_pending() {
                 rooms.iter().take(index).for_each(|entered| entered.leave());
+                has_waited = true;
                 return Poll::Pending;
             }
         }
-        Poll::Ready(())
+        Poll::Ready(has_waited)
     })
-    .await;
+    .await
 }
 
 /// Waits until it looks as if all of these had a place left.

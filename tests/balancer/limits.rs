@@ -112,7 +112,7 @@ fn csv(stats: SocketAddr, row: &str) -> BTreeMap<String, String> {
 
 /// Of the line for this path: server, Tw, Tc, status, termination state, and the queues.
 #[track_caller]
-fn line_of(node: &Relevo, path: &str) -> (String, i64, i64, u16, String, String) {
+fn line_of(node: &Relevo, path: &str) -> (String, i64, i64, i64, String, String) {
     let line = node.wait_for_message(&format!(" {path} HTTP/1."));
     let fields: Vec<_> = line.split(' ').collect();
     let [_, _, _, server, timers, status, _, _, _, state, _, queues, ..] = fields[..] else { panic!("{line}") };
