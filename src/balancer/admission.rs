@@ -108,12 +108,9 @@ async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(u
             Place::At { server, .. } => Some(server),
             Place::Any => None,
         });
-        let verdict = match queue.join(state, place, wish.tried, rank) {
+        let verdict = match queue.join(state, place, wish.tried, rank, session.queued.position(place)) {
             Joined::At(verdict) => verdict,
             Joined::Waits(waiting) => {
-                if rank.is_none() {
-                    session.queued.stands_behind(place, waiting.ahead());
-                }
                 rank = Some(waiting.rank());
                 waiting.await
             }
@@ -142,8 +139,8 @@ async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(u
 #[derive(Debug, Default)]
 pub struct Queued {
     time: Cell<Duration>,
-    ahead_at_server: Cell<usize>,
-    ahead_at_backend: Cell<usize>,
+    at_server: Cell<u64>,
+    at_backend: Cell<u64>,
     /// The one it waits for, or waited for in vain.
     server: Cell<Option<usize>>,
     is_waiting: Cell<bool>,
@@ -153,8 +150,8 @@ impl Queued {
     /// A request begins.
     pub fn reset(&self) {
         self.time.set(Duration::ZERO);
-        self.ahead_at_server.set(0);
-        self.ahead_at_backend.set(0);
+        self.at_server.set(0);
+        self.at_backend.set(0);
         self.server.set(None);
         self.is_waiting.set(false);
     }
@@ -164,9 +161,9 @@ impl Queued {
         self.time.get()
     }
 
-    /// How many were before it, in lines of servers and in the backend's.
-    pub fn ahead(&self) -> (usize, usize) {
-        (self.ahead_at_server.get(), self.ahead_at_backend.get())
+    /// Its positions in queues of servers, and in the backend's; 0: it did not have to wait there.
+    pub fn positions(&self) -> (u64, u64) {
+        (self.at_server.get(), self.at_backend.get())
     }
 
     /// The server that it waits for, or waited for in vain.
@@ -179,9 +176,8 @@ impl Queued {
         self.is_waiting.get()
     }
 
-    fn stands_behind(&self, place: Place, ahead: usize) {
-        let sum = if place == Place::Any { &self.ahead_at_backend } else { &self.ahead_at_server };
-        sum.set(sum.get() + ahead);
+    fn position(&self, place: Place) -> &Cell<u64> {
+        if place == Place::Any { &self.at_backend } else { &self.at_server }
     }
 
     fn stay(&self) -> Stay<'_> {

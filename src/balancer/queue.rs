@@ -10,6 +10,7 @@
 //! goes only under the lock, when nobody waits. Nor is a slot lost: one that was handed to somebody who is gone before it
 //! knew goes to the next.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
@@ -151,13 +152,20 @@ struct Lines {
     /// By index of the server: whether its slots have this queue's mark.
     marked: Box<[bool]>,
     /// Who was told and has not yet heard it.
-    told: HashMap<Rank, Verdict>,
+    told: HashMap<Rank, Told>,
+}
+
+struct Told {
+    verdict: Verdict,
+    position: u64,
 }
 
 #[derive(Default)]
 struct Line {
     waiting: BTreeMap<Rank, Waiter>,
     longest: u64,
+    /// Who had their turn.
+    served: u64,
 }
 
 #[derive(Default)]
@@ -165,6 +173,8 @@ struct Waiter {
     /// Servers that failed it.
     tried: Box<[usize]>,
     is_session: bool,
+    /// How many the line had served when it came.
+    came_after: u64,
     waker: Option<Waker>,
 }
 
@@ -198,16 +208,19 @@ impl Queue {
         self.limits.get(server)?.connections
     }
 
-    /// Takes a slot, or stands in line. `tried` are servers that failed; who was told to choose again has a rank already.
+    /// Takes a slot, or stands in line. `tried` are servers that failed; who was told to choose again has a rank already. Where
+    /// it waits, `position` grows by one and those of its line who have their turn before it: as HAProxy counts that.
     pub fn join<'a, S: Servers>(
         &'a self,
         servers: &'a S,
         place: Place,
         tried: &[usize],
         rank: Option<Rank>,
+        position: &'a Cell<u64>,
     ) -> Joined<'a, S> {
         let mut lines = self.lines();
-        let waiter = Waiter { tried: tried.into(), is_session: is_session(place), waker: None };
+        let is_session = matches!(place, Place::At { is_session: true, .. });
+        let mut waiter = Waiter { tried: tried.into(), is_session, ..Waiter::default() };
         if !self.may_wait(servers, place, &waiter) {
             return Joined::At(Verdict::Again);
         }
@@ -217,6 +230,7 @@ impl Queue {
         });
         let Some(line) = lines.line(place) else { return Joined::At(Verdict::Again) };
         let ahead = line.waiting.len();
+        waiter.came_after = line.served;
         line.waiting.insert(rank, waiter);
         for server in self.places(place) {
             lines.mark(servers, server, true);
@@ -230,14 +244,14 @@ impl Queue {
             Place::Any => self.most,
             Place::At { server, .. } => self.limits.get(server).and_then(|limit| limit.waiting),
         };
-        let joined = if let Some(verdict) = lines.told.remove(&rank) {
-            Joined::At(verdict)
+        let joined = if let Some(told) = lines.told.remove(&rank) {
+            Joined::At(told.verdict)
         } else if most.is_some_and(|most| ahead >= most as usize) {
-            lines.remove(place, rank);
+            lines.line(place).and_then(|line| line.waiting.remove(&rank));
             Joined::Full
         } else {
             lines.line(place).into_iter().for_each(Line::note_length);
-            Joined::Waits(Waiting { queue: self, servers, place, rank, ahead, is_over: false })
+            Joined::Waits(Waiting { queue: self, servers, place, rank, position, is_over: false })
         };
         self.settle(&mut lines, servers);
         drop(lines);
@@ -334,10 +348,6 @@ impl Queue {
     }
 }
 
-fn is_session(place: Place) -> bool {
-    matches!(place, Place::At { is_session: true, .. })
-}
-
 impl Lines {
     fn line(&mut self, place: Place) -> Option<&mut Line> {
         match place {
@@ -366,18 +376,21 @@ impl Lines {
     }
 
     fn tell(&mut self, place: Place, rank: Rank, verdict: Verdict, awake: &mut Vec<Waker>) {
-        if let Some(waiter) = self.remove(place, rank) {
-            self.told.insert(rank, verdict);
-            awake.extend(waiter.waker);
-        }
-    }
-
-    fn remove(&mut self, place: Place, rank: Rank) -> Option<Waiter> {
-        self.line(place)?.waiting.remove(&rank)
+        let Some(line) = self.line(place) else { return };
+        let Some(waiter) = line.waiting.remove(&rank) else { return };
+        let position = line.position(&waiter);
+        line.served += u64::from(matches!(verdict, Verdict::Turn(_)));
+        self.told.insert(rank, Told { verdict, position });
+        awake.extend(waiter.waker);
     }
 }
 
 impl Line {
+    /// The first is 1. Who has left without a turn is nobody's predecessor.
+    fn position(&self, waiter: &Waiter) -> u64 {
+        self.served - waiter.came_after + 1
+    }
+
     fn note_length(&mut self) {
         self.longest = self.longest.max(self.waiting.len() as u64);
     }
@@ -389,7 +402,7 @@ pub struct Waiting<'a, S: Servers> {
     servers: &'a S,
     place: Place,
     rank: Rank,
-    ahead: usize,
+    position: &'a Cell<u64>,
     is_over: bool,
 }
 
@@ -397,11 +410,6 @@ impl<S: Servers> Waiting<'_, S> {
     /// When it came.
     pub fn rank(&self) -> Rank {
         self.rank
-    }
-
-    /// How many were in the line before it.
-    pub fn ahead(&self) -> usize {
-        self.ahead
     }
 }
 
@@ -411,10 +419,11 @@ impl<S: Servers> Future for Waiting<'_, S> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
         let mut lines = self.queue.lines();
         let told = lines.told.remove(&self.rank);
-        if let Some(verdict) = told {
+        if let Some(told) = told {
             drop(lines);
             self.is_over = true;
-            return Poll::Ready(verdict);
+            self.position.update(|position| position + told.position);
+            return Poll::Ready(told.verdict);
         }
         let (place, rank) = (self.place, self.rank);
         if let Some(waiter) = lines.line(place).and_then(|line| line.waiting.get_mut(&rank)) {
@@ -434,8 +443,13 @@ impl<S: Servers> Drop for Waiting<'_, S> {
         }
         let mut awake = Vec::new();
         let mut lines = self.queue.lines();
-        lines.remove(self.place, self.rank);
-        if let Some(Verdict::Turn(server)) = lines.told.remove(&self.rank)
+        if let Some(line) = lines.line(self.place)
+            && let Some(waiter) = line.waiting.remove(&self.rank)
+        {
+            self.position.update(|position| position + line.position(&waiter));
+        }
+        let told = lines.told.remove(&self.rank);
+        if let Some(Told { verdict: Verdict::Turn(server), .. }) = told
             && let Some(slots) = self.servers.slots(server)
         {
             let _is_looked_at_below = slots.give_back();

@@ -45,6 +45,7 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let begun = unless_gone(client, session, Attempts::begin(session, index, persistence.server(), key)).await;
     let Some(Ok(mut attempts)) = begun else {
         record.server = session.queued.server();
+        record.leave(&at_backend, None);
         return record.end(begun.and_then(Result::err).map_or(*b"CQ", Unreachable::termination));
     };
     persistence.goes_to(attempts.server());

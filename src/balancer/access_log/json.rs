@@ -45,8 +45,8 @@ struct Line<'a> {
     frontend_connections: u64,
     backend_connections: u64,
     server_connections: u64,
-    server_queue: usize,
-    backend_queue: usize,
+    server_queue: u64,
+    backend_queue: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     request_headers: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -98,8 +98,8 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, subject: &Subject<'_>) {
         frontend_connections: shared.frontends.get(session.frontend).map_or(0, |it| it.connections.count()),
         backend_connections: record.backend_connections,
         server_connections: record.server_connections,
-        server_queue: session.queued.ahead().0,
-        backend_queue: session.queued.ahead().1,
+        server_queue: session.queued.positions().0,
+        backend_queue: session.queued.positions().1,
         request_headers: named(&frontend.capture.request, &record.request_headers),
         response_headers: named(&frontend.capture.response, &record.response_headers),
     };

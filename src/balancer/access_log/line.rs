@@ -98,8 +98,8 @@ impl Subject<'_> {
                 push_number(line, record.retries.into());
             }
             Field::RequestCount => push_number(line, shared.requests.load(Relaxed)),
-            Field::ServerQueue => push_number(line, session.queued.ahead().0 as u64),
-            Field::BackendQueue => push_number(line, session.queued.ahead().1 as u64),
+            Field::ServerQueue => push_number(line, session.queued.positions().0),
+            Field::BackendQueue => push_number(line, session.queued.positions().1),
 
             Field::RequestHeaders => push_captured(line, &record.request_headers),
             Field::ResponseHeaders => push_captured(line, &record.response_headers),

@@ -29,6 +29,7 @@ struct Busy {
     /// Who has given one back, was told that somebody waits, and has not yet told the queue.
     owing: RefCell<Vec<usize>>,
     is_off: Cell<bool>,
+    served: Cell<u64>,
 }
 
 impl World {
@@ -135,8 +136,8 @@ fn at(server: usize) -> Place {
 }
 
 #[track_caller]
-fn wait<'a>(queue: &'a Queue, world: &'a World, place: Place) -> Waiting<'a, World> {
-    match queue.join(world, place, &[], None) {
+fn wait<'a>(queue: &'a Queue, world: &'a World, place: Place, served: &'a Cell<u64>) -> Waiting<'a, World> {
+    match queue.join(world, place, &[], None, served) {
         Joined::Waits(waiting) => waiting,
         Joined::At(verdict) => panic!("{verdict:?} at once"),
         Joined::Full => panic!("the line is full"),
@@ -160,8 +161,10 @@ fn fill(world: &World) {
 fn whoever_came_first_of_those_it_suits_gets_the_slot() {
     let (world, queue) = World::new(&[1, 1]);
     fill(&world);
-    let mut waiting = [at(1), ANY, at(0), ANY].map(|place| wait(&queue, &world, place));
-    assert_eq!(waiting.each_ref().map(Waiting::ahead), [0, 0, 0, 1]);
+    let served: [_; 4] = Default::default();
+    let [first, second, third, fourth] = &served;
+    let mut waiting = [(at(1), first), (ANY, second), (at(0), third), (ANY, fourth)]
+        .map(|(place, served)| wait(&queue, &world, place, served));
     for (server, next) in [(0, 1), (0, 2), (1, 0), (0, 3)] {
         world.leave(&queue, server);
         assert_eq!(verdict(&mut waiting[next]), Some(Verdict::Turn(server)), "server {server}");
@@ -169,6 +172,7 @@ fn whoever_came_first_of_those_it_suits_gets_the_slot() {
     }
     assert_eq!(queue.lengths(), Lengths { any: (0, 2), own: vec![(0, 1), (0, 1)] });
     waiting.into_iter().for_each(drop);
+    assert_eq!(served.map(Cell::into_inner), [1, 1, 1, 2], "their positions in their lines");
     (0..2).for_each(|server| world.leave(&queue, server));
     assert_eq!(world.slots.iter().map(|slots| slots.0.load(Relaxed)).collect::<Vec<_>>(), [0, 0], "no mark is left");
 }
@@ -177,11 +181,12 @@ fn whoever_came_first_of_those_it_suits_gets_the_slot() {
 fn nobody_overtakes_who_waits() {
     let (world, queue) = World::new(&[2]);
     fill(&world);
-    let mut first = wait(&queue, &world, ANY);
+    let served = Cell::new(0);
+    let mut first = wait(&queue, &world, ANY, &served);
     // It has given back and has not got to the queue yet.
     assert!(world.slots[0].give_back());
     assert_eq!(world.slots[0].take_below(2), None);
-    let mut second = wait(&queue, &world, at(0));
+    let mut second = wait(&queue, &world, at(0), &served);
     assert_eq!(verdict(&mut second), None);
     assert_eq!(verdict(&mut first), Some(Verdict::Turn(0)));
     queue.has_room(&world, 0);
@@ -192,7 +197,8 @@ fn nobody_overtakes_who_waits() {
 fn who_goes_leaves_the_line_and_a_slot_it_did_not_know_of_goes_on() {
     let (world, queue) = World::new(&[1]);
     fill(&world);
-    let [first, second, mut third] = [(); 3].map(|()| wait(&queue, &world, ANY));
+    let served = Cell::new(0);
+    let [first, second, mut third] = [(); 3].map(|()| wait(&queue, &world, ANY, &served));
     drop(second);
     assert_eq!(queue.lengths().any, (2, 3));
     world.leave(&queue, 0);
@@ -205,13 +211,17 @@ fn who_goes_leaves_the_line_and_a_slot_it_did_not_know_of_goes_on() {
 #[test]
 fn a_line_is_no_longer_than_it_may_be() {
     let (world, queue) = World::with_lines(&[1, 1], Some(1), Some(0));
-    assert!(matches!(queue.join(&world, at(0), &[], None), Joined::At(Verdict::Turn(0))), "nobody has to wait");
+    assert!(
+        matches!(queue.join(&world, at(0), &[], None, &Cell::new(0)), Joined::At(Verdict::Turn(0))),
+        "nobody has to wait"
+    );
     fill(&world);
-    let waiting = wait(&queue, &world, ANY);
-    assert!(matches!(queue.join(&world, ANY, &[], None), Joined::Full));
-    assert!(matches!(queue.join(&world, at(0), &[], None), Joined::Full));
+    let served = Cell::new(0);
+    let waiting = wait(&queue, &world, ANY, &served);
+    assert!(matches!(queue.join(&world, ANY, &[], None, &Cell::new(0)), Joined::Full));
+    assert!(matches!(queue.join(&world, at(0), &[], None, &Cell::new(0)), Joined::Full));
     drop(waiting);
-    drop(wait(&queue, &world, ANY));
+    drop(wait(&queue, &world, ANY, &served));
 }
 
 #[test]
@@ -221,8 +231,9 @@ fn a_server_that_goes_gives_its_line_back_and_one_that_comes_takes_who_waits() {
     world.up[1].store(false, SeqCst);
     world.slots[1].0.store(0, SeqCst);
     queue.reconsider(&world);
-    assert!(matches!(queue.join(&world, at(1), &[], None), Joined::At(Verdict::Again)), "it is away");
-    let [mut own, mut any, mut other] = [at(0), ANY, ANY].map(|place| wait(&queue, &world, place));
+    assert!(matches!(queue.join(&world, at(1), &[], None, &Cell::new(0)), Joined::At(Verdict::Again)), "it is away");
+    let served = Cell::new(0);
+    let [mut own, mut any, mut other] = [at(0), ANY, ANY].map(|place| wait(&queue, &world, place, &served));
 
     world.up[1].store(true, SeqCst);
     queue.reconsider(&world);
@@ -232,7 +243,9 @@ fn a_server_that_goes_gives_its_line_back_and_one_that_comes_takes_who_waits() {
     queue.reconsider(&world);
     assert_eq!([&mut own, &mut other].map(verdict), [Some(Verdict::Again), None]);
     // It keeps its rank: it was there before the other.
-    let Joined::Waits(mut own) = queue.join(&world, ANY, &[], Some(own.rank())) else { panic!("there is no room") };
+    let Joined::Waits(mut own) = queue.join(&world, ANY, &[], Some(own.rank()), &served) else {
+        panic!("there is no room")
+    };
     world.leave(&queue, 1);
     assert_eq!([&mut own, &mut other].map(verdict), [Some(Verdict::Turn(1)), None]);
 
@@ -245,8 +258,9 @@ fn a_server_that_goes_gives_its_line_back_and_one_that_comes_takes_who_waits() {
 fn a_server_that_failed_it_is_not_what_it_waits_for() {
     let (world, queue) = World::new(&[1, 1]);
     fill(&world);
-    let Joined::Waits(mut retry) = queue.join(&world, ANY, &[0], None) else { panic!("it does not wait") };
-    let mut other = wait(&queue, &world, ANY);
+    let served = Cell::new(0);
+    let Joined::Waits(mut retry) = queue.join(&world, ANY, &[0], None, &served) else { panic!("it does not wait") };
+    let mut other = wait(&queue, &world, ANY, &served);
     world.leave(&queue, 0);
     assert_eq!([&mut retry, &mut other].map(verdict), [None, Some(Verdict::Turn(0))]);
     world.leave(&queue, 1);
@@ -288,7 +302,7 @@ struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     fn join(queue: &'a Queue, busy: &'a Busy, place: Place, rank: Option<Rank>) -> Option<Self> {
-        match queue.join(busy, place, &[], rank) {
+        match queue.join(busy, place, &[], rank, &busy.served) {
             Joined::Waits(waiting) => {
                 let bell = Arc::new(Bell(AtomicBool::new(true)));
                 Some(Self { waiting: Box::pin(waiting), bell, place })
@@ -328,8 +342,8 @@ proptest! {
         schedule in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
         let (world, queue) = World::new(&limits);
-        let (holders, owing, is_off) = Default::default();
-        let (busy, queue) = (&Busy { world, schedule: RefCell::new(schedule), holders, owing, is_off }, &*queue);
+        let (holders, owing, is_off, served) = Default::default();
+        let (busy, queue) = (&Busy { world, schedule: RefCell::new(schedule), holders, owing, is_off, served }, &*queue);
         let world = &busy.world;
         let mut guests: Vec<Guest<'_>> = Vec::new();
         let pick = |which: usize, length: usize| which.checked_rem(length);
@@ -407,7 +421,8 @@ fn threads_never_exceed_a_limit_and_all_come_to_an_end() {
         let place = if number.is_multiple_of(3) { at(home) } else { ANY };
         let quick = |server: usize| world.slots[server].take_below(2).map(|_| server);
         let found = quick(home).or_else(|| if place == ANY { quick(1 - home) } else { None });
-        let server = found.or_else(|| match queue.join(&world, place, &[], None) {
+        let position = Cell::new(0);
+        let server = found.or_else(|| match queue.join(&world, place, &[], None, &position) {
             Joined::At(Verdict::Turn(server)) => Some(server),
             Joined::At(Verdict::Again) | Joined::Full => unreachable!("nothing changes here"),
             Joined::Waits(mut waiting) => {
