@@ -69,6 +69,18 @@ pub struct BalancerStatus {
     pub connections: u64,
     /// Requests (TCP mode: connections) since it started.
     pub requests: u64,
+    /// What goes on under configurations that were since reloaded.
+    pub old_configurations: OldConfigurations,
+}
+
+/// Configurations that another has taken the place of, and that something still goes on under.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OldConfigurations {
+    /// How many there are.
+    pub count: usize,
+    /// Seconds since the oldest of them was replaced; 0 where there is none.
+    pub oldest_s: f64,
 }
 
 /// `balancer.state`

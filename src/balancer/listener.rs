@@ -3,14 +3,15 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::balancer::room::{self, Room};
-use crate::balancer::session::Session;
-use crate::balancer::worker::Worker;
+use crate::balancer::session::{NotOpened, Session};
+use crate::balancer::worker::Thread;
 use crate::balancer::{http, tcp};
 use crate::config::model::Mode;
 
@@ -18,33 +19,43 @@ use crate::config::model::Mode;
 const PAUSE: Duration = Duration::from_millis(100);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
-/// Accepts for ever; each connection gets a task of this worker.
-pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) {
-    let shared = worker.shared.clone();
-    let (Some(config), Some(state)) = (shared.config.frontends.get(frontend), shared.frontends.get(frontend)) else {
-        return;
-    };
+/// Whose a listening socket is.
+pub struct Listening {
+    /// The index of its frontend in the newest configuration; `None`: no frontend listens there any more.
+    pub frontend: Cell<Option<usize>>,
+}
+
+impl Listening {
+    /// For this frontend.
+    pub fn new(frontend: Option<usize>) -> Rc<Self> {
+        Rc::new(Self { frontend: Cell::new(frontend) })
+    }
+}
+
+/// Accepts for ever; each connection gets a task of this worker, and the newest configuration.
+pub async fn accept(thread: Rc<Thread>, listener: TcpListener, listening: Rc<Listening>) {
     // Accepted sockets inherit it: what hyper writes is whole, there is nothing to wait for.
     if let Err(error) = SockRef::from(&listener).set_tcp_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let port = listener.local_addr().map_or(0, |address| address.port());
     let warned = Cell::new(None);
-    let rooms = [&state.connections, &shared.connections];
     loop {
-        warn_if_full(rooms, &config.name, &warned);
+        let Some(rooms) = rooms(&thread, &listening, &warned) else { return };
         room::vacancy(&rooms).await;
-        let accepted = match listener.accept().await {
+        let accepted = listener.accept().await;
+        // Meanwhile there may be another configuration.
+        let Some(rooms) = self::rooms(&thread, &listening, &warned) else { return };
+        let accepted = match accepted {
             // Another worker may have been quicker to take the last place.
-            Ok((stream, client)) => match room::enter(&rooms).await {
-                true => anew(stream)
-                    .map(|stream| (stream, client))
-                    .inspect_err(|_| rooms.iter().for_each(|room| room.leave())),
-                false => Ok((stream, client)),
-            },
+            Ok((stream, client)) => {
+                let (places, has_waited) = room::enter(rooms).await;
+                let stream = if has_waited { anew(stream) } else { Ok(stream) };
+                stream.map(|stream| (stream, client, places))
+            }
             Err(error) => Err(error),
         };
-        let (stream, client) = match accepted {
+        let (stream, client, places) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
@@ -53,15 +64,17 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, frontend: usize) 
                 continue;
             }
         };
-        let Some(session) = Session::open(worker.clone(), frontend, client, port) else {
-            let (name, most) = (&config.name, config.max_connections_per_source.unwrap_or_default());
-            warn(
-                &warned,
-                || tracing::warn!(%client, "a connection to frontend {name} is closed: there are {most} of its source"),
-            );
-            continue;
+        let session = match Session::open(&thread, &listening, places, client, port) {
+            Ok(session) => session,
+            Err(NotOpened::TooMany { frontend, most }) => {
+                warn(&warned, || {
+                    tracing::warn!(%client, "a connection to frontend {frontend} is closed: there are {most} of its source");
+                });
+                continue;
+            }
+            Err(NotOpened::NobodyListens) => return,
         };
-        match config.mode {
+        match session.frontend().mode {
             Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
             Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
         }
@@ -73,16 +86,23 @@ fn anew(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
 }
 
-/// Where there are as many connections as there may be, the next ones wait in the kernel's queue.
-fn warn_if_full([own, all]: [&Room; 2], frontend: &str, warned: &Cell<Option<Instant>>) {
-    let most = |room: &Room| room.most().unwrap_or_default();
+/// Where connections are counted: at their frontend and in the process. `None`: nobody listens there any more.
+fn rooms(thread: &Thread, listening: &Listening, warned: &Cell<Option<Instant>>) -> Option<[Arc<Room>; 2]> {
+    let (worker, frontend) = (thread.newest()?, listening.frontend.get()?);
+    let shared = &worker.shared;
+    let rooms = [shared.frontends.get(frontend)?.connections.clone(), shared.connections.clone()];
+    // The next ones wait in the kernel's queue.
+    let [own, all] = &rooms;
     if all.is_full() {
-        warn(warned, || tracing::warn!("all {} connections are in use: new ones have to wait", most(all)));
+        let most = all.count();
+        warn(warned, || tracing::warn!(most, "all {most} connections are in use: new ones have to wait"));
     } else if own.is_full() {
+        let (name, most) = (&shared.config.frontends.get(frontend)?.name, own.count());
         warn(warned, || {
-            tracing::warn!("all {} connections of frontend {frontend} are in use: new ones have to wait", most(own))
+            tracing::warn!(most, "all {most} connections of frontend {name} are in use: new ones have to wait");
         });
     }
+    Some(rooms)
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

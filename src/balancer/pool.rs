@@ -32,6 +32,15 @@ impl Upstream {
         Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false })
     }
 
+    /// Belongs to its server's place in another configuration from now on, if the server is there.
+    pub fn moves(&mut self, from: &Shared, to: &Shared) -> bool {
+        let place = to.place_of(from, self.backend, self.server);
+        if let Some(place) = place {
+            (self.backend, self.server) = place;
+        }
+        place.is_some()
+    }
+
     /// Has it served a request before?
     pub fn is_reused(&self) -> bool {
         self.is_reused
@@ -83,6 +92,18 @@ impl Pool {
             return;
         }
         connections.push_back(upstream);
+    }
+
+    /// All that wait; none does any more.
+    pub fn drain(&self) -> Vec<Box<Upstream>> {
+        self.waiting.set(0);
+        self.idle.borrow_mut().iter_mut().flatten().flat_map(std::mem::take).collect()
+    }
+
+    /// One that has waited in another pool for its next request, in its order.
+    pub fn take_over(&self, upstream: Box<Upstream>) {
+        self.waiting.update(|waiting| waiting + 1);
+        self.idle.borrow_mut()[upstream.backend.0][upstream.server].push_back(upstream);
     }
 
     /// Closes those that have waited too long and those that their servers have closed. Called every second or so.

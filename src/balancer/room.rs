@@ -6,15 +6,20 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::balancer::queue::Slots;
 
+const UNLIMITED: u64 = u64::MAX;
+
 /// Connections open now, and who waits until there are fewer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[repr(align(128))]
 pub struct Room {
-    most: Option<u64>,
+    most: AtomicU64,
     open: Slots,
     /// There are as many marks in the slots as there are wakers here.
     waiting: Mutex<Vec<Waker>>,
@@ -23,12 +28,13 @@ pub struct Room {
 impl Room {
     /// For so many at once; `None`: without limit.
     pub fn new(most: Option<u64>) -> Self {
-        Self { most, ..Self::default() }
+        Self { most: AtomicU64::new(most.unwrap_or(UNLIMITED)), open: Slots::default(), waiting: Mutex::default() }
     }
 
-    /// How many there may be.
-    pub fn most(&self) -> Option<u64> {
-        self.most
+    /// From now on so many; those that are there stay.
+    pub fn set_most(&self, most: Option<u64>) {
+        self.most.store(most.unwrap_or(UNLIMITED), Relaxed);
+        self.wake_all();
     }
 
     /// Open now.
@@ -38,25 +44,29 @@ impl Room {
 
     /// Is there none left at the moment?
     pub fn is_full(&self) -> bool {
-        self.most.is_some_and(|most| self.count() >= most)
+        self.count() >= self.most.load(Relaxed)
     }
 
-    /// One has gone.
-    pub fn leave(&self) {
+    fn leave(&self) {
         if self.open.give_back() {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let awake = std::mem::take(&mut *waiting);
-            awake.iter().for_each(|_| self.open.unmark());
-            drop(waiting);
-            awake.into_iter().for_each(Waker::wake);
+            self.wake_all();
         }
     }
 
+    fn wake_all(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let awake = std::mem::take(&mut *waiting);
+        awake.iter().for_each(|_| self.open.unmark());
+        drop(waiting);
+        awake.into_iter().for_each(Waker::wake);
+    }
+
     fn poll_enter(&self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(most) = self.most else {
+        let most = self.most.load(Relaxed);
+        if most == UNLIMITED {
             self.open.take();
             return Poll::Ready(());
-        };
+        }
         if self.open.hand_over(most) {
             return Poll::Ready(());
         }
@@ -65,8 +75,8 @@ impl Room {
             waiting.push(context.waker().clone());
             self.open.mark();
         }
-        // Who leaves after this look has seen the mark, and finds the waker.
-        if self.open.hand_over(most) { Poll::Ready(()) } else { Poll::Pending }
+        // Who leaves after this look has seen the mark, and finds the waker; so does who sets another limit.
+        if self.open.hand_over(self.most.load(Relaxed)) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_vacancy(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -81,24 +91,73 @@ impl Room {
     }
 }
 
-/// Takes a place in all of these at once, or in none; waits until that can be, and tells whether it had to.
-pub async fn enter(rooms: &[&Room]) -> bool {
+impl Default for Room {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+/// Takes a place in both of these at once, or in none; waits until that can be, and tells whether it had to.
+pub async fn enter(rooms: [Arc<Room>; 2]) -> (Places, bool) {
     let mut has_waited = false;
     poll_fn(|context| {
-        for (index, room) in rooms.iter().enumerate() {
-            if room.poll_enter(context).is_pending() {
-                rooms.iter().take(index).for_each(|entered| entered.leave());
-                has_waited = true;
-                return Poll::Pending;
+        let [own, all] = &rooms;
+        if own.poll_enter(context).is_ready() {
+            if all.poll_enter(context).is_ready() {
+                return Poll::Ready(());
             }
+            own.leave();
         }
-        Poll::Ready(has_waited)
+        has_waited = true;
+        Poll::Pending
     })
-    .await
+    .await;
+    (Places { rooms, source: None }, has_waited)
+}
+
+/// What a connection has a place in; dropped, it has left.
+pub struct Places {
+    /// Its frontend's, and that of the process.
+    rooms: [Arc<Room>; 2],
+    source: Option<(Arc<Sources>, IpAddr)>,
+}
+
+impl Places {
+    /// Counts it among those of its source, if there may be another.
+    #[must_use]
+    pub fn enter_source(&mut self, sources: &Arc<Sources>, source: IpAddr) -> bool {
+        let may = sources.enter(source);
+        if may {
+            self.source = Some((sources.clone(), source));
+        }
+        may
+    }
+
+    /// It is another frontend's from now on, or the same one's under another configuration: it counts there whatever the limits.
+    pub fn move_to(&mut self, room: &Arc<Room>, sources: Option<&Arc<Sources>>, source: IpAddr) {
+        let [own, _] = &mut self.rooms;
+        if !Arc::ptr_eq(own, room) {
+            room.open.take();
+            std::mem::replace(own, room.clone()).leave();
+        }
+        let is_counted = |sources: &Arc<Sources>| self.source.as_ref().is_some_and(|(it, _)| Arc::ptr_eq(it, sources));
+        if let Some(sources) = sources.filter(|sources| !is_counted(sources)) {
+            sources.add(source);
+            let before = self.source.replace((sources.clone(), source));
+            before.iter().for_each(|(sources, source)| sources.leave(*source));
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.rooms.iter().for_each(|room| room.leave());
+        self.source.iter().for_each(|(sources, source)| sources.leave(*source));
+    }
 }
 
 /// Waits until it looks as if all of these had a place left.
-pub async fn vacancy(rooms: &[&Room]) {
+pub async fn vacancy(rooms: &[Arc<Room>]) {
     poll_fn(|context| match rooms.iter().any(|room| room.poll_vacancy(context).is_pending()) {
         true => Poll::Pending,
         false => Poll::Ready(()),
@@ -110,28 +169,40 @@ pub async fn vacancy(rooms: &[&Room]) {
 /// no more than there may be connections.
 #[derive(Debug)]
 pub struct Sources {
-    most: u32,
+    most: AtomicU32,
     open: Mutex<HashMap<IpAddr, u32>>,
 }
 
 impl Sources {
     /// For so many from one.
     pub fn new(most: u32) -> Self {
-        Self { most, open: Mutex::default() }
+        Self { most: AtomicU32::new(most), open: Mutex::default() }
     }
 
-    /// One more from there, if there may be.
-    #[must_use]
-    pub fn enter(&self, source: IpAddr) -> bool {
+    /// How many there may be.
+    pub fn most(&self) -> u32 {
+        self.most.load(Relaxed)
+    }
+
+    /// From now on so many; those that are there stay.
+    pub fn set_most(&self, most: u32) {
+        self.most.store(most, Relaxed);
+    }
+
+    fn add(&self, source: IpAddr) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        *open.entry(network(source)).or_default() += 1;
+    }
+
+    fn enter(&self, source: IpAddr) -> bool {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(network(source)).or_default();
-        let may = *count < self.most;
+        let may = *count < self.most();
         *count += u32::from(may);
         may
     }
 
-    /// One less.
-    pub fn leave(&self, source: IpAddr) {
+    fn leave(&self, source: IpAddr) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let source = network(source);
         let Some(count) = open.get_mut(&source) else { return };

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::balancer::admission::Queued;
 use crate::balancer::clock::{self, Deadline, Millis, NEVER};
-use crate::balancer::worker::Worker;
+use crate::balancer::listener::Listening;
+use crate::balancer::room::Places;
+use crate::balancer::worker::{Thread, Worker};
 use crate::config::model::{Backend, BackendIndex, Frontend};
 use crate::stats::counters::{Event, Traffic};
 
@@ -21,6 +23,8 @@ pub struct Session {
     pub worker: Rc<Worker>,
     /// The index of its frontend.
     pub frontend: usize,
+    /// Where it came in.
+    listening: Rc<Listening>,
     /// Where the client is.
     pub client: SocketAddr,
     /// The port that it connected to.
@@ -29,9 +33,24 @@ pub struct Session {
     pub accepted: Instant,
     /// How its request under way has waited for a server.
     pub queued: Queued,
+    places: Places,
     deadline: Rc<Deadline>,
     client_until: Cell<Millis>,
     server_until: Cell<Millis>,
+}
+
+/// Why a connection is closed as soon as it is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    /// No frontend listens there any more.
+    NobodyListens,
+    /// There are as many of its source as there may be.
+    TooMany {
+        /// The frontend's name.
+        frontend: String,
+        /// So many.
+        most: u32,
+    },
 }
 
 /// It took longer than it may.
@@ -39,23 +58,37 @@ pub struct Session {
 pub struct Late;
 
 impl Session {
-    /// Counts a connection that was just accepted, and has a place in the process and at its frontend; `None` if there are
-    /// as many of its source as there may be: it is to be closed.
-    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr, destination_port: u16) -> Option<Self> {
-        if let Some(state) = worker.shared.frontends.get(frontend) {
-            let traffic = &worker.counters().frontends[frontend];
-            if state.sources.as_ref().is_some_and(|sources| !sources.enter(client.ip())) {
-                traffic.count(Event::DeniedConnection);
-                state.connections.leave();
-                worker.shared.connections.leave();
-                return None;
-            }
-            traffic.session(state.connections.count());
+    /// Counts a connection that was just accepted and has its places.
+    ///
+    /// # Errors
+    /// When it is to be closed.
+    pub fn open(
+        thread: &Thread,
+        listening: &Rc<Listening>,
+        mut places: Places,
+        client: SocketAddr,
+        destination_port: u16,
+    ) -> Result<Self, NotOpened> {
+        let newest = thread.newest().zip(listening.frontend.get());
+        let (worker, frontend) = newest.ok_or(NotOpened::NobodyListens)?;
+        let state = worker.shared.frontends.get(frontend).ok_or(NotOpened::NobodyListens)?;
+        // There may have come another configuration while it waited for a place.
+        places.move_to(&state.connections, None, client.ip());
+        let traffic = &worker.counters().frontends[frontend];
+        if let Some(sources) = &state.sources
+            && !places.enter_source(sources, client.ip())
+        {
+            traffic.count(Event::DeniedConnection);
+            let frontend = worker.shared.config.frontends[frontend].name.clone();
+            return Err(NotOpened::TooMany { frontend, most: sources.most() });
         }
+        traffic.session(state.connections.count());
         worker.connections.set(worker.connections.get() + 1);
-        Some(Self {
+        Ok(Self {
             worker,
             frontend,
+            places,
+            listening: listening.clone(),
             client,
             destination_port,
             accepted: clock::now(),
@@ -64,6 +97,40 @@ impl Session {
             client_until: Cell::new(NEVER),
             server_until: Cell::new(NEVER),
         })
+    }
+
+    /// Is there a newer configuration that its next request is to be served under?
+    pub fn is_outdated(&self) -> bool {
+        self.worker.is_old() && self.successor().is_some()
+    }
+
+    /// Its frontend is not there any more, so that it ends with the request that is under way, or the next one.
+    pub fn is_left_behind(&self) -> bool {
+        self.worker.is_old() && self.successor().is_none()
+    }
+
+    /// Is it not to wait for another request?
+    pub fn is_to_end(&self) -> bool {
+        self.worker.is_stopping.get() || self.worker.is_over()
+    }
+
+    /// Goes over to the newest configuration, where that still serves such connections.
+    pub fn renew(&mut self) {
+        if !self.worker.is_old() {
+            return;
+        }
+        if let Some((worker, frontend)) = self.successor() {
+            (self.worker, self.frontend) = (worker, frontend);
+            if let Some(state) = self.worker.shared.frontends.get(frontend) {
+                self.places.move_to(&state.connections, state.sources.as_ref(), self.client.ip());
+            }
+        }
+    }
+
+    fn successor(&self) -> Option<(Rc<Worker>, usize)> {
+        let (worker, frontend) = (self.worker.newest()?, self.listening.frontend.get()?);
+        let mode = worker.shared.config.frontends.get(frontend)?.mode;
+        (mode == self.frontend().mode).then_some((worker, frontend))
     }
 
     /// Its frontend's configuration.
@@ -169,11 +236,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.deadline.forget();
         self.worker.connections.set(self.worker.connections.get() - 1);
-        if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
-            state.sources.iter().for_each(|sources| sources.leave(self.client.ip()));
-            state.connections.leave();
-        }
-        self.worker.shared.connections.leave();
     }
 }
 
@@ -224,7 +286,7 @@ impl UnderWay {
         let backend = &self.worker.shared.backends[self.backend.0];
         match self.server {
             None => drop(backend.connections.fetch_sub(1, Relaxed)),
-            Some(server) => backend.give_back(server),
+            Some(server) => self.worker.shared.give_back(self.backend, server),
         }
     }
 

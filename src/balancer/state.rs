@@ -2,95 +2,85 @@
 //! by itself is here as well, so that the statistics find it.
 
 mod facts;
+mod lasting;
+mod succession;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
 use crate::balancer::queue::{Lengths, Queue, Servers, Slots};
 use crate::balancer::room::{Room, Sources};
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
-use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
+use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
-use crate::stats::rates::Rates;
-use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
+use crate::status::{BackendStatus, ServerState, ServerStatus};
 
 use facts::Facts;
 pub use facts::{Admin, AgentReport, Health};
+pub use lasting::{Beat, Lasting, Statistics};
 
-/// Shared by the control thread and all workers.
+/// One configuration and the state of what is in it, shared by the control thread and all workers.
+///
+/// A reload makes another one, which has the same [`ServerShared`] for each server that stays, counters and counts of
+/// connections for everything that keeps its name, and what has nothing to do with a configuration ([`Lasting`], which it
+/// derefs to). What began under the old one ends under it, and the last that does lets go of it.
 pub struct Shared {
-    /// Valid, and the same for the life of the process.
+    /// Valid, and always the same.
     pub config: model::Balancer,
-    /// Client connections open now, and how many there may be.
-    pub connections: Room,
-    /// Requests (TCP mode: connections) since the start.
-    pub requests: AtomicU64,
     /// By index of the frontend.
     pub frontends: Vec<FrontendState>,
     /// By index of the backend.
     pub backends: Vec<BackendState>,
-    /// By index of the worker: milliseconds since the start when it last went round its loop.
-    pub beats: Vec<Beat>,
-    /// Virtual addresses this node holds now (rule 7).
-    pub held: ArcSwap<Vec<IpAddr>>,
-    /// When the process started.
-    pub started: Instant,
     /// By index of the worker: what it counts.
     pub counters: Vec<Counters>,
-    /// For the statistics alone.
-    pub statistics: Statistics,
+    /// Are the statistics shown anywhere?
+    pub shows_statistics: bool,
+    lasting: Arc<Lasting>,
 }
 
-/// What is kept for nobody but those who look at the statistics.
-pub struct Statistics {
-    /// Are they shown anywhere?
-    pub are_shown: bool,
-    /// The pair, as the keeper last told.
-    pub pair: ArcSwapOption<PairStatus>,
-    /// Sessions and requests per second.
-    pub rates: Mutex<Rates>,
-    /// Lines of the access log that nobody took.
-    pub lost_log_lines: AtomicU64,
-    /// One page at a time is made: passwords take time to be checked, and guessing them is to take no more than one core.
-    pub turn: Semaphore,
+impl Deref for Shared {
+    type Target = Lasting;
+
+    fn deref(&self) -> &Lasting {
+        &self.lasting
+    }
 }
 
-/// A worker's sign of life.
+/// A number that many threads change, on a cache line of its own.
 #[repr(align(128))]
 #[derive(Default)]
-pub struct Beat(pub AtomicU64);
+pub struct Count(AtomicU64);
 
-/// A frontend's part.
-#[repr(align(128))]
-pub struct FrontendState {
-    /// Client connections open now, and how many there may be.
-    pub connections: Room,
-    /// By where they come from, if there is a limit to that.
-    pub sources: Option<Sources>,
-    /// By index of the rule: its limit, if it is one.
-    pub rate_limits: Box<[Option<RateLimiter>]>,
+impl Deref for Count {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
 }
 
-impl FrontendState {
-    fn new(config: &model::Frontend) -> Self {
-        Self {
-            connections: Room::new(config.max_connections.map(u64::from)),
-            sources: config.max_connections_per_source.map(Sources::new),
-            rate_limits: rules::rate_limits(&config.rules),
-        }
-    }
+/// A frontend's part.
+pub struct FrontendState {
+    /// Client connections open now, and how many there may be.
+    pub connections: Arc<Room>,
+    /// By where they come from, if there is a limit to that.
+    pub sources: Option<Arc<Sources>>,
+    /// By index of the rule: its limit, if it is one.
+    pub rate_limits: Box<[Option<Arc<RateLimiter>>]>,
 }
 
 /// A backend's part.
@@ -103,7 +93,7 @@ pub struct BackendState {
     /// Grows whenever a server's state or weight changes: what workers derived from them is then stale.
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
-    pub connections: AtomicU64,
+    pub connections: Arc<Count>,
     /// Who waits for servers; `None`: none of them has a limit.
     pub queue: Option<Box<Queue>>,
     /// What servers are chosen by, for their states and weights at this generation.
@@ -113,9 +103,9 @@ pub struct BackendState {
     /// Sessions by what they are known by, where they are kept so.
     pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
-    pub checks: Checks,
+    pub checks: Arc<Checks>,
     /// By index of the server.
-    pub servers: Vec<ServerShared>,
+    pub servers: Vec<Arc<ServerShared>>,
 }
 
 /// A server's part.
@@ -138,9 +128,11 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
-    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the facts; both are
-    /// elsewhere, so that the rest stays on one line.
+    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the two below; all of them
+    /// are elsewhere, so that the rest stays on one line.
     pub checks: Checks,
+    /// How far its checks have come: whoever checks it next goes on from there.
+    progress: Box<Mutex<Progress>>,
     /// What is known of it.
     facts: Box<Mutex<Facts>>,
 }
@@ -159,30 +151,25 @@ impl Shared {
     /// Everything at its beginning: servers that are checked, or whose names are yet to be resolved, are `starting`; the
     /// others are up.
     pub fn new(config: model::Balancer) -> Arc<Self> {
-        let backends = config.backends.iter().map(BackendState::new).collect();
+        let (origins, lasting) = (Origins::none(&config), Arc::new(Lasting::new(config.threads)));
         let frontends = config.frontends.iter().map(FrontendState::new).collect();
-        let beats = (0..config.threads).map(|_| Beat::default()).collect();
-        let servers = || config.backends.iter().map(|backend| backend.servers.len());
-        let counters = (0..config.threads).map(|_| Counters::new(config.frontends.len(), servers())).collect();
-        let statistics = Statistics {
-            are_shown: config.frontends.iter().any(|frontend| frontend.statistics.is_some()),
-            pair: ArcSwapOption::empty(),
-            rates: Mutex::default(),
-            lost_log_lines: AtomicU64::new(0),
-            turn: Semaphore::new(1),
-        };
-        Arc::new(Self {
-            connections: Room::new(Some(config.max_connections as u64)),
-            config,
-            requests: AtomicU64::new(0),
-            frontends,
-            backends,
-            beats,
-            held: ArcSwap::default(),
-            started: Instant::now(),
-            counters,
-            statistics,
-        })
+        let backends = config.backends.iter().map(BackendState::new).collect();
+        let counters = (0..config.threads).map(|_| Counters::new(&origins, None)).collect();
+        Self::begin(config, frontends, backends, counters, lasting)
+    }
+
+    fn begin(
+        config: model::Balancer,
+        frontends: Vec<FrontendState>,
+        backends: Vec<BackendState>,
+        counters: Vec<Counters>,
+        lasting: Arc<Lasting>,
+    ) -> Arc<Self> {
+        let shows_statistics = config.frontends.iter().any(|frontend| frontend.statistics.is_some());
+        let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
+        shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
+        shared.lasting.begins(&shared);
+        shared
     }
 
     /// All about one server; `None` if there is no such server.
@@ -218,9 +205,9 @@ impl Shared {
     fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
         let Some(place) = self.server(backend, server) else { return false };
         let mut facts = place.state.facts();
-        let before = (facts.state(), facts.weight(place.server.weight));
+        let before = (facts.state(), facts.weight());
         change(&mut facts);
-        let after = (facts.state(), facts.weight(place.server.weight));
+        let after = (facts.state(), facts.weight());
         if before == after {
             return false;
         }
@@ -237,7 +224,6 @@ impl Shared {
         }
         let (reason, rises) = (facts.reason(), facts.rising_since.is_some());
         drop(facts);
-        place.backend_state.checks.changed(|| place.backend_state.state(), now);
 
         // A busy agent does so all the time: no more than a detail.
         if before.1 != after.1 {
@@ -246,7 +232,7 @@ impl Shared {
                 place.backend.name, place.server.name, after.1, before.1
             );
         }
-        place.backend_state.replan(place.backend);
+        self.replan_with(&[place.state], now);
         if rises {
             place.backend_state.came_back.notify_one();
         }
@@ -256,24 +242,62 @@ impl Shared {
         before.0 != after.0
     }
 
+    /// Publishes what the servers of each backend that has one of these are chosen by from now on, under the old
+    /// configurations that are still there as well.
+    fn replan_with(&self, changed: &[&ServerShared], now: Instant) {
+        let live = self.lasting.live();
+        let newest = live.last().map(Arc::as_ptr);
+        for shared in &live {
+            for (config, state) in shared.config.backends.iter().zip(&shared.backends) {
+                let has = |changed: &&ServerShared| state.servers.iter().any(|it| std::ptr::eq(&**it, *changed));
+                if changed.iter().any(has) {
+                    if newest == Some(Arc::as_ptr(shared)) {
+                        state.checks.changed(|| state.state(), now);
+                    }
+                    state.replan(config);
+                }
+            }
+        }
+    }
+
     /// Gives servers of a backend that rise what slow start lets them have by now. Is one of them still rising?
     pub fn raise(&self, backend: BackendIndex, slow_start: Duration, now: Instant) -> bool {
-        let (Some(config), Some(state)) = (self.config.backends.get(backend.0), self.backends.get(backend.0)) else {
-            return false;
-        };
-        let (mut has_changed, mut is_rising) = (false, false);
+        let Some(state) = self.backends.get(backend.0) else { return false };
+        let (mut changed, mut is_rising) = (Vec::new(), false);
         for server in &state.servers {
             let mut facts = server.facts();
             let Some(since) = facts.rising_since else { continue };
             let tenths = tenths(now.saturating_duration_since(since), slow_start);
-            has_changed |= server.tenths.swap(tenths, Relaxed) != tenths;
+            if server.tenths.swap(tenths, Relaxed) != tenths {
+                changed.push(&**server);
+            }
             is_rising |= tenths < WHOLE;
             facts.rising_since = (tenths < WHOLE).then_some(since);
         }
-        if has_changed {
-            state.replan(config);
+        if !changed.is_empty() {
+            self.replan_with(&changed, now);
         }
         is_rising
+    }
+
+    /// A request at this server is over.
+    pub fn give_back(&self, backend: BackendIndex, server: usize) {
+        let Some(place) = self.server(backend, server) else { return };
+        if place.state.connections.give_back() {
+            self.has_room(place.state);
+        }
+    }
+
+    /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
+    fn has_room(&self, server: &ServerShared) {
+        for shared in self.lasting.live() {
+            for state in &shared.backends {
+                let index = state.servers.iter().position(|it| std::ptr::eq(&**it, server));
+                if let (Some(index), Some(queue)) = (index, &state.queue) {
+                    queue.has_room(state, index);
+                }
+            }
+        }
     }
 
     /// What `relevo status` shows of the backends.
@@ -282,7 +306,7 @@ impl Shared {
         let report = |(config, shared): (&model::Backend, &BackendState)| {
             let queue = shared.queue_lengths();
             let servers = config.servers.iter().zip(&shared.servers).enumerate();
-            let server = |(index, (config, shared)): (usize, (&model::Server, &ServerShared))| {
+            let server = |(index, (config, shared)): (usize, (&model::Server, &Arc<ServerShared>))| {
                 let queue = queue.own.get(index).map_or(0, |(now, _)| *now);
                 ServerStatus { queue, ..shared.report(config) }
             };
@@ -292,13 +316,28 @@ impl Shared {
     }
 }
 
+impl FrontendState {
+    fn new(config: &model::Frontend) -> Self {
+        Self {
+            connections: Arc::new(Room::new(config.max_connections.map(u64::from))),
+            sources: config.max_connections_per_source.map(Sources::new).map(Arc::new),
+            rate_limits: rules::rate_limits(&config.rules),
+        }
+    }
+}
+
 impl BackendState {
     fn new(config: &model::Backend) -> Self {
+        let servers = config.servers.iter().map(|server| Arc::new(ServerShared::new(server))).collect();
+        Self::begin(config, servers)
+    }
+
+    fn begin(config: &model::Backend, servers: Vec<Arc<ServerShared>>) -> Self {
         let state = Self {
             turn: AtomicU64::new(0),
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             queue: Queue::new(config),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
@@ -306,8 +345,8 @@ impl BackendState {
                 .stick
                 .as_ref()
                 .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
-            checks: Checks::new(ServerState::Starting, Instant::now()),
-            servers: config.servers.iter().map(ServerShared::new).collect(),
+            checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
+            servers,
         };
         state.replan(config);
         state.checks.changed(|| state.state(), Instant::now());
@@ -330,7 +369,7 @@ impl BackendState {
     }
 
     fn standing(&self) -> Vec<Standing> {
-        self.servers.iter().map(ServerShared::standing).collect()
+        self.servers.iter().map(|server| server.standing()).collect()
     }
 
     /// Publish what servers are chosen by from now on.
@@ -339,14 +378,6 @@ impl BackendState {
         self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
         self.queue.iter().for_each(|queue| queue.reconsider(self));
-    }
-
-    /// A request at this server is over.
-    pub fn give_back(&self, server: usize) {
-        let is_awaited = self.servers.get(server).is_some_and(|server| server.connections.give_back());
-        if is_awaited && let Some(queue) = &self.queue {
-            queue.has_room(self, server);
-        }
     }
 
     /// Who waits.
@@ -365,7 +396,7 @@ impl Servers for BackendState {
     }
 
     fn keeps_sessions(&self, server: usize) -> bool {
-        self.servers.get(server).is_some_and(ServerShared::keeps_sessions)
+        self.servers.get(server).is_some_and(|server| server.keeps_sessions())
     }
 }
 
@@ -391,14 +422,14 @@ impl ServerShared {
             (ServerAddress::Socket(_), true) => (Health::Starting, "not checked yet"),
             (ServerAddress::Socket(_), false) => (Health::Up, NOT_CHECKED),
         };
-        let facts = Facts::new(health, reason);
+        let facts = Facts::new(health, reason, config.weight);
         let address = match &config.address {
             ServerAddress::Socket(address) => Some(Arc::new(*address)),
             ServerAddress::Name { .. } => None,
         };
         Self {
             state: AtomicU8::new(facts.state() as u8),
-            weight: AtomicU32::new(facts.weight(config.weight)),
+            weight: AtomicU32::new(facts.weight()),
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
             connections: Slots::default(),
@@ -407,6 +438,7 @@ impl ServerShared {
             address_changed: Notify::new(),
             marked_down: Notify::new(),
             checks: Checks::new(facts.state(), Instant::now()),
+            progress: Box::default(),
             facts: Box::new(Mutex::new(facts)),
         }
     }
@@ -441,9 +473,24 @@ impl ServerShared {
         self.facts().are_out_by_agent()
     }
 
+    /// What its agent said last.
+    pub fn agent(&self) -> AgentReport {
+        self.facts().agent.clone()
+    }
+
     /// Does its agent call it down?
     pub fn is_down_to_agent(&self) -> bool {
         self.facts().agent.down.is_some()
+    }
+
+    /// How far its checks have come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They have come further.
+    pub fn set_progress(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     fn standing(&self) -> Standing {

@@ -3,9 +3,11 @@
 //! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
 
 mod check;
+mod control;
 mod demo;
 mod key;
 mod release;
+mod reload;
 mod run;
 mod status;
 
@@ -37,6 +39,7 @@ enum Command {
     Demo(demo::Arguments),
     Key(key::Arguments),
     Release(release::Arguments),
+    Reload(reload::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]
@@ -52,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Keeper => {

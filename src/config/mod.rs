@@ -1,5 +1,6 @@
 //! The configuration: from the text of a file to a model that is valid by construction, or every error in it at once.
 
+pub mod changes;
 mod diagnostic;
 mod file;
 mod hash;
@@ -54,17 +55,15 @@ fn what_to_do(kind: std::io::ErrorKind) -> &'static str {
 /// # Errors
 /// It cannot be read, or something in it is wrong: then everything that is.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-    Ok(parse(&text, &path.display().to_string())?)
+    load_for(path, &Machine::this())
 }
 
-/// Checks a text; `file_name` is for the errors.
+/// The same, with the defaults of a given machine.
 ///
 /// # Errors
-/// Everything that is wrong in it.
-pub fn parse(text: &str, file_name: &str) -> Result<Config, Diagnostics> {
-    parse_for(text, file_name, &Machine::this())
+/// It cannot be read, or something in it is wrong: then everything that is.
+pub fn load_for(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
+    Ok(parse_for(&read_text(path)?, &path.display().to_string(), machine)?)
 }
 
 /// What defaults depend on.
@@ -90,7 +89,30 @@ impl Machine {
     }
 }
 
-/// Checks a text for a given machine: pure.
+/// The control socket that a file names, whatever else is wrong in it: a node may run that was started with it when it was well.
+///
+/// # Errors
+/// It cannot be read.
+pub fn control_socket(path: &Path) -> Result<PathBuf, LoadError> {
+    let text = read_text(path)?;
+    let (toml, _) = syntax::well_formed(&text);
+    let named = read::read(&toml).file.node.0.control_socket;
+    Ok(named.map_or_else(|| DEFAULT_CONTROL_SOCKET.into(), |path| path.into_inner().0))
+}
+
+fn read_text(path: &Path) -> Result<String, LoadError> {
+    std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Checks a text; `file_name` is for the errors.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, Diagnostics> {
+    parse_for(text, file_name, &Machine::this())
+}
+
+/// Checks a text for a given machine: pure; `file_name` is for the errors.
 ///
 /// # Errors
 /// Everything that is wrong in it.

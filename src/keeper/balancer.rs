@@ -20,7 +20,7 @@ use super::listeners::Listeners;
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
+use crate::process::messages::{Beat, FromBalancer, Identity, Reload, Start, ToBalancer};
 use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
@@ -32,13 +32,39 @@ const OUTBOX: usize = 64;
 const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 
 /// What every balancer of this keeper starts with.
+#[derive(Clone)]
 pub(super) struct Template {
     pub(super) config: model::Balancer,
     pub(super) log_targets: Vec<LogTarget>,
     pub(super) user: Option<Identity>,
     pub(super) chroot: Option<PathBuf>,
-    pub(super) resolv_conf: String,
-    pub(super) hosts: String,
+    pub(super) files: HostFiles,
+}
+
+/// Texts of files that names are resolved by, which a chroot does not have.
+#[derive(Clone, Default)]
+pub(super) struct HostFiles {
+    resolv_conf: String,
+    hosts: String,
+}
+
+impl HostFiles {
+    /// As they are now. One that is not there is empty.
+    pub(super) fn read() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        HostFiles { resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts") }
+    }
+}
+
+/// Why a balancer cannot be offered another configuration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    #[error(transparent)]
+    Listeners(#[from] super::listeners::Error),
+    #[error("the listening sockets cannot be handed over: {0}")]
+    Descriptors(#[from] io::Error),
+    #[error("the balancer does not read its messages")]
+    Silent,
 }
 
 /// The one balancer there is, or the one there will be.
@@ -48,6 +74,8 @@ pub(super) struct Balancer {
     process: Option<Process>,
     /// `None`: none has served for a while, so that clients are refused.
     listeners: Option<Arc<Listeners>>,
+    /// What was offered to the one that runs, which has not answered yet.
+    offered: Option<(Template, Arc<Listeners>)>,
     /// When the last one was lost, while none serves.
     lost_at: Option<Instant>,
     held: Vec<IpAddr>,
@@ -64,6 +92,8 @@ pub(super) enum Change {
     Lost(String),
     /// One of its servers went up or down.
     Servers,
+    /// It follows the configuration that it was offered, or it does not, for this reason.
+    Reloaded(Result<(), String>),
 }
 
 struct Process {
@@ -91,6 +121,7 @@ impl Balancer {
             lifecycle: Lifecycle::new(Instant::now()),
             process: None,
             listeners: Some(Arc::new(listeners)),
+            offered: None,
             lost_at: None,
             held: Vec::new(),
             state: BalancerState::Starting,
@@ -108,6 +139,18 @@ impl Balancer {
                     self.lost_at = None;
                     return Change::Serving;
                 }
+                Happening::Message(FromBalancer::Reloaded(result)) => match (self.offered.take(), result) {
+                    (Some((template, _)), Ok(beat)) if !fits(&beat, &template.config) => {
+                        return self.lost("its report does not fit its configuration".to_owned());
+                    }
+                    (Some((template, listeners)), Ok(beat)) => {
+                        (self.template, self.listeners) = (template, Some(listeners));
+                        self.beat = beat;
+                        return Change::Reloaded(Ok(()));
+                    }
+                    (Some(_), Err(reason)) => return Change::Reloaded(Err(reason)),
+                    (None, _) => return self.lost("it follows what nobody told it".to_owned()),
+                },
                 Happening::Message(FromBalancer::Beat(beat)) if !fits(&beat, &self.template.config) => {
                     return self.lost("its report does not fit its configuration".to_owned());
                 }
@@ -137,6 +180,32 @@ impl Balancer {
             }
             self.refuse_after_a_while();
         }
+    }
+
+    /// Offers it another configuration, for which all that is to be bound is bound. Says whether it is in force already, because
+    /// no balancer runs that has to agree; else [`Balancer::next`] tells what becomes of it.
+    pub(super) fn reload(&mut self, config: model::Balancer, files: HostFiles) -> Result<bool, ReloadError> {
+        let template = Template { config, files, ..self.template.clone() };
+        let nothing_bound = Listeners::none();
+        let before = self.listeners.as_deref().unwrap_or(&nothing_bound);
+        let listeners = before.rebind(&template.config)?;
+        let Some(process) = &mut self.process else {
+            self.template = template;
+            // Where connections are refused they go on to be.
+            self.listeners = self.listeners.is_some().then(|| Arc::new(listeners));
+            return Ok(true);
+        };
+        let (places, descriptors) = listeners.new_ones(before)?;
+        let message = ToBalancer::Reload(Box::new(Reload {
+            config: template.config.clone(),
+            listeners: places,
+            resolv_conf: template.files.resolv_conf.clone(),
+            hosts: template.files.hosts.clone(),
+        }));
+        process.receiver.allow(longest_message(&template.config).max(longest_message(&self.template.config)));
+        process.outbox.try_send((message, descriptors)).map_err(|_| ReloadError::Silent)?;
+        self.offered = Some((template, Arc::new(listeners)));
+        Ok(false)
     }
 
     /// Tells it the virtual addresses this node holds.
@@ -174,6 +243,7 @@ impl Balancer {
             pid: self.process.as_ref().map_or(0, |process| process.pid),
             connections: self.beat.connections,
             requests: self.beat.requests,
+            old_configurations: self.beat.old_configurations,
         }
     }
 
@@ -238,6 +308,7 @@ impl Balancer {
     }
 
     fn lost(&mut self, reason: String) -> Change {
+        self.offered = None;
         let now = Instant::now();
         if let Some(process) = self.process.take() {
             process.bury();
@@ -286,8 +357,8 @@ impl Template {
             user: self.user,
             chroot: self.chroot.clone(),
             listeners: listeners.places(),
-            resolv_conf: self.resolv_conf.clone(),
-            hosts: self.hosts.clone(),
+            resolv_conf: self.files.resolv_conf.clone(),
+            hosts: self.files.hosts.clone(),
         }
     }
 }

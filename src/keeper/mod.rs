@@ -11,6 +11,7 @@ mod lifecycle;
 mod listeners;
 pub mod peering;
 mod realtime;
+mod reload;
 mod view;
 
 use std::collections::BTreeSet;
@@ -23,17 +24,18 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::balancer::{Balancer, Change, Template};
+use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
+use self::reload::{Arrived, Reloads};
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
-use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
+use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -130,8 +132,7 @@ pub async fn run() -> Result<(), Error> {
         log_targets: config.log_targets.clone(),
         user: confinement.user,
         chroot: confinement.chroot,
-        resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        files: HostFiles::read(),
     };
     let mut keeper = Keeper {
         started: Instant::now(),
@@ -147,6 +148,7 @@ pub async fn run() -> Result<(), Error> {
         peering,
         is_eligible: false,
         is_ready: false,
+        reloads: Reloads::default(),
         status,
         queries,
         _control_socket: control_socket,
@@ -176,6 +178,7 @@ struct Keeper {
     is_eligible: bool,
     /// Has it ever served?
     is_ready: bool,
+    reloads: Reloads,
     status: watch::Sender<Arc<NodeStatus>>,
     queries: mpsc::Receiver<Query>,
     _control_socket: ControlSocket,
@@ -191,18 +194,31 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.recv() => return Ok("it was told to stop"),
-                () = self.guard.guard_died() => return Ok("its guard died"),
+                message = self.guard.hear() => match message {
+                    None => return Ok("its guard died"),
+                    Some(ToKeeper::Reload { charge }) => {
+                        self.reloads.arrives(charge);
+                        continue;
+                    }
+                    Some(ToKeeper::Answer { wish, answer }) => {
+                        self.reloads.answer(wish, answer);
+                        continue;
+                    }
+                },
                 change = self.balancer.next() => match change {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
+                        self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
                         if self.is_eligible {
                             tracing::warn!("no peer could take over: the addresses stay here");
                         }
                     }
                     Change::Servers => {}
+                    Change::Reloaded(result) => self.reloaded(result),
                 },
+                arrived = self.reloads.arrived() => self.reload(arrived),
                 event = next_event(&mut self.peering) => {
                     self.peer_event(event);
                     continue;
@@ -221,9 +237,12 @@ impl Keeper {
                     self.balancer.reopen_log();
                     continue;
                 }
-                Some(Query::Status(reply)) = self.queries.recv() => {
-                    // A client that has gone does not matter.
-                    let _ = reply.send(self.pair_status());
+                Some(query) = self.queries.recv() => {
+                    match query {
+                        // A client that has gone does not matter.
+                        Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Reload(reply) => self.wants_reload(reply),
+                    }
                     continue;
                 }
                 due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
@@ -252,6 +271,39 @@ impl Keeper {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
         }
+    }
+
+    fn wants_reload(&mut self, reply: oneshot::Sender<reload::Answer>) {
+        let wish = self.reloads.wish(reply);
+        if !self.guard.tell(FromKeeper::WantsReload(wish)) {
+            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned()));
+        }
+    }
+
+    /// The guard has seen to it that only the balancer's part differs from what runs.
+    fn reload(&mut self, arrived: Result<Arrived, String>) {
+        let begun = arrived.and_then(|Arrived { config, files }| {
+            let is_done = self.balancer.reload(config.balancer.clone(), files).map_err(|error| error.to_string())?;
+            self.reloads.offered(config);
+            Ok(is_done)
+        });
+        match begun {
+            Ok(true) => self.reloaded(Ok(())),
+            Ok(false) => {}
+            Err(reason) => drop(self.guard.tell(FromKeeper::Reloaded(Err(reason)))),
+        }
+    }
+
+    /// The balancer follows what it was offered, or does not.
+    fn reloaded(&mut self, result: Result<(), String>) {
+        let Some(config) = self.reloads.take_offered() else { return };
+        if result.is_ok() {
+            if let Some(peering) = &self.peering {
+                peering.set_config_hash(&config.hash);
+            }
+            self.config = config;
+        }
+        self.guard.tell(FromKeeper::Reloaded(result));
     }
 
     /// Without a balancer the node gives its addresses up, for this reason, unless that would help nobody; once it has, it

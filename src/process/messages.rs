@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
-use crate::status::{BackendStatus, PairStatus};
+use crate::status::{BackendStatus, OldConfigurations, PairStatus};
 
-/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
-/// before the first keeper started: one that follows another that died runs what that one ran, whatever is in the files by
-/// now.
+/// From the guard, first, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
+/// before the first keeper started, or when one was last told to reload: one that follows another that died runs what that
+/// one ran, whatever is in the files by now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
     /// The whole file.
@@ -17,7 +17,35 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// To the guard, every [`REPORT_INTERVAL`] and whenever something changes.
+/// From the guard, after the charge.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// Another charge, which differs in nothing that needs a restart.
+    Reload {
+        /// A [`Charge`] as JSON: reading a large one is not for the election's thread.
+        charge: String,
+    },
+    /// What became of a wish.
+    Answer {
+        /// Which.
+        wish: u64,
+        /// For whoever asked, in one line or several: what has changed, or why nothing has.
+        answer: Result<String, String>,
+    },
+}
+
+/// To the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromKeeper {
+    /// How the node is.
+    Report(Report),
+    /// Somebody wants the file read again, and waits for the answer to this number.
+    WantsReload(u64),
+    /// What became of the charge that was offered last.
+    Reloaded(Result<(), String>),
+}
+
+/// Every [`REPORT_INTERVAL`] and whenever something changes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Has this node served?
@@ -40,6 +68,8 @@ pub enum ToBalancer {
     Held(Vec<std::net::IpAddr>),
     /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
     Pair(Box<PairStatus>),
+    /// Another configuration takes the place of the one it follows; with it come listening sockets for addresses that are new.
+    Reload(Box<Reload>),
     /// The targets of the log, opened again; their descriptors come with it.
     Log,
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
@@ -62,6 +92,20 @@ pub struct Start {
     /// For each listening socket that follows, in order: which frontend, which bind, which worker.
     pub listeners: Vec<ListenerPlace>,
     /// The text of /etc/resolv.conf, which a chroot does not have.
+    pub resolv_conf: String,
+    /// The text of /etc/hosts.
+    pub hosts: String,
+}
+
+/// What a balancer follows from now on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// Its part of the configuration, with as many workers as before.
+    pub config: Balancer,
+    /// For each listening socket that follows, in order. Listeners that are not among them are there already, at the address of
+    /// their bind.
+    pub listeners: Vec<ListenerPlace>,
+    /// The text of /etc/resolv.conf, read again.
     pub resolv_conf: String,
     /// The text of /etc/hosts.
     pub hosts: String,
@@ -93,6 +137,8 @@ pub enum FromBalancer {
     Serving,
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
+    /// Every worker follows the configuration that was sent last, and this is its first beat; or none does, for this reason.
+    Reloaded(Result<Beat, String>),
 }
 
 /// Between two beats.
@@ -111,4 +157,6 @@ pub struct Beat {
     pub backends: Vec<BackendStatus>,
     /// A target of the log has gone away: the keeper can open it again.
     pub log_is_broken: bool,
+    /// What goes on under configurations that were replaced.
+    pub old_configurations: OldConfigurations,
 }

@@ -13,6 +13,7 @@ mod log;
 mod log_targets;
 mod names;
 mod php;
+mod reload;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;

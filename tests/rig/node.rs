@@ -96,6 +96,27 @@ impl Relevo {
         self.directory.path()
     }
 
+    /// Writes another configuration (without `[node]`) into its file, and no more.
+    pub(crate) fn configure(&self, configuration: &str) {
+        configure(self.directory.path(), configuration);
+    }
+
+    /// Has it read its file again.
+    pub(crate) fn reload(&self) -> Output {
+        let file = self.directory.path().join("relevo.toml");
+        relevo(&["reload", "-c", &file.display().to_string()])
+    }
+
+    /// Runs this configuration (without `[node]`) from now on, and returns what it says has changed.
+    #[track_caller]
+    pub(crate) fn reload_with(&self, configuration: &str) -> String {
+        self.configure(configuration);
+        let output = self.reload();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{errors}\n{}", self.messages());
+        said.trim_end().to_owned()
+    }
+
     /// Stops it as a service manager does.
     pub(crate) fn stop(mut self) -> ExitStatus {
         send(self.pid(), Signal::SIGTERM).unwrap();
@@ -111,6 +132,12 @@ impl Relevo {
     pub(crate) fn balancer(&self) -> Pid {
         let pid = self.status().map(|status| status.node.balancer.pid).filter(|pid| *pid > 0);
         Pid::from_raw(pid.expect("a balancer runs").cast_signed())
+    }
+
+    /// The process that runs the election.
+    pub(crate) fn keeper(&self) -> Pid {
+        let children = with_descendants(self.pid());
+        *children.get(1).expect("a keeper runs")
     }
 
     fn pid(&self) -> Pid {

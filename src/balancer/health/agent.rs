@@ -27,7 +27,7 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
     let Some(Place { backend: config, server, state, .. }) = shared.server(backend, index) else { return };
     let Some(agent) = &config.agent else { return };
     let mut chance = Chance::new(("agent", &shared.config.node, &config.name, &server.name));
-    let mut report = AgentReport::default();
+    let mut report = state.agent();
     let mut is_in_trouble = false;
     loop {
         let began = Instant::now();

@@ -222,7 +222,7 @@ impl Drop for ServerBody {
         }
         client.is_answered.set(true);
         if let Some(upstream) = self.upstream.take() {
-            session.worker.pool.put(upstream, session.worker.clock.millis());
+            session.worker.keep(upstream);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -45,6 +46,9 @@ pub(super) async fn answer(
         refusal.response()
     });
     edits.apply(&client, &mut response);
+    if client.session.is_left_behind() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.response_begins(response.headers());
     client.phase.set(Phase::Responding);

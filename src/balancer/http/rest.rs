@@ -40,14 +40,13 @@ impl Resting {
     }
 
     /// Has something come? `false`: nothing has in time, or nothing is waited for any more.
-    fn poll_wake(&self, context: &mut Context<'_>) -> Poll<bool> {
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.session.set_waker(context.waker());
+        self.session.renew();
         match self.stream.poll_read_ready(context) {
             // Whether these are bytes, the end or an error shows when they are read.
             Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if self.session.client_is_late() || self.session.worker.is_stopping.get() => {
-                Poll::Ready(false)
-            }
+            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     }

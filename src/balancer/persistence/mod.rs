@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::HeaderMap;
 
 use crate::balancer::clock;
-use crate::balancer::state::{BackendState, ServerShared};
+use crate::balancer::state::BackendState;
 use crate::config::model::{Backend, CookiePersistence, Server, StickBy};
 use cookie::{Answer, Claim, ClaimedServer, ResponseCookie};
 use dates::Outdated;
@@ -29,6 +29,11 @@ impl StickTable {
     pub fn new(table: Arc<Table>, servers: &[Server]) -> Self {
         let servers = servers.iter().map(|server| table.server(&server.name)).collect();
         Self { table, servers }
+    }
+
+    /// The same table for the servers of another configuration.
+    pub fn succeeded_by(&self, servers: &[Server]) -> Self {
+        Self::new(self.table.clone(), servers)
     }
 
     fn find(&self, key: Key) -> Option<usize> {
@@ -86,7 +91,8 @@ impl<'a> Persistence<'a> {
     /// The server that the session is at, be it down: one that the cookie names, or one that the table has, where that can
     /// be used and the cookie's cannot.
     pub fn server(&self) -> Option<usize> {
-        let keeps_sessions = |server: &usize| self.state.servers.get(*server).is_some_and(ServerShared::keeps_sessions);
+        let keeps_sessions =
+            |server: &usize| self.state.servers.get(*server).is_some_and(|server| server.keeps_sessions());
         let claimed = self.claimed();
         let known = || [claimed, self.remembered].into_iter().flatten();
         known().find(keeps_sessions).or_else(|| known().next())

@@ -58,12 +58,14 @@ pub(super) struct Facts {
     pub(super) operator_reason: Arc<str>,
     /// The one that was given while running.
     pub(super) weight: Option<u32>,
+    /// The one that is configured.
+    pub(super) configured_weight: u32,
     /// Slow start: since when it rises.
     pub(super) rising_since: Option<Instant>,
 }
 
 impl Facts {
-    pub(super) fn new(health: Health, reason: &str) -> Self {
+    pub(super) fn new(health: Health, reason: &str, configured_weight: u32) -> Self {
         Self {
             health,
             health_reason: reason.into(),
@@ -71,6 +73,7 @@ impl Facts {
             operator: Admin::Ready,
             operator_reason: "".into(),
             weight: None,
+            configured_weight,
             rising_since: None,
         }
     }
@@ -109,9 +112,9 @@ impl Facts {
         }
     }
 
-    /// Of the weight it was given, or that is `configured`, the agent's percentage; only none at all is 0.
-    pub(super) fn weight(&self, configured: u32) -> u32 {
-        let weight = u64::from(self.weight.unwrap_or(configured)) * u64::from(self.agent.percent);
+    /// Of the weight it was given, or that is configured, the agent's percentage; only none at all is 0.
+    pub(super) fn weight(&self) -> u32 {
+        let weight = u64::from(self.weight.unwrap_or(self.configured_weight)) * u64::from(self.agent.percent);
         u32::try_from(weight.div_ceil(100)).unwrap_or(HIGHEST_WEIGHT).min(HIGHEST_WEIGHT)
     }
 }
@@ -139,7 +142,7 @@ mod tests {
         ];
         for (health, down, admin, operator, state, reason) in rows {
             let agent = AgentReport { admin, down, percent: 100 };
-            let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked") };
+            let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked", 1) };
             assert_eq!((facts.state(), &*facts.reason()), (state, reason), "{facts:?}");
         }
     }
@@ -159,8 +162,8 @@ mod tests {
         ];
         for (weight, percent, configured, expected) in rows {
             let agent = AgentReport { percent, ..AgentReport::default() };
-            let facts = Facts { weight, agent, ..Facts::new(Health::Up, "") };
-            assert_eq!(facts.weight(configured), expected, "{weight:?} {percent} {configured}");
+            let facts = Facts { weight, agent, ..Facts::new(Health::Up, "", configured) };
+            assert_eq!(facts.weight(), expected, "{weight:?} {percent} {configured}");
         }
     }
 }

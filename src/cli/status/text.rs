@@ -66,6 +66,12 @@ impl Text {
         );
         let (connections, requests) = (balancer.connections, balancer.requests);
         self.line(format!("  balancer: {state}, {connections} connections now, {requests} requests"));
+        let old = &balancer.old_configurations;
+        if old.count > 0 {
+            let (word, since) =
+                (if old.count == 1 { "configuration" } else { "configurations" }, duration(old.oldest_s));
+            self.line(format!("    something goes on under {} old {word}, replaced {since} ago at most", old.count));
+        }
         self.line("");
     }
 

@@ -72,6 +72,7 @@ impl Checker<'_> {
             max_connections: process
                 .max_connections
                 .map_or_else(|| model::default_connections(machine.open_files), |connections| connections.0 as usize),
+            hard_stop_after: plain(process.hard_stop_after).unwrap_or(model::HARD_STOP_AFTER),
             access_log: plain(log.format).unwrap_or(AccessLog::HttpLog),
             frontends,
             backends,

@@ -19,7 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -75,6 +75,7 @@ pub enum PeerEvent {
 
 /// The running links; dropped, they close without a goodbye.
 pub struct Peering {
+    identity: Arc<Identity>,
     peers: Arc<tokio::sync::watch::Sender<Vec<PeerStatus>>>,
     /// Kept so that `events` never ends.
     _sender: mpsc::Sender<PeerEvent>,
@@ -105,13 +106,23 @@ pub fn start(
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
         tasks.spawn(watch::Watch { identity, name, address, index, peers, events, logged: Vec::new() }.run());
     }
-    Ok(Peering { peers, _sender: sender, events, farewell, _tasks: tasks })
+    Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }
 
 impl Peering {
     /// The peers' states, in the order of their names.
     pub fn peers(&self) -> tokio::sync::watch::Receiver<Vec<PeerStatus>> {
         self.peers.subscribe()
+    }
+
+    /// This node runs another configuration from now on.
+    pub fn set_config_hash(&self, hash: &str) {
+        hash.clone_into(&mut self.identity.config_hash.lock().unwrap_or_else(PoisonError::into_inner));
+        self.peers.send_modify(|peers| {
+            for peer in peers.iter_mut().filter(|peer| peer.connected) {
+                peer.config_matches = peer.status.config_hash == hash;
+            }
+        });
     }
 
     /// The next thing that happens to a peer. Cancel safe.
@@ -134,7 +145,8 @@ impl Peering {
 struct Identity {
     node: String,
     instance: String,
-    config_hash: String,
+    /// A reload changes it.
+    config_hash: Mutex<String>,
     key: Key,
     source: IpAddr,
     first_descriptor: RawFd,
@@ -147,7 +159,7 @@ impl Identity {
         Identity {
             node: settings.node.clone(),
             instance: format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1)),
-            config_hash: settings.config_hash.clone(),
+            config_hash: Mutex::new(settings.config_hash.clone()),
             key: settings.key.clone(),
             source: settings.source,
             first_descriptor: settings.first_descriptor,
@@ -161,8 +173,12 @@ impl Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
             instance: self.instance.clone(),
-            config_hash: self.config_hash.clone(),
+            config_hash: self.config_hash(),
         }
+    }
+
+    fn config_hash(&self) -> String {
+        self.config_hash.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -122,6 +122,17 @@ async fn both_nodes_see_each_other() {
 }
 
 #[tokio::test]
+async fn a_node_that_reloads_compares_its_new_configuration() {
+    let (lb1, lb2) = pair();
+    lb2.is(status("lb2", State::Active));
+    assert!(lb1.sees(is_active).await.config_matches);
+    lb1.peering.set_config_hash("another");
+    assert!(!lb1.sees(is_active).await.config_matches);
+    lb2.is(NodeStatus { config_hash: "another".into(), ..status("lb2", State::Active) });
+    assert!(lb1.sees(|peer| peer.status.config_hash == "another").await.config_matches);
+}
+
+#[tokio::test]
 async fn letting_go_is_told_at_once() {
     let (mut lb1, lb2) = pair();
     lb2.is(status("lb2", State::Active));

@@ -182,7 +182,7 @@ impl Watch {
             again = !peer.connected;
             peer.connected = true;
             peer.link_error.clear();
-            peer.config_matches = status.config_hash == self.identity.config_hash;
+            peer.config_matches = status.config_hash == self.identity.config_hash();
             peer.status = status.clone();
         });
         if again {
@@ -209,7 +209,7 @@ impl Watch {
 fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
     peer.connected = true;
     peer.link_error.clear();
-    peer.config_matches = hello.config_hash == identity.config_hash;
+    peer.config_matches = hello.config_hash == identity.config_hash();
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);
     "it has not told its state yet".clone_into(&mut peer.status.cannot_take_over_because);

@@ -64,6 +64,9 @@ fn the_example_from_nothing_to_nothing() {
     assert!(site.directory().join("keys/pair.key").exists(), "the key is the operator's");
 }
 
+/// Nothing but the configuration, and what follows from it.
+const ALONE: &[&str] = &["--limit", "balancers", "--tags", "config"];
+
 /// Sends nothing to the second web server any more.
 const CHANGE: &[&str] = &[
     "-e",
@@ -77,7 +80,7 @@ const CHANGE: &[&str] = &[
 fn a_dry_run_tells_of_a_change_and_makes_none(control: &Control) {
     let pids = |name| control.site.machine(name).shell("cat /etc/relevo/relevo.toml; pgrep -x relevo");
     let before = ["lb1", "lb2"].map(pids);
-    let run = control.play("site.yml", &[CHANGE, &["--check", "--diff", "--tags", "relevo"]].concat());
+    let run = control.play("site.yml", &[CHANGE, ALONE, &["--check", "--diff"]].concat());
     assert!(run.text.contains("+weight = 0"), "the difference is not shown:\n{}", run.text);
     assert!(run.count("lb1", "changed") > 0 && run.count("lb2", "changed") > 0);
     assert_eq!(["lb1", "lb2"].map(pids), before);
@@ -85,7 +88,7 @@ fn a_dry_run_tells_of_a_change_and_makes_none(control: &Control) {
 }
 
 fn a_changed_variable_reaches_the_traffic(control: &Control) {
-    let run = control.play("site.yml", &[CHANGE, &["--tags", "relevo"]].concat());
+    let run = control.play("site.yml", &[CHANGE, ALONE].concat());
     assert_eq!(asked(control, 6), ["backend1"; 6]);
     let position = |host: &str| run.text.find(&format!("changed: [{host}]")).unwrap();
     assert!(position("lb2") < position("lb1"), "the backup comes first:\n{}", run.text);
@@ -101,12 +104,12 @@ fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
         "systemctl stop relevo; systemd-run --unit=squatter python3 -m http.server --bind 10.77.0.12 8650; \
          until ss -Hltn sport = 8650 | grep -q .; do sleep 0.05; done",
     );
-    let run = control.try_play("site.yml", &["--tags", "relevo"]);
+    let run = control.try_play("site.yml", ALONE);
     assert!(!run.succeeded, "{}", run.text);
     assert_eq!(lb1.shell("systemctl show --property=MainPID relevo"), guard, "lb1 was restarted:\n{}", run.text);
     assert_eq!(asked(control, 4), ["backend1"; 4], "the change back was made:\n{}", run.text);
     control.site.machine("lb2").shell("systemctl stop squatter");
-    control.play("site.yml", &["--tags", "relevo"]);
+    control.play("site.yml", ALONE);
     assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
 }
 
@@ -121,7 +124,7 @@ fn what_a_run_left_undone_the_next_one_does(control: &Control) {
         .site
         .machine("lb1")
         .shell("nft flush chain inet filter input; nft add rule inet filter input tcp dport 22 accept");
-    let run = control.play("site.yml", &["--tags", "relevo"]);
+    let run = control.play("site.yml", &["--limit", "balancers", "--tags", "firewall,service"]);
     assert_eq!((run.count("lb2", "changed"), run.count("lb1", "changed")), (1, 1), "{}", run.text);
     assert_ne!(guard(), before);
     assert!(control.site.machine("lb1").shell("nft list chain inet filter input").contains("10.77.0.12"));

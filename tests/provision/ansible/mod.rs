@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::containers::Site;
+use crate::containers::{Site, package};
 
 /// The hosts of the example, by the names of its inventory.
 pub(crate) const EXAMPLE: [(&str, Ipv4Addr); 5] = [
@@ -55,7 +55,7 @@ impl<'a> Control<'a> {
         let key = site.directory().join("keys/pair.key");
         let [package, binary] = match package {
             Some(package) => [package.display().to_string(), String::new()],
-            None => [String::new(), env!("CARGO_BIN_EXE_relevo").to_owned()],
+            None => [String::new(), package::program(site.directory()).display().to_string()],
         };
         let variables = vec![
             "network_prefix=10.77.0".to_owned(),

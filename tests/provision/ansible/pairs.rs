@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{Control, directory};
-use crate::containers::Site;
+use crate::containers::{Site, package};
 
 const MACHINES: [(&str, Ipv4Addr); 4] = [
     ("north1", Ipv4Addr::new(10, 77, 0, 41)),
@@ -53,10 +53,11 @@ fn each_pair_has_a_key_of_its_own() {
     };
     let inventory = file("pairs.yml", INVENTORY);
     let playbook = file("own.yml", PLAYBOOK);
+    let program = package::program(site.directory());
     let play = || {
         let mut command = control.playbook(&[inventory.clone(), site.directory().join("machines.yml")]);
         command.env("ANSIBLE_ROLES_PATH", directory().join("roles"));
-        command.args(["-e", concat!("relevo_binary=", env!("CARGO_BIN_EXE_relevo"))]).arg(&playbook);
+        command.arg("-e").arg(format!("relevo_binary={}", program.display())).arg(&playbook);
         let run = control.run(command);
         assert!(run.succeeded, "{}", run.text);
         run

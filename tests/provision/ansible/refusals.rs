@@ -46,6 +46,11 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
         &["10.78.0.20/24 is in no network of eth0", "relevo_virtual_addresses"],
     ),
     (
+        "a node's own address that is to move",
+        &["-e", r#"{"relevo_virtual_addresses": ["10.77.0.12/24"]}"#],
+        &["10.77.0.12 is a node's own address and cannot move", "relevo_virtual_addresses"],
+    ),
+    (
         "a configuration that relevo refuses",
         &["-e", r#"{"relevo_timeouts": {"conect": "5s"}}"#],
         &["`relevo check` refuses the configuration of lb", "conect", "did you mean", "correct the variables"],

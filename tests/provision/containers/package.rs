@@ -6,6 +6,14 @@ use std::process::Command;
 /// The program that is tested.
 const BINARY: &str = env!("CARGO_BIN_EXE_relevo");
 
+/// The program alone, without its debug information, in `directory`: less than half as much to copy to machines.
+#[track_caller]
+pub(crate) fn program(directory: &Path) -> PathBuf {
+    let program = directory.join("relevo");
+    super::succeed(Command::new("strip").arg("-o").arg(&program).arg(BINARY));
+    program
+}
+
 /// Makes the package with this revision in `directory`. The binary is the one under test, without its debug information: to build
 /// what users get would take minutes, and prove nothing more about package and unit.
 #[track_caller]

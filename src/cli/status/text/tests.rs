@@ -29,7 +29,13 @@ fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
         version: "0.1.0".into(),
         uptime_s: 192.9,
         vrrp: vec![router],
-        balancer: BalancerStatus { state: BalancerState::Serving, pid: 7, connections: 3, requests: 1000 },
+        balancer: BalancerStatus {
+            state: BalancerState::Serving,
+            pid: 7,
+            connections: 3,
+            requests: 1000,
+            ..BalancerStatus::default()
+        },
         backends: vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }],
         can_take_over: true,
         ..NodeStatus::default()
