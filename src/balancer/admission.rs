@@ -52,9 +52,11 @@ pub fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
     let Wish { backend, kept, key, tried } = wish;
     let worker = &session.worker;
     let state = &worker.shared.backends[backend.0];
-    let take = |server: usize| match state.queue.as_ref().and_then(|queue| queue.limit(server)) {
-        None => Some(UnderWay::at_server(worker, backend, server)),
-        Some(most) => UnderWay::at_server_below(worker, backend, server, most),
+    let take = |server: usize| match &state.queue {
+        Some(queue) if queue.limits(server) => {
+            UnderWay::at_server_below(worker, backend, server, state.servers[server].most())
+        }
+        _ => Some(UnderWay::at_server(worker, backend, server)),
     };
     let nobody = if shut.is_empty() { Unreachable::NoServer } else { Unreachable::QueueFull };
 

@@ -82,6 +82,8 @@ impl Slots {
 pub trait Servers {
     /// A server's; `None` if there is no such server.
     fn slots(&self, server: usize) -> Option<&Slots>;
+    /// How many there may be at once, by the newest configuration.
+    fn most(&self, server: usize) -> u64;
     /// May it be given to somebody new?
     fn takes_new(&self, server: usize) -> bool;
     /// Does it serve the sessions that are at it?
@@ -137,8 +139,8 @@ pub struct Queue {
 /// A server's limits.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
-    /// Requests at once.
-    connections: Option<u64>,
+    /// There is one to the requests at once.
+    is_limited: bool,
     /// Requests that wait for this server.
     waiting: Option<u32>,
 }
@@ -190,12 +192,10 @@ pub struct Lengths {
 impl Queue {
     /// For a backend; `None` if none of its servers has a limit.
     pub fn new(config: &model::Backend) -> Option<Box<Self>> {
-        let limit = |server: &model::Server| Limit {
-            connections: server.max_connections.map(u64::from),
-            waiting: server.max_queue,
-        };
+        let limit =
+            |server: &model::Server| Limit { is_limited: server.max_connections.is_some(), waiting: server.max_queue };
         let limits: Box<[_]> = config.servers.iter().map(limit).collect();
-        if limits.iter().all(|limit| limit.connections.is_none()) {
+        if !limits.iter().any(|limit| limit.is_limited) {
             return None;
         }
         let own = limits.iter().map(|_| Line::default()).collect();
@@ -203,9 +203,9 @@ impl Queue {
         Some(Box::new(Self { limits, most: config.max_queue, lines: Mutex::new(lines) }))
     }
 
-    /// A server's limit.
-    pub fn limit(&self, server: usize) -> Option<u64> {
-        self.limits.get(server)?.connections
+    /// Has this server a limit?
+    pub fn limits(&self, server: usize) -> bool {
+        self.limits.get(server).is_some_and(|limit| limit.is_limited)
     }
 
     /// Takes a slot, or stands in line. `tried` are servers that failed; who was told to choose again has a rank already. Where
@@ -301,12 +301,12 @@ impl Queue {
         match place {
             Place::At { server, .. } => {
                 let serves = servers.takes_new(server) || waiter.is_session && servers.keeps_sessions(server);
-                serves && self.limit(server).is_some()
+                serves && self.limits(server)
             }
             Place::Any => {
                 let suits = |server: &usize| servers.takes_new(*server) && !waiter.tried.contains(server);
                 let mut suitable = (0..self.limits.len()).filter(suits).peekable();
-                suitable.peek().is_some() && suitable.all(|server| self.limit(server).is_some())
+                suitable.peek().is_some() && suitable.all(|server| self.limits(server))
             }
         }
     }
@@ -317,12 +317,13 @@ impl Queue {
             Place::Any => 0..self.limits.len(),
             Place::At { server, .. } => server..server + 1,
         };
-        servers.filter(|server| self.limit(*server).is_some())
+        servers.filter(|server| self.limits(*server))
     }
 
     /// Gives the slots of a server that are free to those who came first.
     fn hand_out(&self, lines: &mut Lines, servers: &impl Servers, server: usize, awake: &mut Vec<Waker>) {
-        let (Some(slots), Some(most)) = (servers.slots(server), self.limit(server)) else { return };
+        let Some(slots) = servers.slots(server).filter(|_| self.limits(server)) else { return };
+        let most = servers.most(server);
         while slots.count() < most
             && let Some((place, rank)) = lines.first(servers, server)
             && slots.hand_over(most)

@@ -120,6 +120,8 @@ pub struct ServerShared {
     pub errors: AtomicU32,
     /// Requests or TCP connections under way.
     pub connections: Slots,
+    /// How many there may be, by the newest configuration.
+    most: AtomicU64,
     /// Since the start.
     pub requests: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
@@ -169,6 +171,8 @@ impl Shared {
         let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
         shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
         shared.lasting.begins(&shared);
+        // Whoever waits under an old configuration may have the room that this one gives.
+        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
         shared
     }
 
@@ -391,6 +395,10 @@ impl Servers for BackendState {
         self.servers.get(server).map(|server| &server.connections)
     }
 
+    fn most(&self, server: usize) -> u64 {
+        self.servers.get(server).map_or(0, |server| server.most())
+    }
+
     fn takes_new(&self, server: usize) -> bool {
         self.plan.load().takes(server)
     }
@@ -433,6 +441,7 @@ impl ServerShared {
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
             connections: Slots::default(),
+            most: AtomicU64::new(most(config)),
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
@@ -446,6 +455,11 @@ impl ServerShared {
     /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
     pub fn state(&self) -> ServerState {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    /// How many requests or TCP connections there may be at once.
+    pub fn most(&self) -> u64 {
+        self.most.load(Relaxed)
     }
 
     /// Does it serve the sessions that are at it?
@@ -522,6 +536,11 @@ impl ServerShared {
             requests: self.requests.load(Relaxed),
         }
     }
+}
+
+/// A server's limit; where it has none there is no such number.
+fn most(config: &model::Server) -> u64 {
+    config.max_connections.map_or(u64::MAX, u64::from)
 }
 
 /// The reason of a server without checks.

@@ -93,13 +93,16 @@ fn wait_for_queues(node: &Relevo, any: u64, own: &[u64]) {
     wait_until(&format!("{expected:?} wait"), || queues(node) == expected, explain);
 }
 
-/// Nothing is under way and nobody waits: no slot was lost.
+/// Nothing is under way and nobody waits: no slot was lost. The statistics tell of this moment.
 #[track_caller]
-fn wait_for_rest(node: &Relevo) {
-    node.wait_for("nothing is under way", |status| {
-        let backend = &status.node.backends[0];
-        backend.queue == 0 && backend.servers.iter().all(|server| server.connections == 0 && server.queue == 0)
-    });
+fn wait_for_rest(stats: SocketAddr) {
+    let text = || get(stats, "/;csv").text();
+    let columns = |line: &str| {
+        let fields: Vec<_> = line.split(',').map(str::to_owned).collect();
+        [fields[2].clone(), fields[4].clone()]
+    };
+    let is_at_rest = || text().lines().filter(|line| line.starts_with("app,")).all(|line| columns(line) == ["0", "0"]);
+    wait_until("nothing is under way", is_at_rest, text);
 }
 
 /// The values of a line of the CSV by column.
@@ -154,7 +157,7 @@ fn a_server_never_has_more_than_its_limit_and_nobody_starves() {
     let servers = [server("a"), server("b")];
     let limits: Vec<_> = servers.iter().map(|server| (server.address, "max_connections = 2")).collect();
     let (web, stats, text) = limited("", "timeouts.queue = \"20s\"", &limits);
-    let node = Relevo::start(&format!("[process]\nthreads = 3\n{text}"));
+    let _node = Relevo::start(&format!("[process]\nthreads = 3\n{text}"));
     let all_are_served = || {
         std::thread::scope(|scope| {
             for _ in 0..40 {
@@ -167,7 +170,7 @@ fn a_server_never_has_more_than_its_limit_and_nobody_starves() {
                 });
             }
         });
-        wait_for_rest(&node);
+        wait_for_rest(stats);
     };
     all_are_served();
     assert_eq!(most.load(SeqCst), 2);
@@ -188,7 +191,7 @@ fn a_server_never_has_more_than_its_limit_and_nobody_starves() {
             });
         }
     });
-    wait_for_rest(&node);
+    wait_for_rest(stats);
     all_are_served();
 }
 
@@ -225,7 +228,7 @@ fn who_came_first_is_served_first() {
     }
     let row = csv(stats, "app/a");
     assert!(row["qtime_max"].parse::<u64>().unwrap() >= 50, "{row:?}");
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// In time or not at all: 503.
@@ -250,7 +253,7 @@ fn nobody_waits_longer_than_the_timeout() {
     gate.let_through(1);
     assert_eq!(first.receive().unwrap().status(), 200);
     assert_eq!(get(web, "/after").status(), 200);
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// A client that goes leaves its place to those behind it.
@@ -258,7 +261,7 @@ fn nobody_waits_longer_than_the_timeout() {
 fn who_goes_leaves_the_queue() {
     let _place = own_loopback();
     let (server, gate) = Gate::server("a");
-    let (web, _, text) = limited("", "", &[(server.address, "max_connections = 1")]);
+    let (web, stats, text) = limited("", "", &[(server.address, "max_connections = 1")]);
     let node = Relevo::start(&text);
     let mut first = ask(web, "/held", "");
     gate.wait_for(1);
@@ -273,7 +276,7 @@ fn who_goes_leaves_the_queue() {
     gate.let_through(1);
     assert_eq!(first.receive().unwrap().status(), 200);
     assert_eq!(second.receive().unwrap().status(), 200);
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// Connections in mode TCP wait as well, until their turn, their timeout or their client's end.
@@ -281,7 +284,7 @@ fn who_goes_leaves_the_queue() {
 fn connections_wait_in_mode_tcp() {
     let _place = own_loopback();
     let server = Server::named("a");
-    let (web, _, text) =
+    let (web, stats, text) =
         limited("mode = \"tcp\"", "timeouts.queue = \"10s\"", &[(server.address, "max_connections = 1")]);
     let node = Relevo::start(&text);
     let mut first = connect(web);
@@ -308,7 +311,7 @@ fn connections_wait_in_mode_tcp() {
     assert!(is_quiet(&patient));
     drop(first);
     assert_eq!(patient.receive().unwrap().status(), 200);
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// Round robin passes over a server that is full; only where all are does a request wait.
@@ -361,7 +364,7 @@ fn who_is_bound_to_a_server_waits_for_it() {
     gate.let_through(1);
     assert_eq!(server_of(&bound.receive().unwrap()), "a");
     assert_eq!(first.receive().unwrap().status(), 200);
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// A queue that is as long as it may be: a session goes to another server, or is refused where it may not.
@@ -373,7 +376,7 @@ fn a_full_queue_sends_away_at_once() {
         let (server, gate) = Gate::server("a");
         let other = Server::named("b");
         let servers = [(server.address, "max_connections = 1\nmax_queue = 0"), (other.address, "")];
-        let (web, _, text) = limited("", &format!("{cookie}\nredispatch = {redispatch}"), &servers);
+        let (web, stats, text) = limited("", &format!("{cookie}\nredispatch = {redispatch}"), &servers);
         let node = Relevo::start(&text);
         let mut first = ask(web, "/held", "Cookie: S=a\r\n");
         gate.wait_for(1);
@@ -388,7 +391,7 @@ fn a_full_queue_sends_away_at_once() {
         }
         gate.let_through(1);
         assert_eq!(first.receive().unwrap().status(), 200);
-        wait_for_rest(&node);
+        wait_for_rest(stats);
     }
     let (server, gate) = Gate::server("a");
     let (web, stats, text) = limited("", "max_queue = 1", &[(server.address, "max_connections = 1")]);
@@ -417,7 +420,7 @@ fn a_server_that_goes_down_gives_its_queue_back() {
     let servers = [(server.address, lines.as_str()), (other.address, other_lines.as_str())];
     let backend = "cookie = { name = \"S\", mode = \"insert\" }\ntimeouts.queue = \"20s\"\n\
                    health = { interval = \"50ms\", fall = 1, rise = 1 }";
-    let (web, _, text) = limited("", backend, &servers);
+    let (web, stats, text) = limited("", backend, &servers);
     let node = Relevo::start_with(&text.replace("check = false", "check = true"), 2);
     let mut held = [ask(web, "/held1", "Cookie: S=a\r\n")];
     gate.wait_for(1);
@@ -435,7 +438,7 @@ fn a_server_that_goes_down_gives_its_queue_back() {
     assert!(begin.elapsed() < PATIENCE / 4, "it waited for nobody");
     gate.let_through(1);
     held.iter_mut().for_each(|connection| assert_eq!(connection.receive().unwrap().status(), 200));
-    wait_for_rest(&node);
+    wait_for_rest(stats);
 }
 
 /// A request whose server refuses it waits for another one that is full, and holds no slot meanwhile.
@@ -444,7 +447,7 @@ fn a_retry_waits_for_another_server() {
     let _place = own_loopback();
     let (server, gate) = Gate::server("a");
     let servers = [(server.address, "max_connections = 1"), (Server::nowhere(), "max_connections = 1")];
-    let (web, _, text) = limited("", "balance = \"first\"", &servers);
+    let (web, stats, text) = limited("", "balance = \"first\"", &servers);
     let node = Relevo::start(&text);
     let mut first = ask(web, "/held", "");
     gate.wait_for(1);
@@ -454,7 +457,38 @@ fn a_retry_waits_for_another_server() {
     gate.let_through(1);
     assert_eq!(first.receive().unwrap().status(), 200);
     assert_eq!(server_of(&second.receive().unwrap()), "a");
-    wait_for_rest(&node);
+    wait_for_rest(stats);
+}
+
+/// Who waits goes on waiting through a reload, before those who come after it, and has the room that the new limit gives.
+#[test]
+fn who_waits_is_served_after_a_reload_as_well() {
+    let _place = own_loopback();
+    let (server, gate) = Gate::server("a");
+    let (web, stats, text) = limited("", "", &[(server.address, "max_connections = 1")]);
+    let node = Relevo::start(&text);
+    let mut connections = vec![ask(web, "/held0", "")];
+    gate.wait_for(1);
+    for (number, path) in [(1, "/held1"), (2, "/held2")] {
+        connections.push(ask(web, path, ""));
+        wait_for_queues(&node, number, &[0]);
+    }
+    node.reload_with(&text.replace("max_connections = 1", "max_connections = 2"));
+    gate.wait_for(2);
+    let waiting = || csv(stats, "app/BACKEND")["qcur"].clone();
+    assert_eq!(waiting(), "0", "it waits under the old configuration");
+    connections.push(ask(web, "/held3", ""));
+    wait_until("one waits under the new one", || waiting() == "1", waiting);
+    for number in 3..=4 {
+        gate.let_through(1);
+        gate.wait_for(number);
+    }
+    gate.let_through(2);
+    for connection in &mut connections {
+        assert_eq!(connection.receive().unwrap().status(), 200);
+    }
+    assert_eq!(gate.came(), ["/held0", "/held1", "/held2", "/held3"]);
+    wait_for_rest(stats);
 }
 
 /// Beyond its limit a frontend's connections wait in the kernel, and none is refused; the same of the whole process.

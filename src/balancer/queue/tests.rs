@@ -62,6 +62,10 @@ impl Servers for World {
         self.slots.get(server)
     }
 
+    fn most(&self, server: usize) -> u64 {
+        self.limits[server]
+    }
+
     fn takes_new(&self, server: usize) -> bool {
         self.up[server].load(SeqCst)
     }
@@ -75,6 +79,10 @@ impl Servers for Busy {
     fn slots(&self, server: usize) -> Option<&Slots> {
         self.meddle();
         self.world.slots(server)
+    }
+
+    fn most(&self, server: usize) -> u64 {
+        self.world.most(server)
     }
 
     fn takes_new(&self, server: usize) -> bool {

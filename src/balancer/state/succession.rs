@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 use super::facts::{AgentReport, Facts, Health};
-use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE};
+use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE, most};
 use crate::balancer::room::Sources;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, Backend, BackendIndex, BackendOrigin, Frontend, Origins};
@@ -117,6 +117,7 @@ impl ServerShared {
 
     /// What a new configuration changes of what is so.
     fn follow(&self, backend: &Backend, config: &model::Server) {
+        self.most.store(most(config), Relaxed);
         let mut facts = self.facts();
         facts.configured_weight = config.weight;
         if !config.check && facts.health != Health::Up && self.address.load().is_some() {
