@@ -3,7 +3,7 @@
 //! As in HAProxy: where the balancing algorithm looks for a server it looks for one that has room, and where none has, the
 //! request waits for any; where a session is kept at a server, or a key belongs to one, it waits for that one.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
 use crate::balancer::clock;
@@ -95,7 +95,7 @@ pub async fn wait(session: &Session, wish: Wish<'_>, place: Place) -> Result<(us
     let timeout = session.backend(wish.backend).timeouts.queue;
     let stay = session.queued.stay();
     let admitted = session.server_within(timeout, stand(session, wish, place)).await;
-    stay.is_over();
+    stay.end();
     admitted.unwrap_or_else(|Late| Err(Unreachable::QueueTimeout))
 }
 
@@ -106,11 +106,7 @@ async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(u
     let mut rank = None;
     let mut shut = Vec::new();
     loop {
-        session.queued.server.set(match place {
-            Place::At { server, .. } => Some(server),
-            Place::Any => None,
-        });
-        let verdict = match queue.join(state, place, wish.tried, rank, session.queued.position(place)) {
+        let verdict = match queue.join(state, place, wish.tried, rank, session.queued.waits_at(place)) {
             Joined::At(verdict) => verdict,
             Joined::Waits(waiting) => {
                 rank = Some(waiting.rank());
@@ -137,13 +133,15 @@ async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(u
     }
 }
 
-/// A request's time in queues, as the log tells it.
+/// A request's time in queues, as the log tells it. It takes memory from the first time on that one has to wait.
 #[derive(Debug, Default)]
-pub struct Queued {
+pub struct Queued(OnceCell<Box<Waits>>);
+
+#[derive(Debug, Default)]
+struct Waits {
     time: Cell<Duration>,
     at_server: Cell<u64>,
     at_backend: Cell<u64>,
-    /// The one it waits for, or waited for in vain.
     server: Cell<Option<usize>>,
     is_waiting: Cell<bool>,
 }
@@ -151,57 +149,73 @@ pub struct Queued {
 impl Queued {
     /// A request begins.
     pub fn reset(&self) {
-        self.time.set(Duration::ZERO);
-        self.at_server.set(0);
-        self.at_backend.set(0);
-        self.server.set(None);
-        self.is_waiting.set(false);
+        let Some(waits) = self.0.get() else { return };
+        waits.time.set(Duration::ZERO);
+        waits.at_server.set(0);
+        waits.at_backend.set(0);
+        waits.server.set(None);
+        waits.is_waiting.set(false);
     }
 
     /// All of it.
     pub fn time(&self) -> Duration {
-        self.time.get()
+        self.0.get().map_or(Duration::ZERO, |waits| waits.time.get())
     }
 
     /// Its positions in queues of servers, and in the backend's; 0: it did not have to wait there.
     pub fn positions(&self) -> (u64, u64) {
-        (self.at_server.get(), self.at_backend.get())
+        self.0.get().map_or((0, 0), |waits| (waits.at_server.get(), waits.at_backend.get()))
     }
 
     /// The server that it waits for, or waited for in vain.
     pub fn server(&self) -> Option<usize> {
-        self.server.get()
+        self.0.get().and_then(|waits| waits.server.get())
     }
 
     /// Does it wait, or has its client left while it did?
     pub fn is_waiting(&self) -> bool {
-        self.is_waiting.get()
+        self.0.get().is_some_and(|waits| waits.is_waiting.get())
     }
 
-    fn position(&self, place: Place) -> &Cell<u64> {
-        if place == Place::Any { &self.at_backend } else { &self.at_server }
+    /// Where its position there is counted.
+    fn waits_at(&self, place: Place) -> &Cell<u64> {
+        let waits = self.waits();
+        match place {
+            Place::Any => {
+                waits.server.set(None);
+                &waits.at_backend
+            }
+            Place::At { server, .. } => {
+                waits.server.set(Some(server));
+                &waits.at_server
+            }
+        }
     }
 
     fn stay(&self) -> Stay<'_> {
-        self.is_waiting.set(true);
-        Stay { queued: self, since: clock::now() }
+        self.waits().is_waiting.set(true);
+        Stay { waits: self.waits(), since: clock::now() }
+    }
+
+    fn waits(&self) -> &Waits {
+        self.0.get_or_init(Box::default)
     }
 }
 
 /// The time counts however it ends.
 struct Stay<'a> {
-    queued: &'a Queued,
+    waits: &'a Waits,
     since: Instant,
 }
 
 impl Stay<'_> {
-    fn is_over(self) {
-        self.queued.is_waiting.set(false);
+    fn end(self) {
+        self.waits.is_waiting.set(false);
     }
 }
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.queued.time.update(|time| time + clock::now().saturating_duration_since(self.since));
+        self.waits.time.update(|time| time + clock::now().saturating_duration_since(self.since));
     }
 }

@@ -119,7 +119,7 @@ pub async fn enter(rooms: [Arc<Room>; 2]) -> (Places, bool) {
 pub struct Places {
     /// Its frontend's, and that of the process.
     rooms: [Arc<Room>; 2],
-    source: Option<(Arc<Sources>, IpAddr)>,
+    source: Option<Box<(Arc<Sources>, IpAddr)>>,
 }
 
 impl Places {
@@ -128,7 +128,7 @@ impl Places {
     pub fn enter_source(&mut self, sources: &Arc<Sources>, source: IpAddr) -> bool {
         let may = sources.enter(source);
         if may {
-            self.source = Some((sources.clone(), source));
+            self.source = Some(Box::new((sources.clone(), source)));
         }
         may
     }
@@ -140,11 +140,12 @@ impl Places {
             room.open.take();
             std::mem::replace(own, room.clone()).leave();
         }
-        let is_counted = |sources: &Arc<Sources>| self.source.as_ref().is_some_and(|(it, _)| Arc::ptr_eq(it, sources));
+        let is_counted =
+            |sources: &Arc<Sources>| self.source.as_ref().is_some_and(|known| Arc::ptr_eq(&known.0, sources));
         if let Some(sources) = sources.filter(|sources| !is_counted(sources)) {
             sources.add(source);
-            let before = self.source.replace((sources.clone(), source));
-            before.iter().for_each(|(sources, source)| sources.leave(*source));
+            let before = self.source.replace(Box::new((sources.clone(), source)));
+            before.iter().for_each(|known| known.0.leave(known.1));
         }
     }
 }
@@ -152,7 +153,7 @@ impl Places {
 impl Drop for Places {
     fn drop(&mut self) {
         self.rooms.iter().for_each(|room| room.leave());
-        self.source.iter().for_each(|(sources, source)| sources.leave(*source));
+        self.source.iter().for_each(|known| known.0.leave(known.1));
     }
 }
 
