@@ -23,10 +23,12 @@ pub struct Wish<'a> {
     pub key: Option<u64>,
     /// Servers that failed it.
     pub tried: &'a [usize],
+    /// Whose turn it is, if that has been found out.
+    pub chosen: Option<usize>,
 }
 
 /// What there is for it at once.
-pub enum Look {
+enum Look {
     /// A server: it counts there from now on.
     In(usize, UnderWay),
     /// A line to wait in.
@@ -48,8 +50,8 @@ pub async fn enter(session: &Session, wish: Wish<'_>) -> Result<(usize, UnderWay
 }
 
 /// What there is at once; the lines of servers in `shut` are as long as they may be.
-pub fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
-    let Wish { backend, kept, key, tried } = wish;
+fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
+    let Wish { backend, kept, key, tried, chosen } = wish;
     let worker = &session.worker;
     let state = &worker.shared.backends[backend.0];
     let take = |server: usize| match &state.queue {
@@ -73,7 +75,8 @@ pub fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
 
     let choose = |without: &[usize]| worker.chooser.borrow_mut().choose(backend, key, without);
     let mut passed = Vec::new();
-    let mut next = if shut.is_empty() { choose(tried) } else { choose(&[tried, shut].concat()) };
+    let first = || if shut.is_empty() { choose(tried) } else { choose(&[tried, shut].concat()) };
+    let mut next = chosen.or_else(first);
     while let Some(server) = next {
         if let Some(under_way) = take(server) {
             return Look::In(server, under_way);
@@ -91,7 +94,7 @@ pub fn look(session: &Session, wish: Wish<'_>, shut: &[usize]) -> Look {
 ///
 /// # Errors
 /// When that takes too long, the line is too long, or none is left to wait for.
-pub async fn wait(session: &Session, wish: Wish<'_>, place: Place) -> Result<(usize, UnderWay), Unreachable> {
+async fn wait(session: &Session, wish: Wish<'_>, place: Place) -> Result<(usize, UnderWay), Unreachable> {
     let timeout = session.backend(wish.backend).timeouts.queue;
     let stay = session.queued.stay();
     let admitted = session.server_within(timeout, stand(session, wish, place)).await;
@@ -103,6 +106,7 @@ async fn stand(session: &Session, wish: Wish<'_>, mut place: Place) -> Result<(u
     let worker = &session.worker;
     let state = &worker.shared.backends[wish.backend.0];
     let Some(queue) = &state.queue else { return Err(Unreachable::NoServer) };
+    let wish = Wish { chosen: None, ..wish };
     let mut rank = None;
     let mut shut = Vec::new();
     loop {

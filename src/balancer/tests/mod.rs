@@ -237,6 +237,10 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         retries: 3,
         redispatch: true,
         max_queue: None,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts,
         servers: servers.collect(),
     };
@@ -256,6 +260,8 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
         capture: Capture::default(),
         statistics: None,
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
     };
     model::Balancer {
         node: "lb1".to_owned(),

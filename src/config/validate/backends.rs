@@ -32,6 +32,7 @@ impl Checker<'_> {
         defaults: &file::Timeouts,
         virtual_addresses: &[IpAddr],
     ) -> Option<Backend> {
+        let retry = super::failure::retry(&written);
         let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
         let cookie_name = cookie_name.map(|name| (name.span(), name.get_ref().0.0.clone()));
         let cookie = written.cookie.map(|cookie| self.cookie(cookie));
@@ -50,6 +51,7 @@ impl Checker<'_> {
         let has_limit = servers.iter().any(|server| server.max_connections.is_some());
         let has_limit = has_limit || self.is_refused(&name.span(), "servers");
         let max_queue = self.max_queue(written.max_queue, has_limit, "a server with `max_connections`");
+        let errors = self.error_pages(written.errors.as_ref());
         let own = written.timeouts.0;
         let timeouts = ServerTimeouts {
             connect: timeout(own.connect.as_ref(), &defaults.connect, 5),
@@ -79,6 +81,10 @@ impl Checker<'_> {
             retries: written.retries.map_or(3, |retries| retries.0),
             redispatch: written.redispatch.unwrap_or(true),
             max_queue,
+            retry,
+            reuse: written.reuse.map(|reuse| reuse.into_inner().0).unwrap_or_default(),
+            connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
+            errors,
             timeouts,
             servers,
         })
