@@ -156,6 +156,7 @@ async fn a_goodbye_is_no_death() {
     assert_eq!(lb1.event().await, released("stopping"));
     let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
     assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
+    assert!(peer.gone && peer.goodbye == "stopping", "{peer:?}");
     assert!(lb1.saw_nothing_happen().await);
 }
 
@@ -168,6 +169,8 @@ async fn a_killed_process_is_gone() {
     let start = Instant::now();
     lb2.signal(Signal::SIGKILL);
     let PeerEvent::Gone { peer, last } = lb1.event().await else { panic!("not gone") };
+    let seen = lb1.sees(|peer| peer.gone).await;
+    assert!(seen.goodbye.is_empty(), "{seen:?}");
     println!("gone after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!(peer, "lb2");
@@ -183,7 +186,7 @@ async fn a_frozen_process_is_not_gone_until_it_dies() {
     lb1.sees(is_active).await;
     lb2.signal(Signal::SIGSTOP);
     let peer = lb1.sees(|peer| !peer.connected).await;
-    assert!(peer.link_error.contains("hangs") && !peer.status.can_take_over);
+    assert!(peer.link_error.contains("hangs") && !peer.status.can_take_over && !peer.gone);
     lb2.signal(Signal::SIGCONT);
     lb1.sees(is_active).await;
     lb2.signal(Signal::SIGSTOP);

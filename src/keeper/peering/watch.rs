@@ -61,6 +61,7 @@ impl Watch {
                         End::Goodbye(reason) => {
                             info!(peer = self.name, reason, "the peer said goodbye");
                             self.down(format!("it said goodbye: {reason}"));
+                            self.publish(|peer| (peer.gone, peer.goodbye) = (true, reason.clone()));
                             self.emit(liveness.said_goodbye(&reason)).await;
                             retry.after_goodbye()
                         }
@@ -72,7 +73,9 @@ impl Watch {
                 }
                 Err((failure, reason)) => {
                     self.down(reason);
-                    if failure == Failure::Refused {
+                    let refused = failure == Failure::Refused;
+                    self.publish_gone(refused);
+                    if refused {
                         self.emit(liveness.refused()).await;
                     }
                     retry.after(failure)
@@ -176,6 +179,13 @@ impl Watch {
         });
     }
 
+    fn publish_gone(&self, gone: bool) {
+        self.peers.send_if_modified(|peers| {
+            let Some(peer) = peers.get_mut(self.index) else { return false };
+            std::mem::replace(&mut peer.gone, gone) != gone
+        });
+    }
+
     fn heard(&mut self, status: &NodeStatus) {
         let mut again = false;
         self.publish(|peer| {
@@ -207,8 +217,9 @@ impl Watch {
 }
 
 fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
-    peer.connected = true;
+    (peer.connected, peer.gone) = (true, false);
     peer.link_error.clear();
+    peer.goodbye.clear();
     peer.config_matches = hello.config_hash == identity.config_hash();
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);
