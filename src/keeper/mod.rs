@@ -13,8 +13,8 @@ pub mod peering;
 mod realtime;
 mod reload;
 mod view;
+mod warnings;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
@@ -33,6 +33,7 @@ use self::guard_link::GuardLink;
 use self::listeners::Listeners;
 use self::peering::{PeerEvent, Peering};
 use self::reload::{Arrived, Reloads};
+use self::warnings::Warnings;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
@@ -61,8 +62,6 @@ pub enum Error {
     Control(#[from] control::Error),
     #[error(transparent)]
     Listeners(#[from] listeners::Error),
-    #[error("peering.listen: cannot listen on {address}: {source}")]
-    Peering { address: std::net::SocketAddr, source: io::Error },
     #[error(transparent)]
     Addresses(#[from] relevo_ha::address::Error),
     #[error(transparent)]
@@ -98,12 +97,7 @@ pub async fn run() -> Result<(), Error> {
 
     let (control_socket, queries) = control::open(&config.node.control_socket)?;
     let listeners = Listeners::bind(&config.balancer)?;
-    let peering_listener = match &config.peering {
-        Some(peering) => Some(
-            listeners::peering(peering.listen).map_err(|source| Error::Peering { address: peering.listen, source })?,
-        ),
-        None => None,
-    };
+    let peering_listener = config.peering.as_ref().map(|peering| listeners::peering(peering.listen)).transpose()?;
     // The guard's lock says that no other instance owns them.
     if !config.virtual_routers.is_empty() {
         for (interface, address) in relevo_ha::address::release_all().await? {
@@ -144,7 +138,7 @@ pub async fn run() -> Result<(), Error> {
         driver,
         balancer: Balancer::new(template, listeners),
         peers: peering.as_ref().map(Peering::peers),
-        equals: BTreeSet::new(),
+        warnings: Warnings::default(),
         peering,
         is_eligible: false,
         is_ready: false,
@@ -172,8 +166,7 @@ struct Keeper {
     balancer: Balancer,
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
-    /// Virtual router and peer with the same priority: of each it was said.
-    equals: BTreeSet<(String, String)>,
+    warnings: Warnings,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -226,10 +219,11 @@ impl Keeper {
                 () = changed(Some(&mut self.routers)) => {
                     self.balancer.hold(self.held());
                     self.decide_eligibility("another node holds the addresses and its balancer is lost");
+                    self.warn();
                 }
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
-                    self.warn_of_equal_priorities();
+                    self.warn();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -322,25 +316,10 @@ impl Keeper {
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
     }
 
-    /// It works, but which node is active is left to chance and addresses, and nobody returns to where they were.
-    fn warn_of_equal_priorities(&mut self) {
-        let routers = self.routers.borrow();
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
-        for (own, peer, its) in view::shared(&routers, peers) {
-            let which = (own.name.clone(), peer.to_owned());
-            if own.priority != its.priority {
-                self.equals.remove(&which);
-            } else if self.equals.insert(which) {
-                let (router, priority) = (&own.name, own.priority);
-                tracing::warn!(
-                    router,
-                    peer,
-                    "virtual router {router} has priority {priority} here and on {peer}: give the node that should be \
-                     active a higher one; as it is, the node that starts first is, or the one with the higher address"
-                );
-            }
-        }
+    fn warn(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        let Config { node, virtual_routers, .. } = &self.config;
+        self.warnings.look(&node.name, &self.routers.borrow(), virtual_routers, &peers.borrow());
     }
 
     /// A router that is known to be gone need not be waited for.

@@ -103,7 +103,11 @@ impl Text {
                 let others: Vec<_> = others.collect();
                 if !others.is_empty() {
                     let none = self.paint("reaches no server", Colour::Bad);
-                    self.line(format!("servers: {name} is active and {none} of {}; {}", backend.name, others.join(", ")));
+                    self.line(format!(
+                        "servers: {name} is active and {none} of {}; {}",
+                        backend.name,
+                        others.join(", ")
+                    ));
                 }
             }
         }

@@ -144,12 +144,14 @@ fn two_active_nodes() {
     let mut pair = pair();
     pair.peers[0].status.vrrp[0].state = State::Active;
     let unheard = text(&pair);
-    let expected = "takeover: lb1 and lb2 are both active for 192.168.1.20: adverts do not arrive; let protocol 112 through";
+    let expected =
+        "takeover: lb1 and lb2 are both active for 192.168.1.20: adverts do not arrive; let protocol 112 through";
     assert!(unheard.contains(expected), "{unheard}");
 
     pair.peers[0].status.vrrp[0].virtual_router_id = 52;
     let apart = text(&pair);
-    let expected = "takeover: lb1 and lb2 are both active for 192.168.1.20: VRID 51 on lb1 and 52 on lb2 are two elections;";
+    let expected =
+        "takeover: lb1 and lb2 are both active for 192.168.1.20: VRID 51 on lb1 and 52 on lb2 are two elections;";
     assert!(apart.contains(expected), "{apart}");
 
     pair.peers[0].status.vrrp[0].addresses = vec!["192.168.1.21/24".into()];
