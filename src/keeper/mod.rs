@@ -255,7 +255,7 @@ impl Keeper {
         if let Some(peering) = &self.peering {
             peering.goodbye(reason).await;
         }
-        self.queries.close();
+        control::end(&mut self.queries);
         self.balancer.stop(DRAIN_LIMIT).await;
     }
 
