@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use crate::config::key::Key;
 use crate::status::{NodeStatus, PeerStatus};
@@ -104,7 +104,9 @@ pub fn start(
     tasks.spawn(serve::Serve { identity: identity.clone(), local, farewell: farewell_receiver }.run(listener));
     for (index, (name, address)) in settings.peers.into_iter().enumerate() {
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
-        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, logged: Vec::new() }.run());
+        let expected_by = Some(Instant::now() + watch::START);
+        let logged = Vec::new();
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, expected_by, logged }.run());
     }
     Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }
