@@ -8,6 +8,7 @@ mod rivalry;
 use serde::{Deserialize, Serialize};
 
 pub use self::rivalry::{Rivalry, rivalries};
+use crate::wish::Admin;
 
 /// One node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -120,6 +121,8 @@ impl std::fmt::Display for BalancerState {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
+    /// Sessions in its stick table, expired ones too.
+    pub sessions: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
 }
@@ -136,8 +139,12 @@ pub struct ServerStatus {
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.
     pub reason: String,
-    /// As configured, or as its agent has changed it.
+    /// What people want of it.
+    pub admin: Admin,
+    /// As configured, or as people or its agent have changed it.
     pub weight: u32,
+    /// As configured.
+    pub configured_weight: u32,
     /// Open now.
     pub connections: u64,
     /// Since the balancer started.

@@ -4,6 +4,7 @@
 mod facts;
 mod lasting;
 mod succession;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -21,14 +22,17 @@ use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
 use crate::status::{BackendStatus, ServerState, ServerStatus};
 
+pub use crate::wish::Admin;
+use crate::wish::Weight;
 use facts::Facts;
-pub use facts::{Admin, AgentReport, Health};
+pub use facts::{AgentReport, Health};
 pub use lasting::{Beat, Lasting, Statistics};
 
 /// One configuration and the state of what is in it, shared by the control thread and all workers.
@@ -98,6 +102,8 @@ pub struct BackendState {
     pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
     pub checks: Arc<Checks>,
+    /// Where requests are sent again.
+    pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
     pub servers: Vec<Arc<ServerShared>>,
 }
@@ -122,6 +128,8 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
+    /// Told when people end its maintenance.
+    returned: Notify,
     /// What its checks found and how long it was down. Never locked on a request's way, and nor are the two below; all of them
     /// are elsewhere, so that the rest stays on one line.
     pub checks: Checks,
@@ -177,22 +185,28 @@ impl Shared {
     /// As with all that changes a server: a change of its state is logged, with its cause, and reaches every worker with its
     /// next choice. Says whether the state changed.
     pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.health, facts.health_reason) = (health, reason.into()))
+        self.change(backend, server, |facts| facts.set_health(health, reason))
     }
 
     /// What a person wants of a server, with the reason in words.
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.operator, facts.operator_reason) = (admin, reason.into()))
+        let Some(place) = self.server(backend, server) else { return false };
+        let was_in_maintenance = place.state.is_in_maintenance();
+        let has_changed = self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
+        if was_in_maintenance {
+            place.state.returned.notify_waiters();
+        }
+        has_changed
+    }
+
+    /// Another weight than the configured one; `None`: that one again.
+    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
+        self.change(backend, server, |facts| facts.weight = weight.map_or(Weight::Default, Weight::Absolute));
     }
 
     /// What a server's agent says of it.
     pub fn set_agent(&self, backend: BackendIndex, server: usize, report: AgentReport) -> bool {
         self.change(backend, server, |facts| facts.agent = report)
-    }
-
-    /// Another weight than the configured one; `None`: that one again.
-    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
-        self.change(backend, server, |facts| facts.weight = weight);
     }
 
     fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
@@ -208,8 +222,9 @@ impl Shared {
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
-            let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
-            let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away |= matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let rises = facts.was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away &= after.0 != ServerState::Up;
             facts.rising_since = rises.then_some(now);
             place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
             place.state.errors.store(0, Relaxed);
@@ -278,6 +293,7 @@ impl Shared {
         let backends = self.config.backends.iter().zip(&self.backends);
         let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
             name: config.name.clone(),
+            sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
             servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
         };
         backends.map(report).collect()
@@ -309,6 +325,7 @@ impl BackendState {
                 .as_ref()
                 .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
             checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
+            retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
             servers,
         };
         state.replan(config);
@@ -349,12 +366,15 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
     }
-    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
-        let consequence = match place.backend.when_all_down {
-            WhenAllDown::Reject => "",
-            WhenAllDown::TryAll => ", and all are tried",
+    let is_away = !matches!(state, ServerState::Up | ServerState::Starting);
+    if is_away && place.backend_state.state() == ServerState::Down {
+        let are_all_down = place.backend_state.servers.iter().all(|server| server.state() == ServerState::Down);
+        let how = match (are_all_down, place.backend.when_all_down) {
+            (false, _) => "none is up",
+            (true, WhenAllDown::Reject) => "all are down",
+            (true, WhenAllDown::TryAll) => "all are down, and all are tried",
         };
-        error!("backend {backend} has no server left: all are down{consequence}");
+        error!("backend {backend} has no server left: {how}");
     }
 }
 
@@ -380,6 +400,7 @@ impl ServerShared {
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
+            returned: Notify::new(),
             checks: Checks::new(facts.state(), Instant::now()),
             progress: Box::default(),
             facts: Box::new(Mutex::new(facts)),
@@ -453,12 +474,15 @@ impl ServerShared {
             ServerState::Up if self.weight() == 0 => ServerState::Drain,
             state => state,
         };
+        let facts = self.facts();
         ServerStatus {
             name: config.name.clone(),
             address,
             state,
-            reason: ServerStatus::reason_from(&self.facts().reason()),
+            reason: ServerStatus::reason_from(&facts.reason()),
+            admin: facts.operator,
             weight: self.weight(),
+            configured_weight: config.weight,
             connections: self.connections.load(Relaxed),
             requests: self.requests.load(Relaxed),
         }

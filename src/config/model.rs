@@ -5,6 +5,7 @@
 
 mod backend;
 mod condition;
+mod failure;
 mod origins;
 mod persistence;
 mod rule;
@@ -24,6 +25,7 @@ pub use backend::{
     Agent, Backend, Balance, HashKey, HashMethod, HealthCheck, Observe, Probe, Server, ServerAddress, WhenAllDown,
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
 pub use origins::{BackendOrigin, Origins};
 pub use persistence::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
 pub use rule::{
@@ -260,6 +262,10 @@ pub struct Frontend {
     pub capture: Capture,
     /// Where it shows the statistics, if anywhere.
     pub statistics: Option<Statistics>,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Its own, and those of the file.
+    pub errors: ErrorPages,
 }
 
 /// `frontends.NAME.capture`: headers for the log.

@@ -7,13 +7,17 @@ mod balancer;
 mod control;
 mod guard_link;
 mod identity;
+mod knowledge;
 mod lifecycle;
 mod listeners;
+mod operator;
+mod orders;
 pub mod peering;
 mod realtime;
 mod reload;
 mod view;
 mod warnings;
+mod wishes;
 
 use std::io;
 use std::net::IpAddr;
@@ -30,10 +34,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
+use self::knowledge::Knowledge;
 use self::listeners::Listeners;
-use self::peering::{PeerEvent, Peering};
+use self::operator::Waiting;
+use self::peering::{Local, PeerEvent, Peering};
 use self::reload::{Arrived, Reloads};
 use self::warnings::Warnings;
+use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
@@ -105,7 +112,9 @@ pub async fn run() -> Result<(), Error> {
         }
     }
 
-    let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
+    let status = watch::Sender::new(Arc::new(NodeStatus::default()));
+    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
+    let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
             let settings = peering::Settings {
@@ -116,7 +125,8 @@ pub async fn run() -> Result<(), Error> {
                 source: peering.listen.ip(),
                 first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
-            Some(peering::start(settings, listener, status.subscribe())?)
+            let local = Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
+            Some(peering::start(settings, listener, local)?)
         }
         _ => None,
     };
@@ -128,6 +138,7 @@ pub async fn run() -> Result<(), Error> {
         chroot: confinement.chroot,
         files: HostFiles::read(),
     };
+    let peers = peering.as_ref().map(Peering::peers);
     let mut keeper = Keeper {
         started: Instant::now(),
         guard,
@@ -136,8 +147,10 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners),
-        peers: peering.as_ref().map(Peering::peers),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
+        wishes,
+        waiting: Vec::new(),
+        peers,
         warnings: Warnings::default(),
         peering,
         is_eligible: false,
@@ -167,6 +180,10 @@ struct Keeper {
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     warnings: Warnings,
+    /// What people want of servers.
+    wishes: watch::Sender<Arc<Wishes>>,
+    /// Who asked, and hears of it when the balancer heeds it.
+    waiting: Vec<Waiting>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -202,6 +219,7 @@ impl Keeper {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
+                        self.answer_waiting(u64::MAX, false);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
                         self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
                         if self.is_eligible {
@@ -209,6 +227,7 @@ impl Keeper {
                         }
                     }
                     Change::Servers => {}
+                    Change::Heeded(number) => self.answer_waiting(number, true),
                     Change::Reloaded(result) => self.reloaded(result),
                 },
                 arrived = self.reloads.arrived() => self.reload(arrived),
@@ -224,6 +243,8 @@ impl Keeper {
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn();
+                    self.balancer.tell_known();
+                    self.balancer.greet_peers();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -235,6 +256,7 @@ impl Keeper {
                     match query {
                         // A client that has gone does not matter.
                         Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Server(order, reply) => self.order(&order, reply),
                         Query::Reload(reply) => self.wants_reload(reply),
                     }
                     continue;
@@ -323,8 +345,10 @@ impl Keeper {
     }
 
     /// A router that is known to be gone need not be waited for.
-    fn peer_event(&self, event: PeerEvent) {
+    fn peer_event(&mut self, event: PeerEvent) {
         let (peer, routers, reason) = match event {
+            PeerEvent::Wishes(told) => return self.learn(told),
+            PeerEvent::Sessions(batch) => return self.balancer.tell_sessions(batch),
             PeerEvent::Gone { peer, last } => {
                 let reason = format!("the keeper of {peer} is gone");
                 (peer, view::routers_of(&last), reason)

@@ -2,15 +2,19 @@
 
 mod bodies;
 mod choice;
+mod connections;
+mod error_files;
 mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
 mod hostile;
 mod idle;
+mod kill;
 mod log;
 mod log_targets;
 mod names;
+mod operator;
 mod php;
 mod reload;
 mod retries;

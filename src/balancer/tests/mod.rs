@@ -234,6 +234,10 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts,
         servers: servers.collect(),
     };
@@ -251,6 +255,8 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
         capture: Capture::default(),
         statistics: None,
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
     };
     model::Balancer {
         node: "lb1".to_owned(),
