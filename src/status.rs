@@ -3,8 +3,11 @@
 //! Fields may be added, none renamed: scripts read them, and a peer one version apart does too (unknown fields are
 //! ignored, absent ones have a default).
 
+mod rivalry;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::rivalry::{Rivalry, rivalries};
 use crate::wish::Admin;
 
 /// One node.
@@ -52,6 +55,10 @@ pub struct PeerStatus {
     pub connected: bool,
     /// The last failure of the link; empty if it is up.
     pub link_error: String,
+    /// No keeper runs there, as far as can be known: it said goodbye, or its host refuses the connection.
+    pub gone: bool,
+    /// Why it stopped, if it said so when it was last heard; empty while the link is up.
+    pub goodbye: String,
     /// Do both run the same configuration?
     pub config_matches: bool,
     /// What it last told, `can_take_over` turned false where the link is down.

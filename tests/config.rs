@@ -219,7 +219,12 @@ fn every_error_says_where_what_and_what_instead() {
         (
             "[frontends.b]\nbind = [{ address = \"192.0.2.1:80\" }]\ndefault_backend = \"app\"",
             "11:9 frontends.b.bind[0]: a port is listened on once",
-            &["3 | bind = [\"*:80\"]", "by this one"],
+            &["3 | bind = [\"*:80\"]", "is in use by frontends.web.bind[0]"],
+        ),
+        (
+            "[peering]\nlisten = \"192.0.2.11:80\"\npeers = { lb2 = \"192.0.2.12:80\" }",
+            "11:10 peering.listen: a port is listened on once",
+            &["3 | bind = [\"*:80\"]", "is in use by frontends.web.bind[0]"],
         ),
         (
             "[frontends.b]\nbind = [{ address = \"*:443\", tls = {} }]\ndefault_backend = \"app\"",

@@ -21,6 +21,7 @@ const BATCH: usize = 32;
 const DRAINED_AT_MOST: usize = 4096;
 /// Why there is nothing yet.
 const STARTING: &str = "starting";
+
 /// See the first line.
 pub(crate) struct Instance {
     router: VirtualRouter,
@@ -360,6 +361,7 @@ impl Instance {
         let Transition { from, to, reason } = transition;
         let VirtualRouter { name, interface, .. } = &self.router;
         match &self.interface {
+            _ if reason == STARTING => info!(router = name, interface, "virtual router {name} starts"),
             InterfaceState::Unusable { .. } if to == State::Fault => {
                 warn!(router = name, interface, %from, %to, reason, "virtual router {name} is now {to}");
             }

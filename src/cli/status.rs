@@ -31,6 +31,10 @@ pub(super) struct Arguments {
 pub(super) enum StatusError {
     #[error(transparent)]
     Control(#[from] control::Error),
+    #[error("the node at {} says: {reason}", socket.display())]
+    Refused { socket: PathBuf, reason: String },
+    #[error("the node at {} closed the connection without an answer: it ends, hangs or is overloaded, see its log", .0.display())]
+    NoAnswer(PathBuf),
     #[error("the node at {} answered {answer:?}, which is no state: is it another version?", socket.display())]
     NotAState { socket: PathBuf, answer: String },
 }
@@ -60,8 +64,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 pub(super) fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
     let answer = control::ask(socket, "status", PATIENCE)?;
     serde_json::from_slice(&answer).map_err(|_| {
-        let answer = String::from_utf8_lossy(&answer).trim().chars().take(200).collect();
-        StatusError::NotAState { socket: socket.to_owned(), answer }
+        let answer: String = String::from_utf8_lossy(&answer).trim().chars().take(200).collect();
+        let socket = socket.to_owned();
+        match answer.strip_prefix("error: ") {
+            Some(reason) => StatusError::Refused { socket, reason: reason.to_owned() },
+            None if answer.is_empty() => StatusError::NoAnswer(socket),
+            None => StatusError::NotAState { socket, answer },
+        }
     })
 }
 
@@ -113,8 +122,12 @@ mod tests {
     fn what_went_wrong_says_what_to_do() {
         let nobody = std::env::temp_dir().join("relevo-status-nobody.sock");
         assert!(ask(&nobody).unwrap_err().to_string().contains("start it with `relevo run`"));
-        let refusing = Node::start("refusing", Some("error: unknown command\n".into()));
-        assert!(ask(&refusing.0).unwrap_err().to_string().contains("answered \"error: unknown command\""));
+        let stopping = Node::start("stopping", Some("error: this node is stopping\n".into()));
+        assert!(ask(&stopping.0).unwrap_err().to_string().ends_with(" says: this node is stopping"));
+        let ending = Node::start("ending", Some(String::new()));
+        assert!(ask(&ending.0).unwrap_err().to_string().contains("closed the connection without an answer"));
+        let other = Node::start("other", Some("hello\n".into()));
+        assert!(ask(&other.0).unwrap_err().to_string().contains("answered \"hello\", which is no state"));
         let silent = Node::start("silent", None);
         assert!(ask(&silent.0).unwrap_err().to_string().contains("does not answer within 2 s"));
     }

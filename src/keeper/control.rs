@@ -90,6 +90,12 @@ pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>)
     Ok((socket, receiver))
 }
 
+/// No query is answered any more: who asks is told that the node stops.
+pub(super) fn end(queries: &mut mpsc::Receiver<Query>) {
+    queries.close();
+    while queries.try_recv().is_ok() {}
+}
+
 /// Beside the socket. It stays behind: who removes a lock that another waits for gives two the same.
 fn lock_path(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
@@ -149,12 +155,18 @@ async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Res
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LONGEST_LINE));
     timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
-    let reply = match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
-        ("status", "") => timeout(PATIENCE, status(&queries)).await??,
-        ("reload", "") => reload(&queries).await?,
-        // The end of a line that was cut is no name.
-        ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, &queries)).await??,
-        _ => format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end()).into_bytes(),
+    let reply =
+        match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+            ("status", "") => timeout(PATIENCE, status(&queries)).await?,
+            ("reload", "") => reload(&queries).await,
+            // The end of a line that was cut is no name.
+            ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, &queries)).await?,
+            _ => Ok(format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end())
+                .into_bytes()),
+        };
+    let reply = match reply {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => b"error: this node is stopping\n".to_vec(),
+        reply => reply?,
     };
     timeout(PATIENCE, writer.write_all(&reply)).await??;
     writer.shutdown().await
@@ -187,6 +199,7 @@ async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
+/// A broken pipe if the keeper takes no more queries: it stops.
 async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> io::Result<T> {
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
     let (reply, answer) = oneshot::channel();
@@ -251,6 +264,24 @@ mod tests {
         assert_eq!(ask(&path, "server drain a/b c/d\n").await, "a/b c/d\n");
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stops_says_so() {
+        let directory = Directory::new("stops");
+        let path = directory.0.join("control.sock");
+        let (_socket, mut queries) = open(&path).unwrap();
+        // It has come before the keeper stops, and is never looked at.
+        let asked = tokio::spawn({
+            let path = path.clone();
+            async move { ask(&path, "status\n").await }
+        });
+        while queries.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        end(&mut queries);
+        assert_eq!(asked.await.unwrap(), "error: this node is stopping\n");
+        assert_eq!(ask(&path, "reload\n").await, "error: this node is stopping\n");
     }
 
     #[tokio::test]

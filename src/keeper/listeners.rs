@@ -37,31 +37,29 @@ struct Bound {
 pub enum Error {
     /// Somebody else listens there.
     #[error(
-        "frontend {frontend:?} cannot listen on {address}: the port is in use; \
+        "{whose} cannot listen on {address}: the port is in use; \
          stop the program that has it (`ss -ltnp` names it) or bind another one"
     )]
     InUse {
-        /// Whose bind.
-        frontend: String,
-        /// Which.
+        /// `frontend "web"` or `peering.listen`.
+        whose: String,
+        /// Where.
         address: SocketAddr,
     },
     /// Ports below 1024.
-    #[error(
-        "frontend {frontend:?} cannot listen on {address}: that port needs root or the capability NET_BIND_SERVICE"
-    )]
+    #[error("{whose} cannot listen on {address}: that port needs root or the capability NET_BIND_SERVICE")]
     NotPermitted {
-        /// Whose bind.
-        frontend: String,
-        /// Which.
+        /// `frontend "web"` or `peering.listen`.
+        whose: String,
+        /// Where.
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("frontend {frontend:?} cannot listen on {address}: {source}")]
+    #[error("{whose} cannot listen on {address}: {source}")]
     Other {
-        /// Whose bind.
-        frontend: String,
-        /// Which.
+        /// `frontend "web"` or `peering.listen`.
+        whose: String,
+        /// Where.
         address: SocketAddr,
         /// What the kernel says.
         source: io::Error,
@@ -85,7 +83,7 @@ impl Listeners {
         let mut binds = Vec::new();
         for (frontend_index, frontend) in config.frontends.iter().enumerate() {
             for (bind_index, bind) in frontend.binds.iter().enumerate() {
-                let explain = |error| explain(error, &frontend.name, bind.address);
+                let explain = |error| explain(error, of_frontend(&frontend.name), bind.address);
                 let sockets = match self.at(bind.address) {
                     Some(bound) => bound.sockets.clone(),
                     None => self.sockets(bind.address, config.threads).map_err(explain)?,
@@ -98,7 +96,7 @@ impl Listeners {
         for bound in listeners.unlike(self) {
             let frontend = config.frontends.get(bound.frontend).map_or("", |frontend| &frontend.name);
             let listen = bound.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG));
-            listen.map_err(|error| explain(error, frontend, bound.address))?;
+            listen.map_err(|error| explain(error, of_frontend(frontend), bound.address))?;
         }
         Ok(listeners)
     }
@@ -154,10 +152,9 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// The socket that other keepers reach this one on.
-pub(super) fn peering(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = bound(address, false)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+pub(super) fn peering(address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = bound(address, false).and_then(|socket| socket.listen(BACKLOG).map(|()| socket.into()));
+    listener.map_err(|error| explain(error, "peering.listen".to_owned(), address))
 }
 
 /// A socket (close-on-exec, non-blocking) bound to the address.
@@ -180,13 +177,16 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn explain(source: io::Error, frontend: &str, address: SocketAddr) -> Error {
-    let frontend = frontend.to_owned();
+fn explain(source: io::Error, whose: String, address: SocketAddr) -> Error {
     match source.kind() {
-        io::ErrorKind::AddrInUse => Error::InUse { frontend, address },
-        io::ErrorKind::PermissionDenied => Error::NotPermitted { frontend, address },
-        _ => Error::Other { frontend, address, source },
+        io::ErrorKind::AddrInUse => Error::InUse { whose, address },
+        io::ErrorKind::PermissionDenied => Error::NotPermitted { whose, address },
+        _ => Error::Other { whose, address, source },
     }
+}
+
+fn of_frontend(name: &str) -> String {
+    format!("frontend {name:?}")
 }
 
 #[cfg(test)]
@@ -255,5 +255,14 @@ mod tests {
         // TEST-NET-1 of RFC 5737.
         let address = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), free_port(Ipv4Addr::UNSPECIFIED).port());
         Listeners::bind(&config(1, address)).unwrap();
+    }
+
+    #[test]
+    fn a_taken_port_of_the_peer_link_is_explained_too() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = other.local_addr().unwrap();
+        let error = peering(address).unwrap_err().to_string();
+        let expected = format!("peering.listen cannot listen on {address}: the port is in use; stop the program");
+        assert!(error.starts_with(&expected), "{error}");
     }
 }

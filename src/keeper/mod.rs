@@ -16,9 +16,9 @@ pub mod peering;
 mod realtime;
 mod reload;
 mod view;
+mod warnings;
 mod wishes;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
@@ -39,6 +39,7 @@ use self::listeners::Listeners;
 use self::operator::Waiting;
 use self::peering::{Local, PeerEvent, Peering};
 use self::reload::{Arrived, Reloads};
+use self::warnings::Warnings;
 use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
@@ -68,8 +69,6 @@ pub enum Error {
     Control(#[from] control::Error),
     #[error(transparent)]
     Listeners(#[from] listeners::Error),
-    #[error("peering.listen: cannot listen on {address}: {source}")]
-    Peering { address: std::net::SocketAddr, source: io::Error },
     #[error(transparent)]
     Addresses(#[from] relevo_ha::address::Error),
     #[error(transparent)]
@@ -105,12 +104,7 @@ pub async fn run() -> Result<(), Error> {
 
     let (control_socket, queries) = control::open(&config.node.control_socket)?;
     let listeners = Listeners::bind(&config.balancer)?;
-    let peering_listener = match &config.peering {
-        Some(peering) => Some(
-            listeners::peering(peering.listen).map_err(|source| Error::Peering { address: peering.listen, source })?,
-        ),
-        None => None,
-    };
+    let peering_listener = config.peering.as_ref().map(|peering| listeners::peering(peering.listen)).transpose()?;
     // The guard's lock says that no other instance owns them.
     if !config.virtual_routers.is_empty() {
         for (interface, address) in relevo_ha::address::release_all().await? {
@@ -157,7 +151,7 @@ pub async fn run() -> Result<(), Error> {
         wishes,
         waiting: Vec::new(),
         peers,
-        equals: BTreeSet::new(),
+        warnings: Warnings::default(),
         peering,
         is_eligible: false,
         is_ready: false,
@@ -185,8 +179,7 @@ struct Keeper {
     balancer: Balancer,
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
-    /// Virtual router and peer with the same priority: of each it was said.
-    equals: BTreeSet<(String, String)>,
+    warnings: Warnings,
     /// What people want of servers.
     wishes: watch::Sender<Arc<Wishes>>,
     /// Who asked, and hears of it when the balancer heeds it.
@@ -245,10 +238,11 @@ impl Keeper {
                 () = changed(Some(&mut self.routers)) => {
                     self.balancer.hold(self.held());
                     self.decide_eligibility("another node holds the addresses and its balancer is lost");
+                    self.warn();
                 }
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
-                    self.warn_of_equal_priorities();
+                    self.warn();
                     self.balancer.tell_known();
                     self.balancer.greet_peers();
                     continue;
@@ -283,7 +277,7 @@ impl Keeper {
         if let Some(peering) = &self.peering {
             peering.goodbye(reason).await;
         }
-        self.queries.close();
+        control::end(&mut self.queries);
         self.balancer.stop(DRAIN_LIMIT).await;
     }
 
@@ -344,25 +338,10 @@ impl Keeper {
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
     }
 
-    /// It works, but which node is active is left to chance and addresses, and nobody returns to where they were.
-    fn warn_of_equal_priorities(&mut self) {
-        let routers = self.routers.borrow();
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
-        for (own, peer, its) in view::shared(&routers, peers) {
-            let which = (own.name.clone(), peer.to_owned());
-            if own.priority != its.priority {
-                self.equals.remove(&which);
-            } else if self.equals.insert(which) {
-                let (router, priority) = (&own.name, own.priority);
-                tracing::warn!(
-                    router,
-                    peer,
-                    "virtual router {router} has priority {priority} here and on {peer}: give the node that should be \
-                     active a higher one; as it is, the node that starts first is, or the one with the higher address"
-                );
-            }
-        }
+    fn warn(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        let Config { node, virtual_routers, .. } = &self.config;
+        self.warnings.look(&node.name, &self.routers.borrow(), virtual_routers, &peers.borrow());
     }
 
     /// A router that is known to be gone need not be waited for.

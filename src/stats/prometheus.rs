@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::stats::counters::{BUCKETS_MS, Event, HistogramTotals};
 use crate::stats::snapshot::{Backend, Proxy, ProxyKind, Row, Server, Snapshot};
-use crate::status::ServerState;
+use crate::status::{ServerState, rivalries};
 
 /// Of the answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -221,6 +221,17 @@ impl Metrics {
         for peer in &pair.peers {
             value(&mut family, &vec![("peer", peer.name.as_str())], peer.status.can_take_over.into())?;
         }
+        let help = "1: the peer, whose link is up, runs the same configuration";
+        let mut family = encoder.encode_descriptor("peer_configuration_matches", help, None, MetricType::Gauge)?;
+        for peer in pair.peers.iter().filter(|peer| peer.connected) {
+            value(&mut family, &vec![("peer", peer.name.as_str())], peer.config_matches.into())?;
+        }
+        let help = "1: this node and the peer are both active for an address";
+        let mut family = encoder.encode_descriptor("peer_both_active", help, None, MetricType::Gauge)?;
+        for peer in &pair.peers {
+            let both = rivalries(&pair.node.vrrp, std::slice::from_ref(peer)).next().is_some();
+            value(&mut family, &vec![("peer", peer.name.as_str())], both.into())?;
+        }
         Ok(())
     }
 }
@@ -285,6 +296,8 @@ mod tests {
             "relevo_backend_response_seconds_count{backend=\"app\"} 2",
             "relevo_vrrp_active{router=\"main\"} 1.0",
             "relevo_peer_can_take_over{peer=\"lb2\"} 1.0",
+            "relevo_peer_configuration_matches{peer=\"lb2\"} 1.0",
+            "relevo_peer_both_active{peer=\"lb2\"} 0.0",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

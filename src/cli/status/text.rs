@@ -141,7 +141,10 @@ impl Text {
         }
         let (name, down) = (self.paint(&peer.name, Colour::Title), self.paint("link down", Colour::Bad));
         self.line(format!("{name}  peer, {down}: {}", peer.link_error));
-        for router in &peer.status.vrrp {
+        if !peer.goodbye.is_empty() {
+            self.line(format!("  stopped: {}", peer.goodbye));
+        }
+        for router in peer.status.vrrp.iter().filter(|_| peer.goodbye.is_empty()) {
             self.line(format!("  {}: was {} when it was last heard", router.name, router.state));
         }
         self.line("");

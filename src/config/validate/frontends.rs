@@ -132,16 +132,20 @@ impl Checker<'_> {
                 self.missing(&span, "address", BindAddress::ACCEPTED);
                 continue;
             };
-            match bound.iter().find(|(other, _)| overlap(*other, address)) {
-                Some((_, first)) => {
-                    let first = first.clone();
-                    self.conflict(span, "a port is listened on once", "is in use", first, "by this one");
-                }
-                None => bound.push((address, span)),
+            if !self.is_listened_on(address, &span, bound) {
+                bound.push((address, span));
             }
             binds.push(Bind { address });
         }
         Some(binds)
+    }
+
+    /// Says so if an earlier one, or the wildcard, has that port.
+    pub(super) fn is_listened_on(&mut self, address: SocketAddr, span: &Range<usize>, bound: &Bound) -> bool {
+        let Some((_, first)) = bound.iter().find(|(other, _)| overlap(*other, address)) else { return false };
+        let found = format!("is in use by {}", self.tree.path_of(first));
+        self.conflict(span.clone(), "a port is listened on once", &found, first.clone(), "this one");
+        true
     }
 
     fn route(&mut self, written: Spanned<Table<file::Route>>, mode: Mode) -> Option<Route> {

@@ -68,7 +68,7 @@ impl Checker<'_> {
 
         let log_targets = self.log_targets(log.target, plain(log.level).unwrap_or(LogLevel::Info));
         let name = node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
-        let peering = peering.and_then(|peering| self.peering(peering, &name));
+        let peering = peering.and_then(|peering| self.peering(peering, &name, &bound));
         let control_socket = node.control_socket.and_then(|path| self.socket_path(path));
         let mut balancer = Balancer {
             node: name.clone(),
@@ -110,11 +110,19 @@ impl Checker<'_> {
         Some(path)
     }
 
-    fn peering(&mut self, written: Spanned<Table<file::Peering>>, node: &str) -> Option<Peering> {
+    fn peering(
+        &mut self,
+        written: Spanned<Table<file::Peering>>,
+        node: &str,
+        bound: &frontends::Bound,
+    ) -> Option<Peering> {
         let place = written.span();
         let Table(written) = written.into_inner();
         let listen = self.required(written.listen, &place, "listen", SocketAddr::ACCEPTED);
         let listen_address = listen.as_ref().map(|listen| listen.get_ref().0);
+        if let Some(listen) = &listen {
+            self.is_listened_on(listen.get_ref().0, &listen.span(), bound);
+        }
         if written.peers.is_empty() {
             self.missing(&place, "peers", "the other nodes, such as `peers = { lb2 = \"192.0.2.12:8650\" }`");
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::wishes::{StampedWish, Wishes};
 use crate::config::key::Key;
@@ -123,7 +123,9 @@ pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) 
     tasks.spawn(serve::Serve { identity: identity.clone(), local, farewell: farewell_receiver }.run(listener));
     for (index, (name, address)) in settings.peers.into_iter().enumerate() {
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
-        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, logged: Vec::new() }.run());
+        let expected_by = Some(Instant::now() + watch::START);
+        let logged = Vec::new();
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, expected_by, logged }.run());
     }
     Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }

@@ -10,7 +10,9 @@ pub(super) enum Failure {
     Refused,
     /// Accepted, then closed before the handshake was done: the listener may have been about to close.
     ClosedAtOnce,
-    /// Silence, no route, a wrong peer.
+    /// Silence, no route.
+    Absent,
+    /// A wrong peer, a wrong key, a wrong address of our own.
     Other,
 }
 

@@ -182,6 +182,7 @@ async fn a_goodbye_is_no_death() {
     assert_eq!(lb1.event().await, released("stopping"));
     let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
     assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
+    assert!(peer.gone && peer.goodbye == "stopping", "{peer:?}");
     assert!(lb1.saw_nothing_happen().await);
 }
 
@@ -194,6 +195,8 @@ async fn a_killed_process_is_gone() {
     let start = Instant::now();
     lb2.signal(Signal::SIGKILL);
     let PeerEvent::Gone { peer, last } = lb1.event().await else { panic!("not gone") };
+    let seen = lb1.sees(|peer| peer.gone).await;
+    assert!(seen.goodbye.is_empty(), "{seen:?}");
     println!("gone after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!(peer, "lb2");
@@ -209,7 +212,7 @@ async fn a_frozen_process_is_not_gone_until_it_dies() {
     lb1.sees(is_active).await;
     lb2.signal(Signal::SIGSTOP);
     let peer = lb1.sees(|peer| !peer.connected).await;
-    assert!(peer.link_error.contains("hangs") && !peer.status.can_take_over);
+    assert!(peer.link_error.contains("hangs") && !peer.status.can_take_over && !peer.gone);
     lb2.signal(Signal::SIGCONT);
     lb1.sees(is_active).await;
     lb2.signal(Signal::SIGSTOP);
@@ -290,12 +293,47 @@ async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
     let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb2")]));
     let (events, _receiver) = mpsc::channel(1);
     let (name, address, logged) = ("lb2".to_owned(), ([192, 0, 2, 2], 8650).into(), Vec::new());
-    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, logged };
+    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by: None, logged };
     for reason in ["silent", "unreachable", "silent", "unreachable"] {
         watch.down(reason.to_owned());
         assert_eq!(watch.peers.borrow()[0].link_error, reason);
     }
     assert_eq!(log.text().lines().count(), 2, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
+    let log = Log::start();
+    let address1 = listener().local_addr().unwrap();
+    let early = |expected_by| {
+        let settings = settings("lb2", &[("lb1", address1)]);
+        let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb1")]));
+        let (events, receiver) = mpsc::channel(1);
+        let (identity, seen) = (Arc::new(Identity::new(&settings)), peers.subscribe());
+        let (name, address, logged) = ("lb1".to_owned(), address1, Vec::new());
+        let watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by, logged };
+        (tokio::spawn(watch.run()), seen, receiver)
+    };
+    let refused = |peers: &Vec<PeerStatus>| peers[0].gone;
+    let soon = tokio::time::Instant::now() + LIMIT;
+    let (task, mut seen, _events) = early(Some(soon));
+    timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
+    task.abort();
+    assert!(
+        log.text().contains("INFO") && log.text().contains("the peer link is not up yet: no keeper runs"),
+        "{}",
+        log.text()
+    );
+    assert!(!log.text().contains("WARN"), "{}", log.text());
+
+    let (task, mut seen, _events) = early(Some(tokio::time::Instant::now()));
+    timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
+    task.abort();
+    assert!(
+        log.text().contains("WARN") && log.text().contains("the peer link is down: no keeper runs"),
+        "{}",
+        log.text()
+    );
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Three states that did not come: the peer hangs, or the way to it does.
 const SILENCE: Duration = Duration::from_millis(3500);
 
+/// For a peer that starts with this node.
+pub(super) const START: Duration = Duration::from_secs(10);
+
 /// Reasons that are remembered as logged.
 const REASONS: usize = 8;
 
@@ -34,6 +37,8 @@ pub(super) struct Watch {
     pub(super) index: usize,
     pub(super) peers: Arc<watch::Sender<Vec<PeerStatus>>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
+    /// Until then a peer that was never up need not be there: it may start a little later. `None` once it was.
+    pub(super) expected_by: Option<Instant>,
     /// Since the link was up: a host that is off is silent, then unreachable, then silent again.
     pub(super) logged: Vec<String>,
 }
@@ -56,11 +61,13 @@ impl Watch {
                     liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
                     self.logged.clear();
+                    self.expected_by = None;
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
                     match self.follow(channel, &mut liveness).await {
                         End::Goodbye(reason) => {
                             info!(peer = self.name, reason, "the peer said goodbye");
                             self.down(format!("it said goodbye: {reason}"));
+                            self.publish(|peer| (peer.gone, peer.goodbye) = (true, reason.clone()));
                             self.emit(liveness.said_goodbye(&reason)).await;
                             retry.after_goodbye()
                         }
@@ -71,8 +78,15 @@ impl Watch {
                     }
                 }
                 Err((failure, reason)) => {
-                    self.down(reason);
-                    if failure == Failure::Refused {
+                    let refused = failure == Failure::Refused;
+                    match self.expected_by {
+                        Some(limit) if (refused || failure == Failure::Absent) && Instant::now() < limit => {
+                            self.not_yet_up(reason);
+                        }
+                        _ => self.down(reason),
+                    }
+                    self.publish_gone(refused);
+                    if refused {
                         self.emit(liveness.refused()).await;
                     }
                     retry.after(failure)
@@ -88,8 +102,9 @@ impl Watch {
     /// A link up to the peer's [`Hello`], or why there is none, in words too.
     async fn dial(&self) -> Result<(Channel, Hello), (Failure, String)> {
         let address = self.address;
-        let silent =
-            |_| (Failure::Other, format!("{address} does not answer: its host is down, or a firewall drops that port"));
+        let silent = |_| {
+            (Failure::Absent, format!("{address} does not answer: its host is down, or a firewall drops that port"))
+        };
         let connecting = socket::connect(self.identity.source, address, self.identity.first_descriptor);
         let stream = timeout(PATIENCE, connecting).await.map_err(silent)?.map_err(|error| match error.kind() {
             ErrorKind::ConnectionRefused => (Failure::Refused, format!("no keeper runs at {address}: start relevo there, or make peering.peers here what peering.listen is there")),
@@ -97,7 +112,7 @@ impl Watch {
             ErrorKind::AddrNotAvailable => {
                 (Failure::Other, format!("{} is not an address of this host: see peering.listen", self.identity.source))
             }
-            _ => (Failure::Other, format!("{address}: {error}")),
+            _ => (Failure::Absent, format!("{address}: {error}")),
         })?;
         let greeting = timeout(PATIENCE, self.greet(stream)).await.map_err(silent)?;
         greeting.map_err(|error| match error {
@@ -184,6 +199,13 @@ impl Watch {
         });
     }
 
+    fn publish_gone(&self, gone: bool) {
+        self.peers.send_if_modified(|peers| {
+            let Some(peer) = peers.get_mut(self.index) else { return false };
+            std::mem::replace(&mut peer.gone, gone) != gone
+        });
+    }
+
     fn heard(&mut self, status: &NodeStatus) {
         let mut again = false;
         self.publish(|peer| {
@@ -199,14 +221,28 @@ impl Watch {
         }
     }
 
-    /// Logs each reason once.
-    pub(super) fn down(&mut self, reason: String) {
+    /// No warning, for once: nodes do not start at the same moment.
+    fn not_yet_up(&mut self, reason: String) {
+        self.publish_lost(&reason);
+        let line = format!("the peer link is not up yet: {reason}");
+        if !self.logged.contains(&line) {
+            info!(peer = self.name, "{line}");
+            self.logged.push(line);
+        }
+    }
+
+    fn publish_lost(&self, reason: &str) {
         self.peers.send_if_modified(|peers| {
             let Some(peer) = peers.get_mut(self.index) else { return false };
             let news = peer.link_error != reason;
-            lost(peer, &reason);
+            lost(peer, reason);
             news
         });
+    }
+
+    /// Logs each reason once.
+    pub(super) fn down(&mut self, reason: String) {
+        self.publish_lost(&reason);
         if self.logged.len() < REASONS && !self.logged.contains(&reason) {
             warn!(peer = self.name, "the peer link is down: {reason}");
             self.logged.push(reason);
@@ -215,8 +251,9 @@ impl Watch {
 }
 
 fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
-    peer.connected = true;
+    (peer.connected, peer.gone) = (true, false);
     peer.link_error.clear();
+    peer.goodbye.clear();
     peer.config_matches = hello.config_hash == identity.config_hash();
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);

@@ -3,7 +3,7 @@
 use relevo_ha::{RouterStatus, State};
 
 use super::{Colour, Text};
-use crate::status::{BalancerState, NodeStatus, PairStatus};
+use crate::status::{BackendStatus, BalancerState, NodeStatus, PairStatus, PeerStatus, ServerState, rivalries};
 
 impl Text {
     /// What would happen now if a node failed, and whether both run the same configuration.
@@ -16,31 +16,13 @@ impl Text {
             return;
         }
         self.could_take_over(&pair.node.node, &pair.node);
-        for peer in &pair.peers {
-            if peer.connected {
-                self.could_take_over(&peer.name, &peer.status);
-            } else {
-                let unknown = self.paint("not known", Colour::Middling);
-                self.line(format!(
-                    "takeover: {unknown} of {}, whose peer link is down for the reason above; the adverts alone decide",
-                    peer.name
-                ));
-            }
+        self.peers_could_take_over(pair);
+        for rivalry in rivalries(&pair.node.vrrp, &pair.peers) {
+            let both = self.paint("are both active", Colour::Bad);
+            let (own, name, object) = (&pair.node.node, &rivalry.peer.name, rivalry.object());
+            self.line(format!("takeover: {own} and {name} {both} for {object}: {}", rivalry.remedy(own)));
         }
-        for peer in pair.peers.iter().filter(|peer| peer.connected) {
-            let too = |own: &&RouterStatus| {
-                active(&peer.status).any(|router| router.virtual_router_id == own.virtual_router_id)
-            };
-            for router in active(&pair.node).filter(too) {
-                let both = self.paint("are both active", Colour::Bad);
-                let (own, name) = (&pair.node.node, &peer.name);
-                self.line(format!(
-                    "takeover: {own} and {name} {both} on {}: no advert passes between them; see the network of {}, and \
-                     whether a firewall drops VRRP (IP protocol 112)",
-                    router.name, router.interface
-                ));
-            }
-        }
+        self.servers_out_of_reach(pair);
         self.equal_priorities(pair);
         for peer in &pair.peers {
             let (own, name) = (&pair.node.node, &peer.name);
@@ -55,6 +37,29 @@ impl Text {
                 (false, _) => format!("that of {name} is not known while its link is down"),
             };
             self.line(format!("configuration: {verdict}"));
+        }
+    }
+
+    fn peers_could_take_over(&mut self, pair: &PairStatus) {
+        let holds = active(&pair.node).next().is_some();
+        if holds && pair.peers.iter().all(|peer| peer.gone) {
+            let nobody = self.paint("nobody could take over", Colour::Bad);
+            let reasons: Vec<_> = pair.peers.iter().map(absence).collect();
+            return self.line(format!("takeover: {nobody}: {}", reasons.join("; ")));
+        }
+        for peer in &pair.peers {
+            if peer.connected {
+                self.could_take_over(&peer.name, &peer.status);
+            } else if peer.gone {
+                let obstacle = self.paint("could not take over now", Colour::Bad);
+                self.line(format!("takeover: {} {obstacle}: {}", peer.name, absence(peer)));
+            } else {
+                let unknown = self.paint("not known", Colour::Middling);
+                self.line(format!(
+                    "takeover: {unknown} of {}, whose peer link is down for the reason above; the adverts alone decide",
+                    peer.name
+                ));
+            }
         }
     }
 
@@ -83,6 +88,31 @@ impl Text {
         self.line(format!("takeover: {verdict}"));
     }
 
+    /// The address does not follow the servers; so somebody has to be told.
+    fn servers_out_of_reach(&mut self, pair: &PairStatus) {
+        let connected = pair.peers.iter().filter(|peer| peer.connected);
+        let nodes: Vec<_> = std::iter::once((&pair.node.node, &pair.node))
+            .chain(connected.map(|peer| (&peer.name, &peer.status)))
+            .collect();
+        for (name, node) in nodes.iter().filter(|(_, node)| active(node).next().is_some()) {
+            for backend in node.backends.iter().filter(|backend| reach(backend).is_none_at_all()) {
+                let others = nodes.iter().filter(|(other, _)| other != name).filter_map(|(other, node)| {
+                    let its = reach(node.backends.iter().find(|its| its.name == backend.name)?);
+                    (its.up > 0).then(|| format!("{other} reaches {} of {}", its.up, its.all))
+                });
+                let others: Vec<_> = others.collect();
+                if !others.is_empty() {
+                    let none = self.paint("reaches no server", Colour::Bad);
+                    self.line(format!(
+                        "servers: {name} is active and {none} of {}; {}",
+                        backend.name,
+                        others.join(", ")
+                    ));
+                }
+            }
+        }
+    }
+
     fn equal_priorities(&mut self, pair: &PairStatus) {
         for peer in pair.peers.iter().filter(|peer| peer.connected) {
             for own in &pair.node.vrrp {
@@ -104,4 +134,30 @@ impl Text {
 
 fn active(node: &NodeStatus) -> impl Iterator<Item = &RouterStatus> {
     node.vrrp.iter().filter(|router| router.state == State::Active)
+}
+
+fn absence(peer: &PeerStatus) -> String {
+    match peer.goodbye.as_str() {
+        "" => format!("no keeper runs on {}", peer.name),
+        reason => format!("{} stopped: {reason}", peer.name),
+    }
+}
+
+/// The servers of a backend as one node sees them.
+struct Reach {
+    up: usize,
+    down: usize,
+    all: usize,
+}
+
+impl Reach {
+    /// Servers that people have taken out of service are not out of reach.
+    fn is_none_at_all(&self) -> bool {
+        self.up == 0 && self.down > 0
+    }
+}
+
+fn reach(backend: &BackendStatus) -> Reach {
+    let count = |state| backend.servers.iter().filter(|server| server.state == state).count();
+    Reach { up: count(ServerState::Up), down: count(ServerState::Down), all: backend.servers.len() }
 }

@@ -115,14 +115,64 @@ fn a_fault_and_another_configuration() {
 }
 
 #[test]
+fn a_peer_whose_keeper_does_not_run() {
+    let mut pair = pair();
+    let peer = &mut pair.peers[0];
+    (peer.connected, peer.gone, peer.link_error) = (false, true, "no keeper runs at 192.168.1.12:8650".into());
+    let refused = text(&pair);
+    assert!(refused.contains("  main: was backup when it was last heard\n"), "{refused}");
+    assert!(refused.contains("takeover: nobody could take over: no keeper runs on lb2\n"), "{refused}");
+
+    pair.peers[0].goodbye = "it was told to stop".into();
+    let stopped = text(&pair);
+    assert!(stopped.contains("8650\n  stopped: it was told to stop\n\n"), "{stopped}");
+    assert!(stopped.contains("takeover: nobody could take over: lb2 stopped: it was told to stop\n"), "{stopped}");
+    assert!(!stopped.contains("when it was last heard"), "{stopped}");
+
+    let third = PeerStatus { name: "lb3".into(), connected: true, ..self::pair().peers.remove(0) };
+    pair.peers.push(third);
+    let three = text(&pair);
+    let expected = "\
+takeover: lb2 could not take over now: lb2 stopped: it was told to stop
+takeover: lb3 could take over now
+";
+    assert!(three.contains(expected), "{three}");
+}
+
+#[test]
 fn two_active_nodes() {
     let mut pair = pair();
     pair.peers[0].status.vrrp[0].state = State::Active;
-    let text = text(&pair);
-    assert!(
-        text.contains("takeover: lb1 and lb2 are both active on main: no advert passes between them; see"),
-        "{text}"
-    );
+    let unheard = text(&pair);
+    let expected =
+        "takeover: lb1 and lb2 are both active for 192.168.1.20: adverts do not arrive; let protocol 112 through";
+    assert!(unheard.contains(expected), "{unheard}");
+
+    pair.peers[0].status.vrrp[0].virtual_router_id = 52;
+    let apart = text(&pair);
+    let expected =
+        "takeover: lb1 and lb2 are both active for 192.168.1.20: VRID 51 on lb1 and 52 on lb2 are two elections;";
+    assert!(apart.contains(expected), "{apart}");
+
+    pair.peers[0].status.vrrp[0].addresses = vec!["192.168.1.21/24".into()];
+    assert!(!text(&pair).contains("both active"), "each has its own: {}", text(&pair));
+}
+
+#[test]
+fn an_active_node_that_reaches_no_server() {
+    let mut pair = pair();
+    for server in &mut pair.node.backends[0].servers {
+        server.state = ServerState::Down;
+    }
+    let expected = "servers: lb1 is active and reaches no server of app; lb2 reaches 1 of 2\n";
+    assert!(text(&pair).contains(expected), "{}", text(&pair));
+    pair.node.vrrp[0].state = State::Backup;
+    assert!(!text(&pair).contains("reaches no server"), "a backup need not: {}", text(&pair));
+    pair.node.vrrp[0].state = State::Active;
+    for server in &mut pair.peers[0].status.backends[0].servers {
+        server.state = ServerState::Down;
+    }
+    assert!(!text(&pair).contains("reaches no server"), "the peer would be no better: {}", text(&pair));
 }
 
 #[test]
