@@ -1,12 +1,15 @@
 //! Where the log goes: files that are moved away, daemons that listen, and the three formats.
 
 use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+
+use relevo::status::BalancerState;
 
 use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::own_loopback;
+use crate::rig::place::{is_root, own_loopback, replace_file};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
 
@@ -95,6 +98,51 @@ fn a_target_that_cannot_be_opened_is_said() {
     let (_, text) = configuration("", "", &[Server::nowhere()]);
     let refused = crate::rig::node::run_refused(&format!("[log]\ntarget = \"/nowhere/relevo.log\"\n{text}"));
     refused.assert_clean(&["log.target: cannot open /nowhere/relevo.log", "is its folder there"]);
+}
+
+/// A daemon may start after the node: it gets the lines from then on, and hears how many it has missed.
+#[test]
+fn a_daemon_that_comes_later_gets_what_is_logged_then() {
+    if !is_root() {
+        return;
+    }
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let journal = directory.path().join("systemd/journal");
+    std::fs::create_dir_all(&journal).unwrap();
+    replace_file(Path::new("/run"), directory.path());
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\ntarget = [\"journald\", \"stderr\"]\n{text}"));
+    node.wait_for_message(" WARN guard: log.target: journald is away (No such file");
+    get(web, "/before");
+
+    let daemon = UnixDatagram::bind(journal.join("socket")).unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    let lines = std::cell::RefCell::new(String::new());
+    let has = |words: &str| {
+        let mut buffer = [0; 2000];
+        while let Ok(length) = daemon.recv(&mut buffer) {
+            lines.borrow_mut().push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        lines.borrow().contains(words)
+    };
+    let arrives = || {
+        get(web, "/after");
+        has("GET /after ")
+    };
+    wait_until("requests arrive", arrives, || node.messages());
+    wait_until("it hears what it has missed", || has("lines were lost: this target was away"), || node.messages());
+    assert!(!lines.borrow().contains("GET /before "), "{}", lines.borrow());
+    // It looks for the daemon once a second.
+    let keeper_speaks = || {
+        let serving = node.status().filter(|status| status.node.balancer.state == BalancerState::Serving);
+        if let Some(pid) = serving.and_then(|status| i32::try_from(status.node.balancer.pid).ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        has("MESSAGE=keeper: the balancer is lost")
+    };
+    wait_until("the keeper's lines arrive as well", keeper_speaks, || node.messages());
 }
 
 /// JSON: every line is an object, whatever the request was.
