@@ -150,11 +150,11 @@ fn a_daemon_that_comes_later_gets_what_is_logged_then() {
 fn a_line_can_be_json() {
     let _place = own_loopback();
     let server = Server::answering(|_| response("200 OK", "X-Kind: text\r\n", "x".repeat(1000)));
-    let capture = "capture = { request = [\"User-Agent\", \"Referer\"], response = \"X-Kind\" }";
+    let capture = "capture = { request = [\"User-Agent\", \"Referer\"], response = \"X-Kind\" }\nrequest_id = {}";
     let (web, text) = configuration(capture, "", &[server.address]);
     let node = Relevo::start(&format!("[log]\nformat = \"json\"\n{text}"));
     let mut connection = Connection::open(web).unwrap();
-    connection.send("GET /a\"?b HTTP/1.1\r\nHost: test\r\nUser-Agent: \"quoted\" \\ \u{e9}\r\n\r\n").unwrap();
+    connection.send("GET /a\"?b HTTP/1.1\r\nHost: test\r\nUser-Agent: \"quoted\" \\ \u{e9}\r\nX-Request-ID: from-the-client\r\n\r\n").unwrap();
     connection.receive().unwrap();
     let line = node.wait_for_message("\"target\"");
     let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -169,8 +169,25 @@ fn a_line_can_be_json() {
     assert!(json["request_headers"]["user-agent"].as_str().unwrap().eq("\"quoted\" \\ \u{e9}"), "{line}");
     assert!(json["request_headers"].get("referer").is_none(), "{line}");
     assert_eq!(json["response_headers"]["x-kind"], "text");
+    assert_eq!(json["request_id"], "from-the-client", "{line}");
     assert!(json["bytes_received"].as_u64().unwrap() > 50 && json["bytes_sent"].as_u64().unwrap() > 1000, "{line}");
     assert!(json["total_ms"].as_f64().unwrap() >= json["response_ms"].as_f64().unwrap(), "{line}");
+}
+
+/// The id in the log is the one that the server was told.
+#[test]
+fn a_line_can_have_the_requests_id() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("request_id = { keep = false }", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\nformat = '%ID %r'\n{text}"));
+    let mut connection = Connection::open(web).unwrap();
+    connection.send("GET /a HTTP/1.1\r\nHost: test\r\nX-Request-ID: mine\r\n\r\n").unwrap();
+    let answer = connection.receive().unwrap();
+    let id = answer.text().lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap().to_owned();
+    assert_eq!(node.wait_for_message("GET /a"), format!("{id} GET /a HTTP/1.1"));
+    connection.send("nonsense\r\n\r\n").unwrap();
+    node.wait_for_message("- <BADREQ>");
 }
 
 /// A format of one's own, in HAProxy's language.

@@ -77,6 +77,9 @@ async fn forward(
     }
     if let Some(id) = &frontend.request_id {
         forwarded::identify(&mut head.headers, id);
+        if session.worker.access_log.is_on() {
+            client.record.borrow_mut().request_id = head.headers.get(&id.header.0).cloned();
+        }
     }
     let mut opening = Opening::default();
     if !frontend.rules.is_empty()
