@@ -475,6 +475,11 @@ fn every_error_says_where_what_and_what_instead() {
             &["the port is missing: write \"app.example:80\""],
         ),
         (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"192.168.1.21\"",
+            "12:11 backends.b.servers[0].address: expected",
+            &["the port is missing: write \"192.168.1.21:80\""],
+        ),
+        (
             "[backends.b]\nservers = [{ name = \"a\", address = \"a:1\" }, { name = \"a\", address = \"a:2\" }]",
             "11:54 backends.b.servers[1].name: every server of a backend has its own name",
             &["first here"],

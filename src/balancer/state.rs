@@ -9,7 +9,7 @@ mod wishes;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,8 @@ pub struct BackendState {
     pub queue: Option<Box<Queue>>,
     /// What servers are chosen by, for their states and weights at this generation.
     pub plan: ArcSwap<Plan>,
+    /// It was said that it has no server left.
+    is_empty: AtomicBool,
     /// Told when a server is up again that was not: slow start then has something to do.
     pub came_back: Notify,
     /// Sessions by what they are known by, where they are kept so.
@@ -258,6 +260,10 @@ impl Shared {
         if before.0 != after.0 {
             log_state(place, after.0, &reason);
         }
+        let state = place.backend_state;
+        if state.is_empty.load(Relaxed) && state.state() == ServerState::Up && state.is_empty.swap(false, Relaxed) {
+            info!("backend {} has a server again: {}", place.backend.name, place.server.name);
+        }
         before.0 != after.0
     }
 
@@ -364,6 +370,7 @@ impl BackendState {
             connections: Arc::default(),
             queue: Queue::new(config),
             plan: ArcSwap::default(),
+            is_empty: AtomicBool::new(false),
             came_back: Notify::new(),
             stick: config
                 .stick
@@ -375,6 +382,7 @@ impl BackendState {
         };
         state.replan(config);
         state.checks.changed(|| state.state(), Instant::now());
+        state.is_empty.store(state.state() == ServerState::Down, Relaxed);
         state
     }
 
@@ -443,6 +451,7 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
             (true, WhenAllDown::Reject) => "all are down",
             (true, WhenAllDown::TryAll) => "all are down, and all are tried",
         };
+        place.backend_state.is_empty.store(true, Relaxed);
         error!("backend {backend} has no server left: {how}");
     }
 }

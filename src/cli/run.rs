@@ -32,6 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(log) => log,
         Err(error) => return finish(Err(error.to_string())),
     };
+    log::say_who_is_away(&config.log_targets);
     finish(on_this_thread(guard::run(config, path, log.log().clone())))
 }
 

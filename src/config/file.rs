@@ -405,7 +405,7 @@ pub(super) struct VirtualRouter {
     pub(super) addresses: Option<Spanned<OneOrMany<Text<VirtualAddress>>>>,
     pub(super) advertisement_interval: Option<Spanned<Text<Duration>>>,
     pub(super) preempt: Option<bool>,
-    pub(super) unicast_peers: Vec<Spanned<Text<Ipv4Addr>>>,
+    pub(super) unicast_peers: Option<Spanned<OneOrMany<Text<Ipv4Addr>>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,4 +1,4 @@
-//! The format of a log's line in HAProxy's language (its manual, section 8.2.4), parsed once.
+//! The format of a log's line in HAProxy's language ("Custom log format" in its manual), parsed once.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,7 @@ fields! {
     "HU" Target "All of its target.",
     "HV" Version "Its version.",
     "ST" Status "The response's status.",
+    "ID" RequestId "The request's id, where there is one.",
     "T" DateUtc "Of the connection, in UTC.",
     "Ta" ActiveTime "From the request's first byte to the response's last.",
     "Tc" ConnectTime "Until the server's connection was there.",
@@ -98,7 +99,7 @@ fields! {
 }
 
 /// HAProxy's fields that have no counterpart here yet.
-const LATER: [&str; 10] = ["ID", "bi", "bp", "fi", "fp", "lc", "sslc", "sslv", "o", "Tus"];
+const LATER: [&str; 9] = ["bi", "bp", "fi", "fp", "lc", "sslc", "sslv", "o", "Tus"];
 
 /// HAProxy's `option httplog`.
 pub const HTTP_LOG: &str = "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc %ac/%fc/%bc/%sc/%rc %sq/%bq \

@@ -170,7 +170,7 @@ mod tests {
             .replace("\"httplog\"", "\"off\"")
             .replace("priority = 254", "priority = 253")
             .replace("\"eth1\"", "\"eth2\"")
-            .replace("addresses =", "unicast_peers = [\"192.168.1.11\"]\naddresses =")
+            .replace("addresses =", "unicast_peers = \"192.168.1.11\"\naddresses =")
             .replace("listen = \"192.168.1.11:8650\"", "listen = \"192.168.1.12:8650\"")
             .replace("{ lb2 = \"192.168.1.12:8650\" }", "{ lb1 = \"192.168.1.11:8650\" }");
         assert_eq!(hash(&second), hash(EXAMPLE));

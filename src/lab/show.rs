@@ -10,7 +10,7 @@ use super::fault::{Fault, Struck};
 use super::node::{ask, is_active};
 use super::outage::{Attempt, Outage};
 use super::pair::{FLOATING, NODE_ADDRESSES, NODES, Pair, servers_up};
-use super::terminal::{Key, Terminal, read_keys};
+use super::terminal::{Key, Terminal, read_keys, wrapped};
 use crate::status::{BalancerState, PairStatus};
 
 /// Between two lines of the stream.
@@ -55,9 +55,9 @@ impl<'a> Show<'a> {
 
     /// Until `q` or the end of stdin.
     pub fn run(mut self, terminal: &Terminal) -> Result<()> {
-        print!("{}\n{KEYS}\n", introduction(self.pair));
+        say(&format!("{}\n{KEYS}", introduction(self.pair)));
         if !terminal.is_there() {
-            println!("Input is not a terminal: keys are read as they come, until q or the end of input.\n");
+            say("Input is not a terminal: keys are read as they come, until q or the end of input.\n");
         }
         terminal.deliver_keys();
         let (sender, events) = mpsc::channel();
@@ -84,28 +84,28 @@ impl<'a> Show<'a> {
             'f' => self.strike(Fault::Frozen),
             'b' => return self.bring_back(),
             's' => self.stop_server(),
-            _ => print!("\n{KEYS}\n"),
+            _ => say(&format!("\n{KEYS}")),
         }
         Ok(())
     }
 
     fn strike(&mut self, fault: Fault) {
         let Some(active) = self.pair.active() else {
-            println!(">>> there is no single active node to do that to; b brings everything back");
+            say(">>> there is no single active node to do that to; b brings everything back");
             return;
         };
-        println!(">>> {} on {}", fault.name(), NODES[active]);
+        say(&format!(">>> {} on {}", fault.name(), NODES[active]));
         match fault.strike(self.pair, active) {
             Ok(struck) => {
                 self.struck = Some(struck.at());
                 self.harm.push((fault, active, struck));
             }
-            Err(error) => println!(">>> {error}"),
+            Err(error) => say(&format!(">>> {error}")),
         }
     }
 
     fn bring_back(&mut self) -> Result<()> {
-        println!(">>> bringing everything back");
+        say(">>> bringing everything back");
         // A node that was frozen and then killed is thawed before it is buried: the last harm goes first.
         while let Some((fault, node, struck)) = self.harm.pop() {
             fault.undo(self.pair, node, struck)?;
@@ -116,10 +116,10 @@ impl<'a> Show<'a> {
     fn stop_server(&mut self) {
         match self.pair.servers.iter_mut().find(|server| server.is_running()) {
             Some(server) => {
-                println!(">>> stopping {}", server.name());
+                say(&format!(">>> stopping {}", server.name()));
                 server.stop();
             }
-            None => println!(">>> no server runs; b brings everything back"),
+            None => say(">>> no server runs; b brings everything back"),
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Show<'a> {
         for (index, status) in status.iter().enumerate() {
             let line = node_line(index, status.as_ref());
             if self.shown[index] != line {
-                println!("    {line}");
+                say(&format!("    {line}"));
                 self.shown[index] = line;
             }
         }
@@ -136,9 +136,9 @@ impl<'a> Show<'a> {
     fn show_requests(&mut self) {
         let attempts = self.pair.prober.attempts(self.last_line);
         self.last_line = Instant::now();
-        println!("{}", request_line(&attempts));
+        say(&request_line(&attempts));
         if let Some(struck) = self.struck.filter(|struck| self.is_over(*struck)) {
-            println!(">>> {}", outage_line(&self.pair.prober.outage(struck)));
+            say(&format!(">>> {}", outage_line(&self.pair.prober.outage(struck))));
             self.struck = None;
         }
     }
@@ -150,15 +150,22 @@ impl<'a> Show<'a> {
     }
 }
 
+/// A line, or several.
+pub fn say(text: &str) {
+    println!("{}", wrapped(text));
+}
+
 /// What there is, for somebody who sees it for the first time.
 pub fn introduction(pair: &Pair) -> String {
     let servers: Vec<&str> = pair.servers.iter().map(|server| server.name()).collect();
     format!(
         "A pair of load balancers on this machine, in network namespaces of its own:\n\n  client ──► {FLOATING} ──► {} or \
-         {} ──► {}\n\nOne node is active and holds the floating IP {FLOATING}; the other takes over when it fails.\n\
-         A client asks every 2 ms, each time on a new connection. An outage lasts from the start of its first request that\n\
-         fails or takes over 50 ms to the start of the one after which all are well. A request already under way when a node\n\
-         dies may hang for seconds or fail; that alone does not make the outage longer.\n",
+         {} ──► {}\n\nOne node is active and holds the floating IP {FLOATING}; the other takes\n\
+         over when it fails. A client asks every 2 ms, each time on a new connection.\n\
+         An outage lasts from the start of its first request that fails or takes over\n\
+         50 ms to the start of the one after which all are well. A request already under\n\
+         way when a node dies may hang for seconds or fail; that alone does not make the\n\
+         outage longer.\n",
         NODES[0],
         NODES[1],
         servers.join(", ")

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::sync::mpsc;
 
+use nix::libc;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 /// How the terminal on stdin was found; dropping it puts that back.
@@ -55,6 +56,41 @@ impl Drop for Terminal {
     }
 }
 
+/// Text for stdout: where that is a terminal, lines that are longer than it is wide are broken between words.
+pub fn wrapped(text: &str) -> String {
+    columns().map_or_else(|| text.to_owned(), |columns| wrap(text, columns))
+}
+
+/// How wide the terminal on stdout is; `None`: it is none.
+#[expect(unsafe_code, reason = "no crate at hand wraps it")]
+fn columns() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: this request fills a winsize, and there is one.
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Breaks longer lines at spaces; what goes on stands a little further in than its line. A word that is longer stays whole.
+fn wrap(text: &str, columns: usize) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| wrap_line(line, columns)).collect();
+    lines.join("\n")
+}
+
+fn wrap_line(line: &str, columns: usize) -> String {
+    let begin = line.len() - line.trim_start().len();
+    let further = format!("\n{}", " ".repeat(begin + 2));
+    let (mut wrapped, mut rest, mut from, mut room) = (String::new(), line, begin, columns);
+    while rest.chars().count() > room {
+        let spaces = || rest.char_indices().enumerate().filter(|(_, (at, c))| *c == ' ' && *at > from);
+        let last_that_fits = spaces().take_while(|(column, _)| *column <= room).last();
+        let Some((_, (at, _))) = last_that_fits.or_else(|| spaces().next()) else { break };
+        wrapped.push_str(rest[..at].trim_end());
+        wrapped.push_str(&further);
+        (rest, from, room) = (rest[at..].trim_start(), 0, columns.saturating_sub(begin + 2));
+    }
+    wrapped + rest
+}
+
 /// Sends what comes from stdin; white space is no key.
 pub fn read_keys<E: From<Key> + Send + 'static>(events: mpsc::Sender<E>) {
     std::thread::spawn(move || {
@@ -67,4 +103,29 @@ pub fn read_keys<E: From<Key> + Send + 'static>(events: mpsc::Sender<E>) {
         }
         let _ = events.send(Key::End.into());
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let rows = [
+            ("one two three", 13, "one two three"),
+            ("one two three", 12, "one two\n  three"),
+            ("one two three", 7, "one two\n  three"),
+            ("one two three", 6, "one\n  two\n  three"),
+            ("one  two   three", 9, "one  two\n  three"),
+            ("    one two", 8, "    one\n      two"),
+            ("überlang x", 4, "überlang\n  x"),
+            ("a ─► b c", 6, "a ─► b\n  c"),
+            ("one\n\ntwo three\n", 5, "one\n\ntwo\n  three\n"),
+            ("", 5, ""),
+            ("one two", 1, "one\n  two"),
+        ];
+        for (text, columns, expected) in rows {
+            assert_eq!(wrap(text, columns), expected, "{text:?} in {columns}");
+        }
+    }
 }

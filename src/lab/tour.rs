@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::error::Result;
 use super::fault::Fault;
 use super::pair::Pair;
-use super::show::{introduction, node_line};
+use super::show::{introduction, node_line, say};
+use super::terminal::wrapped;
 use super::trial::{READY_TIMEOUT, Report, Trial};
 
 /// A machine with other things to do may take so many times as long as the limit.
@@ -26,25 +27,27 @@ const FAULTS: [Trial; 9] = [
 
 /// Goes through all of them. Returns whether every outage was within its limit.
 pub fn run(pair: &mut Pair, interval: Duration) -> Result<bool> {
-    println!("{}", introduction(pair));
+    say(&introduction(pair));
     pair.wait_ready(READY_TIMEOUT)?;
     for (index, status) in pair.status().iter().enumerate() {
-        println!("{}", node_line(index, status.as_ref()));
+        say(&node_line(index, status.as_ref()));
     }
-    println!(
+    say(&format!(
         "\nAdverts every {} ms. The limit is for an idle machine; here an outage may be {TOLERANCE} times as long.\n\n{:<28}{:>12}{:>12}",
         interval.as_millis(),
         "what happens to the active",
         "outage",
         "limit"
-    );
+    ));
     let mut all_within = true;
     for trial in FAULTS {
-        print!("{:<28}", trial.fault.name());
+        let name = format!("{:<28}", trial.fault.name());
+        print!("{name}");
         let _ = std::io::stdout().flush();
         let report = trial.run_and_undo(pair)?;
         let within = report.outage.duration <= TOLERANCE * trial.fault.limit(interval);
-        println!("{}", line(&report, interval, within));
+        let row = wrapped(&format!("{name}{}", line(&report, interval, within)));
+        println!("{}", row.strip_prefix(&name).unwrap_or(&row));
         all_within &= within;
     }
     println!("\n{}", if all_within { "Every outage was within its limit." } else { "An outage was over its limit." });

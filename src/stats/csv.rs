@@ -1,4 +1,4 @@
-//! HAProxy's CSV (its management guide, section 9.1): the columns of version 2.6 in their order, without those that its
+//! HAProxy's CSV ("CSV format" in its management guide): the columns of version 2.6 in their order, without those that its
 //! modules append behind `-`. What has no counterpart here is empty, or 0 where HAProxy always has a number.
 
 use std::fmt::Write;

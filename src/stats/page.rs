@@ -31,13 +31,13 @@ const GROUPS: [(&str, &[&str]); 7] = [
 ];
 
 const LEGEND: [(&str, &str); 7] = [
-    ("up", "up"),
+    ("up", "up, open, active"),
     ("falling", "going down"),
     ("rising", "going up"),
     ("down", "down"),
     ("upkeep", "maintenance"),
-    ("drained", "drain"),
-    ("plain", "not checked"),
+    ("drained", "drain, backup"),
+    ("plain", "not checked, starting"),
 ];
 
 /// The whole page. `path` is its own; `refresh`: it comes again after so many seconds.
@@ -375,6 +375,17 @@ mod tests {
         let peer = &mut alone.pair.as_mut().unwrap().peers[0];
         (peer.connected, peer.link_error) = (false, "connection refused".to_owned());
         assert!(render(&alone, "/", None).contains("not connected: connection refused"));
+    }
+
+    #[test]
+    fn the_legend_has_every_state_that_the_example_shows() {
+        let page = render(&example(), "/stats", None);
+        let legend = page.split("class=\"legend\"").nth(1).unwrap().split("</p>").next().unwrap();
+        for word in
+            ["open", "active", "backup", "up", "going down", "going up", "down", "maintenance", "drain", "not checked"]
+        {
+            assert!(page.replace(legend, "").contains(word) && legend.contains(word), "{word:?} is not in {legend}");
+        }
     }
 
     #[test]

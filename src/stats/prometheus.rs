@@ -64,7 +64,7 @@ impl Collector for Metrics {
 const COUNTERS: [(&str, &str, &[Event]); 16] = [
     (
         "sessions_total",
-        "Connections of a frontend; requests or TCP connections of a backend or server",
+        "Sessions since the balancer started: client connections of a frontend, requests or TCP connections of a backend or server",
         &[Event::Session],
     ),
     ("requests_total", "Requests", &[Event::Request]),
@@ -117,8 +117,10 @@ impl Metrics {
         }
         type Number = fn(&Row) -> f64;
         let gauges: [(&str, &str, Number); 4] = [
-            ("sessions", "Now", |row| row.sessions as f64),
-            ("sessions_most", "The most at a time", |row| row.totals.most_sessions as f64),
+            ("sessions", "Sessions that are open now, counted as sessions_total is", |row| row.sessions as f64),
+            ("sessions_most", "The most sessions that were open at a time since the balancer started", |row| {
+                row.totals.most_sessions as f64
+            }),
             ("queue", "Requests that wait for a server", |row| row.queue.0 as f64),
             ("queue_most", "The most at a time", |row| row.queue.1 as f64),
         ];
@@ -137,7 +139,12 @@ impl Metrics {
         use MetricType::{Counter, Gauge};
         let families: [(&str, &str, MetricType, Number); 7] = [
             ("server_up", "1: it gets traffic", Gauge, |server| (server.row.state == ServerState::Up).into()),
-            ("server_weight", "As it counts now", Gauge, |server| server.row.weight.into()),
+            (
+                "server_weight",
+                "The weight that counts now: what is configured or was given, times its agent's percentage",
+                Gauge,
+                |server| server.row.weight.into(),
+            ),
             ("server_check_failures_total", "Checks that failed while it was up", Counter, |server| {
                 server.row.checks.as_ref().map_or(0.0, |health| health.history.failures as f64)
             }),
@@ -150,7 +157,7 @@ impl Metrics {
             ("server_downtime_seconds_total", "How long it was down", Counter, |server| {
                 server.row.checks.as_ref().map_or(0.0, |health| health.downtime.as_secs_f64())
             }),
-            ("server_check_duration_seconds", "Of the last check", Gauge, |server| {
+            ("server_check_duration_seconds", "How long the last check of its health took", Gauge, |server| {
                 let last = server.row.checks.as_ref().and_then(|health| health.history.last);
                 last.map_or(0.0, |last| last.duration.as_secs_f64())
             }),
@@ -162,7 +169,7 @@ impl Metrics {
                 value(&mut family, &server_labels(proxy, server), number(server))?;
             }
         }
-        let help = "1 for the state that it is in";
+        let help = "1 for the state that the server is in, 0 for the others";
         let mut family = encoder.encode_descriptor("server_state", help, None, Gauge)?;
         for (proxy, server) in &servers {
             for (word, state) in STATES {
@@ -283,6 +290,7 @@ mod tests {
         let text = render(example());
         for line in [
             "# TYPE relevo_frontend_requests_total counter",
+            "# HELP relevo_server_sessions Sessions that are open now, counted as sessions_total is",
             "relevo_frontend_requests_total{frontend=\"web\"} 28000084.0",
             "relevo_server_responses_total{backend=\"app\",server=\"up\",code=\"5xx\"} 10.0",
             "relevo_server_state{backend=\"app\",server=\"down\",state=\"down\"} 1.0",

@@ -261,6 +261,7 @@ fn first_backups_and_what_happens_when_all_are_down() {
     let _unproven = Server::answering_at(addresses[2], named("c"));
     let answer = get(web, "/");
     assert_eq!(server_of(&answer), "c", "{answer:?}\n{}", node.messages());
+    node.wait_for_message(" INFO balancer: backend app has a server again: c");
 }
 
 /// Who came back gets a tenth at first and its share in the end.

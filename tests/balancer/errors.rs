@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::configuration;
 use crate::rig::http::{Message, exchange, get};
 use crate::rig::node::Relevo;
-use crate::rig::place::{free_port, own_loopback};
+use crate::rig::place::{free_port, own_loopback, own_network};
 use crate::rig::server::Server;
 
 /// A plain page with the status in it.
@@ -35,8 +35,27 @@ fn a_request_without_a_clear_host_is_400() {
     assert_eq!(server.connections(), 0, "none of them reached a server\n{}", node.messages());
 
     assert_eq!(exchange(web, "GET http://one/ HTTP/1.1\r\nHost: one\r\n\r\n").status(), 200);
-    assert_eq!(exchange(web, "GET / HTTP/1.0\r\n\r\n").status(), 200, "HTTP/1.0 has no Host");
     assert_eq!(get(web, "/").status(), 200);
+}
+
+/// RFC 9112 §3.3: HTTP/1.0 may do without. Servers of HTTP/1.1 refuse that, so they are told where the client connected to.
+#[test]
+fn a_request_of_http_1_0_without_a_host_gets_the_address_it_came_to() {
+    // Port 80 is wanted.
+    let Some(_place) = own_network() else { return };
+    let server = Server::named("a");
+    let web: SocketAddr = "127.0.0.7:80".parse().unwrap();
+    let other = free_port().port();
+    let (_, text) = configuration("", "", &[server.address]);
+    let bind = format!("bind = [\"{web}\", \"*:{other}\"]");
+    let text = text.replace(text.lines().find(|line| line.starts_with("bind")).unwrap(), &bind);
+    let _node = Relevo::start(&text);
+    for (to, host) in [(web, "127.0.0.7".to_owned()), (SocketAddr::new(web.ip(), other), format!("127.0.0.7:{other}"))]
+    {
+        let lines = |request: &str| exchange(to, request).text().lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines("GET / HTTP/1.0\r\n\r\n"), ["a", "GET / HTTP/1.1", &format!("host: {host}")]);
+        assert_eq!(lines("GET / HTTP/1.0\r\nHost: mine\r\n\r\n"), ["a", "GET / HTTP/1.1", "host: mine"]);
+    }
 }
 
 /// A head that is longer than any sane one is refused, says the log too, and others are served meanwhile.

@@ -19,6 +19,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("a version that is not", "GET / HTTP/1.2.3\r\nHost: a\r\n\r\n"),
     ("another protocol's version", "GET / ICY/1.1\r\nHost: a\r\n\r\n"),
     ("TLS", "\u{16}\u{3}\u{1}\u{0}\u{c}\u{1}\u{0}\u{0}\u{8}\r\n\r\n"),
+    ("HTTP/2 that nobody agreed on", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("a method with a space", "GE T / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("no target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("a control character in the target", "GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n"),

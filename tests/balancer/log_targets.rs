@@ -1,12 +1,15 @@
 //! Where the log goes: files that are moved away, daemons that listen, and the three formats.
 
 use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+
+use relevo::status::BalancerState;
 
 use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::own_loopback;
+use crate::rig::place::{is_root, own_loopback, replace_file};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
 
@@ -97,16 +100,61 @@ fn a_target_that_cannot_be_opened_is_said() {
     refused.assert_clean(&["log.target: cannot open /nowhere/relevo.log", "is its folder there"]);
 }
 
+/// A daemon may start after the node: it gets the lines from then on, and hears how many it has missed.
+#[test]
+fn a_daemon_that_comes_later_gets_what_is_logged_then() {
+    if !is_root() {
+        return;
+    }
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let journal = directory.path().join("systemd/journal");
+    std::fs::create_dir_all(&journal).unwrap();
+    replace_file(Path::new("/run"), directory.path());
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\ntarget = [\"journald\", \"stderr\"]\n{text}"));
+    node.wait_for_message(" WARN guard: log.target: journald is away (No such file");
+    get(web, "/before");
+
+    let daemon = UnixDatagram::bind(journal.join("socket")).unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    let lines = std::cell::RefCell::new(String::new());
+    let has = |words: &str| {
+        let mut buffer = [0; 2000];
+        while let Ok(length) = daemon.recv(&mut buffer) {
+            lines.borrow_mut().push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        lines.borrow().contains(words)
+    };
+    let arrives = || {
+        get(web, "/after");
+        has("GET /after ")
+    };
+    wait_until("requests arrive", arrives, || node.messages());
+    wait_until("it hears what it has missed", || has("lines were lost: this target was away"), || node.messages());
+    assert!(!lines.borrow().contains("GET /before "), "{}", lines.borrow());
+    // It looks for the daemon once a second.
+    let keeper_speaks = || {
+        let serving = node.status().filter(|status| status.node.balancer.state == BalancerState::Serving);
+        if let Some(pid) = serving.and_then(|status| i32::try_from(status.node.balancer.pid).ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        has("MESSAGE=keeper: the balancer is lost")
+    };
+    wait_until("the keeper's lines arrive as well", keeper_speaks, || node.messages());
+}
+
 /// JSON: every line is an object, whatever the request was.
 #[test]
 fn a_line_can_be_json() {
     let _place = own_loopback();
     let server = Server::answering(|_| response("200 OK", "X-Kind: text\r\n", "x".repeat(1000)));
-    let capture = "capture = { request = [\"User-Agent\", \"Referer\"], response = \"X-Kind\" }";
+    let capture = "capture = { request = [\"User-Agent\", \"Referer\"], response = \"X-Kind\" }\nrequest_id = {}";
     let (web, text) = configuration(capture, "", &[server.address]);
     let node = Relevo::start(&format!("[log]\nformat = \"json\"\n{text}"));
     let mut connection = Connection::open(web).unwrap();
-    connection.send("GET /a\"?b HTTP/1.1\r\nHost: test\r\nUser-Agent: \"quoted\" \\ \u{e9}\r\n\r\n").unwrap();
+    connection.send("GET /a\"?b HTTP/1.1\r\nHost: test\r\nUser-Agent: \"quoted\" \\ \u{e9}\r\nX-Request-ID: from-the-client\r\n\r\n").unwrap();
     connection.receive().unwrap();
     let line = node.wait_for_message("\"target\"");
     let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -121,8 +169,25 @@ fn a_line_can_be_json() {
     assert!(json["request_headers"]["user-agent"].as_str().unwrap().eq("\"quoted\" \\ \u{e9}"), "{line}");
     assert!(json["request_headers"].get("referer").is_none(), "{line}");
     assert_eq!(json["response_headers"]["x-kind"], "text");
+    assert_eq!(json["request_id"], "from-the-client", "{line}");
     assert!(json["bytes_received"].as_u64().unwrap() > 50 && json["bytes_sent"].as_u64().unwrap() > 1000, "{line}");
     assert!(json["total_ms"].as_f64().unwrap() >= json["response_ms"].as_f64().unwrap(), "{line}");
+}
+
+/// The id in the log is the one that the server was told.
+#[test]
+fn a_line_can_have_the_requests_id() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration("request_id = { keep = false }", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\nformat = '%ID %r'\n{text}"));
+    let mut connection = Connection::open(web).unwrap();
+    connection.send("GET /a HTTP/1.1\r\nHost: test\r\nX-Request-ID: mine\r\n\r\n").unwrap();
+    let answer = connection.receive().unwrap();
+    let id = answer.text().lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap().to_owned();
+    assert_eq!(node.wait_for_message("GET /a"), format!("{id} GET /a HTTP/1.1"));
+    connection.send("nonsense\r\n\r\n").unwrap();
+    node.wait_for_message("- <BADREQ>");
 }
 
 /// A format of one's own, in HAProxy's language.

@@ -100,7 +100,7 @@ fn rules_change_headers_both_ways() {
 rules = [
     { request_headers = { set = { "X-Real-IP" = "{client}", "X-Asked" = "{method} {scheme}://{host}{uri} {{{path}}}" } } },
     { request_headers = { add = { "X-Tag" = "two" }, remove = ["Cookie", "X-Internal"] } },
-    { when = { header = { name = "X-Real-IP", value = "127.0.0.1" } }, response_headers = { set = { "Server" = "relevo on {node}", "X-Served-By" = "{backend}/{server}", "X-Request-ID" = "{request_id}" }, add = { "Vary" = "b" }, remove = ["X-Secret"] } },
+    { when = { header = { name = "X-Real-IP", value = "127.0.0.1" } }, response_headers = { set = { "Server" = "relevo on {node}", "X-Served-By" = "{backend}/{server}", "X-Request-ID" = "{request_id}" }, add = { "Vary" = "b" }, remove = "X-Secret" } },
     { response_headers = { status = ["500-599"], set = { "X-Failed" = "{path}" } } },
     { when = { path = "/denied" }, deny = 404 },
     { response_headers = { set = { "X-Late" = "{frontend}" } } },

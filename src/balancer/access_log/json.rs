@@ -26,6 +26,8 @@ struct Line<'a> {
     #[serde(flatten)]
     request: Option<Request<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     bytes_sent: u64,
     bytes_received: u64,
@@ -83,6 +85,7 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, subject: &Subject<'_>) {
             target: String::from_utf8_lossy(request.target),
             version: String::from_utf8_lossy(request.version),
         }),
+        request_id: record.request_id.as_ref().map(|id| String::from_utf8_lossy(id.as_bytes())),
         status: record.status,
         bytes_sent: record.bytes,
         bytes_received: record.received,

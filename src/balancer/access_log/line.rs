@@ -106,6 +106,10 @@ impl Subject<'_> {
             Field::RequestHeaderList => push_list(line, &record.request_headers),
             Field::ResponseHeaderList => push_list(line, &record.response_headers),
 
+            Field::RequestId => match &record.request_id {
+                Some(id) => push_escaped(line, id.as_bytes()),
+                None => line.push(b'-'),
+            },
             Field::RequestLine => push_escaped(line, record.request_line()),
             Field::Method => push_escaped(line, self.request().method),
             Field::Target => push_escaped(line, self.request().target),

@@ -1,4 +1,4 @@
-//! The line for each request: as HAProxy writes it (`option httplog`, `option tcplog`; its manual, section 8.2), in a format
+//! The line for each request: as HAProxy writes it (`option httplog`, `option tcplog`; "Log formats" in its manual), in a format
 //! of the user's in HAProxy's language, or as JSON.
 //!
 //! A worker gathers lines and hands them to the log's threads by the batch; when these do not keep up, because nobody takes
@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -61,6 +62,8 @@ pub struct Record {
     pub backend_connections: u64,
     /// `GET /path HTTP/1.1`; filled only if there is a log.
     pub request_line: Vec<u8>,
+    /// Its id; filled only if there is a log, and where requests have ids.
+    pub request_id: Option<HeaderValue>,
     /// The values of the request's headers that the frontend captures, in their order.
     pub request_headers: Vec<Vec<u8>>,
     /// The same of the response.
@@ -116,6 +119,7 @@ impl Record {
             server_connections: 0,
             backend_connections: 0,
             request_line: Vec::new(),
+            request_id: None,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
         }

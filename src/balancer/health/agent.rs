@@ -105,26 +105,35 @@ async fn question(agent: &Agent, server: &Server, address: SocketAddr) -> Result
 fn heed(before: &AgentReport, line: &str) -> Result<AgentReport, String> {
     let plain: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let (words, description) = plain.split_once('#').unwrap_or((&plain, ""));
+    let description = description.trim();
     let mut report = before.clone();
-    let mut has_words = false;
+    let (mut has_words, mut has_wishes) = (false, false);
     for word in words.split([' ', ',']).filter(|word| !word.is_empty()) {
         has_words = true;
         match word.to_ascii_lowercase().as_str() {
-            "ready" => report.admin = Admin::Ready,
-            "drain" => report.admin = Admin::Drain,
-            "maint" => report.admin = Admin::Maintenance,
+            word @ ("ready" | "drain" | "maint") => {
+                has_wishes = true;
+                report.admin = match word {
+                    "ready" => Admin::Ready,
+                    "drain" => Admin::Drain,
+                    _ => Admin::Maintenance,
+                };
+            }
             "up" => report.down = None,
             word @ ("down" | "stopped" | "fail") => {
-                let separator = if description.trim().is_empty() { "" } else { ": " };
-                report.down = Some(format!("its agent says {word}{separator}{}", description.trim()).into());
+                let separator = if description.is_empty() { "" } else { ": " };
+                report.down = Some(format!("its agent says {word}{separator}{description}").into());
             }
             // There is no limit of connections yet that it could change.
             word if word.strip_prefix("maxconn:").is_some_and(|limit| limit.parse::<u32>().is_ok()) => {}
             word => match word.strip_suffix('%').and_then(|percent| percent.parse().ok()) {
-                Some(percent) => report.percent = percent,
+                Some(percent) => (report.percent, has_wishes) = (percent, true),
                 None => return Err(format!("{word:.100?} is not a word of an agent's")),
             },
         }
+    }
+    if has_wishes {
+        report.why = (!description.is_empty()).then(|| description.into());
     }
     if has_words { Ok(report) } else { Err("its answer is empty".to_owned()) }
 }
@@ -166,6 +175,10 @@ mod tests {
             ("fail # disk\tfull\u{1b}[1m", &ready, down("its agent says fail: disk full [1m")),
             ("down#", &ready, down("its agent says down")),
             ("\t up\t", &ready, ready.clone()),
+            ("maint # upgrade", &ready, AgentReport { why: Some("upgrade".into()), ..admin(Admin::Maintenance) }),
+            ("0% #late", &ready, AgentReport { why: Some("late".into()), ..percent(0) }),
+            ("up # well", &ready, ready.clone()),
+            ("ready", &AgentReport { why: Some("late".into()), ..admin(Admin::Drain) }, ready.clone()),
             ("75%", &down("x"), AgentReport { percent: 75, ..down("x") }),
         ];
         for (line, before, after) in rows {
@@ -240,11 +253,12 @@ mod tests {
         is(ServerState::Up, 30, "not checked").await;
         let rows = [
             ("drain\r\n", ServerState::Drain, 30, "its agent asks for drain"),
+            ("drain # going\n", ServerState::Drain, 30, "its agent asks for drain: going"),
             ("fail 100% # the disk is full", ServerState::Down, 60, "its agent says fail: the disk is full"),
-            ("maint\n", ServerState::Maintenance, 60, "its agent asks for maintenance"),
+            ("maint # upgrade\n", ServerState::Maintenance, 60, "its agent asks for maintenance: upgrade"),
             ("ready\nthis is not read", ServerState::Down, 60, "its agent says fail: the disk is full"),
             ("up\n", ServerState::Up, 60, "not checked"),
-            ("0%\n", ServerState::Drain, 0, "not checked"),
+            ("0%\n", ServerState::Drain, 0, "its agent asks for a weight of 0%"),
         ];
         for (line, state, weight, reason) in rows {
             *says.lock().unwrap() = line;
@@ -256,7 +270,7 @@ mod tests {
         for nothing in ["", "\n", "SSH-2.0-OpenSSH_9.2\r\n", endless] {
             *says.lock().unwrap() = nothing;
             tokio::time::sleep(Duration::from_millis(60)).await;
-            is(ServerState::Drain, 0, "not checked").await;
+            is(ServerState::Drain, 0, "its agent asks for a weight of 0%").await;
         }
         *says.lock().unwrap() = "100%\n";
         is(ServerState::Up, 60, "not checked").await;

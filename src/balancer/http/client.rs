@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
 use hyper::{HeaderMap, Version};
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Record, captured};
@@ -46,6 +48,8 @@ pub struct Client {
     pub address: HeaderValue,
     /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
     pub source: Cell<IpAddr>,
+    /// Its socket, which hyper holds, to ask it what hardly anybody wants to know.
+    socket: Cell<Option<RawFd>>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -86,6 +90,7 @@ impl Client {
         let address = HeaderValue::from_maybe_shared(Bytes::from(ip)).unwrap_or(HeaderValue::from_static("unknown"));
         Rc::new(Self {
             address,
+            socket: Cell::new(None),
             source: Cell::new(source),
             address_and_port,
             phase: Cell::new(Phase::Idle),
@@ -221,6 +226,14 @@ impl Client {
         self.session.worker.access_log.write(&self.session, client, record);
     }
 
+    /// The address and port that it connected to, while hyper has its socket.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        let name: SockaddrStorage = getsockname(self.socket.get()?).ok()?;
+        let of_ipv4 = || name.as_sockaddr_in().map(|name| SocketAddr::from((name.ip(), name.port())));
+        let of_ipv6 = || name.as_sockaddr_in6().map(|name| SocketAddr::from((name.ip().to_canonical(), name.port())));
+        of_ipv4().or_else(of_ipv6)
+    }
+
     /// Bytes that a tunnel sent to the client.
     pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
@@ -294,6 +307,7 @@ pub(super) struct ClientSocket {
 impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
     pub(super) fn new(stream: TcpStream, first: Bytes, client: Rc<Client>) -> Self {
+        client.socket.set(Some(stream.as_raw_fd()));
         Self { io: Socket::new(stream), first, client }
     }
 

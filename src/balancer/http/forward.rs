@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -89,6 +89,9 @@ async fn forward(
     }
     if let Some(id) = &frontend.request_id {
         forwarded::identify(&mut head.headers, id);
+        if session.worker.access_log.is_on() {
+            client.record.borrow_mut().request_id = head.headers.get(&id.header.0).cloned();
+        }
     }
     let mut opening = Opening::default();
     if !frontend.rules.is_empty()
@@ -175,6 +178,13 @@ fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Pa
         forwarded::add(client, forwarding, &mut head.headers);
     }
     persistence.prepare_request(&mut head.headers);
+    // It goes on as HTTP/1.1, which has a Host; rules, routes and the headers above know of none.
+    if head.version == Version::HTTP_10
+        && !head.headers.contains_key(HOST)
+        && let Some(host) = client.destination().and_then(headers::host_of)
+    {
+        head.headers.insert(HOST, host);
+    }
     head.version = Version::HTTP_11;
 }
 

@@ -1,5 +1,7 @@
 //! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
 
+use std::net::SocketAddr;
+
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -48,6 +50,16 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
     };
     request.uri = Uri::from(path);
     Ok(())
+}
+
+/// The Host of a request that may do without (RFC 9112 §3.3): where its client connected to.
+pub(super) fn host_of(destination: SocketAddr) -> Option<HeaderValue> {
+    let host = match destination {
+        SocketAddr::V4(address) if address.port() == 80 => address.ip().to_string(),
+        SocketAddr::V6(address) if address.port() == 80 => format!("[{}]", address.ip()),
+        address => address.to_string(),
+    };
+    HeaderValue::from_str(&host).ok()
 }
 
 fn may_be_in_host(byte: u8) -> bool {
@@ -209,6 +221,14 @@ mod tests {
         let mut request = request("/", &[]);
         request.version = Version::HTTP_10;
         assert_eq!(check_target(&mut request), Ok(()));
+        for (destination, host) in [
+            ("192.0.2.20:80", "192.0.2.20"),
+            ("192.0.2.20:8080", "192.0.2.20:8080"),
+            ("[2001:db8::20]:80", "[2001:db8::20]"),
+            ("[2001:db8::20]:8080", "[2001:db8::20]:8080"),
+        ] {
+            assert_eq!(host_of(destination.parse().unwrap()).unwrap(), host);
+        }
     }
 
     #[test]

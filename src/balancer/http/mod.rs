@@ -36,6 +36,7 @@ use tokio::net::TcpStream;
 use crate::balancer::session::Session;
 use body::ResponseBody;
 use client::{Client, ClientSocket, Phase};
+use page::HTTP_2_PREFACE;
 use rest::{Resting, Serving, Stage};
 
 /// Longest head of a request, and what is read at once of its body.
@@ -131,6 +132,10 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             client.bad_request(status, *b"cR");
             // Best effort: it fits an empty send buffer, and the client may be gone.
             let _ = connection.into_parts().io.into_stream().try_write(&answer);
+        }
+        (End::Closed(Err(error)), _) if error.is_parse_version_h2() => {
+            client.bad_request(400, *b"PR");
+            let _ = connection.into_parts().io.into_stream().try_write(HTTP_2_PREFACE);
         }
         (end, _) => {
             note_end(&client, end);

@@ -161,3 +161,10 @@ const HEAD_TIMEOUT: &[u8] = concat!(
     "<html><body><h1>408 Request Timeout</h1>\nThe request took too long to arrive.\n</body></html>\n"
 )
 .as_bytes();
+
+/// The answer to the preface of HTTP/2, which hyper takes for no request that it could answer.
+pub(super) const HTTP_2_PREFACE: &[u8] = concat!(
+    "HTTP/1.1 400 Bad Request\r\ncontent-type: text/html\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n",
+    "<html><body><h1>400 Bad Request</h1>\nHTTP/2 is not spoken here.\n</body></html>\n"
+)
+.as_bytes();

@@ -26,11 +26,20 @@ pub struct AgentReport {
     pub down: Option<Arc<str>>,
     /// Percent of its weight it should have.
     pub percent: u32,
+    /// What it gave as the reason when it last spoke of either.
+    pub why: Option<Arc<str>>,
 }
 
 impl Default for AgentReport {
     fn default() -> Self {
-        Self { admin: Admin::Ready, down: None, percent: 100 }
+        Self { admin: Admin::Ready, down: None, percent: 100, why: None }
+    }
+}
+
+impl AgentReport {
+    fn asks_for(&self, what: &str) -> Arc<str> {
+        let (separator, why) = self.why.as_ref().map_or(("", ""), |why| (": ", why));
+        format!("its agent asks for {what}{separator}{why}").into()
     }
 }
 
@@ -118,9 +127,11 @@ impl Facts {
     pub(super) fn reason(&self) -> Arc<str> {
         match (self.state(), self.are_out_by_agent()) {
             (ServerState::Maintenance | ServerState::Drain, false) => self.operator_reason.clone(),
-            (ServerState::Maintenance, true) => "its agent asks for maintenance".into(),
-            (ServerState::Drain, true) => "its agent asks for drain".into(),
+            (ServerState::Maintenance, true) => self.agent.asks_for("maintenance"),
+            (ServerState::Drain, true) => self.agent.asks_for("drain"),
             (ServerState::Down, true) => self.agent.down.clone().unwrap_or_default(),
+            (ServerState::Up, true) => self.agent.asks_for("a weight of 0%"),
+            (ServerState::Up, false) if self.weight() == 0 => format!("its weight is 0; {}", self.known().1).into(),
             _ => self.known().1.clone(),
         }
     }
@@ -155,9 +166,26 @@ mod tests {
             (Health::Down, None, Admin::Ready, Admin::Drain, State::Down, "checked"),
         ];
         for (health, down, admin, operator, state, reason) in rows {
-            let agent = AgentReport { admin, down, percent: 100 };
+            let agent = AgentReport { admin, down, ..AgentReport::default() };
             let facts = Facts { agent, operator, operator_reason: "asked".into(), ..Facts::new(health, "checked", 1) };
             assert_eq!((facts.state(), &*facts.reason()), (state, reason), "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn what_gets_no_new_sessions_for_its_weight_says_so() {
+        let rows = [
+            (Health::Up, None, 100, 0, "its weight is 0; checked"),
+            (Health::Up, Some(0), 100, 1, "its weight is 0; checked"),
+            (Health::Up, Some(1), 100, 0, "checked"),
+            (Health::Up, None, 0, 1, "its agent asks for a weight of 0%: it is late"),
+            (Health::Down, None, 0, 0, "checked"),
+        ];
+        for (health, weight, percent, configured, reason) in rows {
+            let agent = AgentReport { percent, why: Some("it is late".into()), ..AgentReport::default() };
+            let weight = weight.map_or(Weight::Default, Weight::Absolute);
+            let facts = Facts { weight, agent, ..Facts::new(health, "checked", configured) };
+            assert_eq!(&*facts.reason(), reason, "{facts:?}");
         }
     }
 

@@ -54,7 +54,7 @@ pub(in crate::config) struct Rewrite {
 pub(in crate::config) struct HeaderEdits {
     pub(in crate::config) set: BTreeMap<Spanned<String>, Spanned<Text<Template>>>,
     pub(in crate::config) add: BTreeMap<Spanned<String>, Spanned<Text<Template>>>,
-    pub(in crate::config) remove: Vec<Spanned<Text<FieldName>>>,
+    pub(in crate::config) remove: Option<Spanned<OneOrMany<Text<FieldName>>>>,
     pub(in crate::config) status: Option<Spanned<OneOrMany<Text<StatusRange>>>>,
 }
 

@@ -12,7 +12,7 @@ use crate::config::model::{
     Action, Condition, Destination, FieldName, HeaderEdits, LimitKey, Mode, Part, PrefixChange, RateLimit, Rewrite,
     Rule, Template, Variable,
 };
-use crate::config::value::{FromText, Text, leads_somewhere};
+use crate::config::value::{FromText, OneOrMany, Text, leads_somewhere};
 
 /// Headers that say where a message ends and what becomes of its connection: whoever changes them makes another message.
 const FRAMING: [HeaderName; 8] = [
@@ -185,6 +185,7 @@ impl RuleChecker<'_, '_> {
 
     fn edits(&mut self, place: &Range<usize>, written: file::HeaderEdits, moment: Moment) -> Option<HeaderEdits> {
         let file::HeaderEdits { set, add, remove, status: _ } = written;
+        let remove = remove.map(OneOrMany::elements).unwrap_or_default();
         if set.is_empty() && add.is_empty() && remove.is_empty() && !self.checker.is_refused_at(place) {
             let message = "expected at least one of `set`, `add` and `remove`";
             self.checker.problem(place.clone(), message, "nothing is changed");

@@ -53,7 +53,7 @@ impl Checker<'_> {
         let addresses = self.addresses(written.addresses, &place, taken);
         let interval = written.advertisement_interval.map(|interval| self.interval(interval));
         let mut unicast_peers = Vec::new();
-        for peer in written.unicast_peers {
+        for peer in written.unicast_peers.map(OneOrMany::elements).unwrap_or_default() {
             let span = peer.span();
             let peer = peer.into_inner().0;
             if unicast_peers.contains(&peer) {

@@ -1,5 +1,6 @@
 //! Addresses and host names.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use relevo_ha::VirtualAddress;
@@ -23,6 +24,9 @@ impl FromText for BindAddress {
         if let Some(address) = parse(text) {
             return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(BindAddress(address)) };
         }
+        if let Ok(address) = text.parse() {
+            return Err(Some(port_is_missing(SocketAddr::new(address, 80))));
+        }
         let port = text.strip_prefix(':').unwrap_or(text);
         if port.parse::<u16>().is_ok_and(|port| port > 0) {
             return Err(Some(format!("did you mean \"*:{port}\"?")));
@@ -33,6 +37,10 @@ impl FromText for BindAddress {
 
 const PORT: &str = "the port is a number from 1 to 65535";
 
+fn port_is_missing(whole: impl Display) -> String {
+    format!("the port is missing: write \"{whole}\"")
+}
+
 impl FromText for SocketAddr {
     const ACCEPTED: &'static str = "an IP address with its port, such as \"192.0.2.1:8650\" or \"[2001:db8::1]:8650\"";
 
@@ -40,7 +48,7 @@ impl FromText for SocketAddr {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => Err(Some(PORT.to_owned())),
             Ok(address) => Ok(address),
-            Err(_) => Err(text.parse::<IpAddr>().ok().map(|_| "the port is missing".to_owned())),
+            Err(_) => Err(text.parse().ok().map(|address| port_is_missing(SocketAddr::new(address, 8650)))),
         }
     }
 }
@@ -100,8 +108,11 @@ impl FromText for ServerAddress {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(ServerAddress::Socket(address)) };
         }
+        if let Ok(address) = text.parse() {
+            return Err(Some(port_is_missing(SocketAddr::new(address, 80))));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(is_host_name(text).then(|| format!("the port is missing: write \"{text}:80\" for port 80")));
+            return Err(is_host_name(text).then(|| port_is_missing(format_args!("{text}:80"))));
         };
         let port = match port.parse() {
             Ok(port @ 1..) => port,
@@ -139,6 +150,20 @@ mod tests {
         for name in ["", ".", "a..b", "-a", "a-", "a b", "192.168.1.300", "1.2.3", "café", "a/b"] {
             assert!(!is_host_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_missing_port_is_said_with_how_to_write_it() {
+        let hints = |text| {
+            let bind = BindAddress::from_text(text).unwrap_err();
+            [bind, SocketAddr::from_text(text).unwrap_err(), ServerAddress::from_text(text).unwrap_err()]
+        };
+        let missing = |whole: &str| Some(format!("the port is missing: write \"{whole}\""));
+        let (at_80, at_8650) = (missing("192.168.1.21:80"), missing("192.168.1.21:8650"));
+        assert_eq!(hints("192.168.1.21"), [at_80.clone(), at_8650, at_80]);
+        let (at_80, at_8650) = (missing("[2001:db8::21]:80"), missing("[2001:db8::21]:8650"));
+        assert_eq!(hints("2001:db8::21"), [at_80.clone(), at_8650, at_80]);
+        assert_eq!(ServerAddress::from_text("app.example").unwrap_err(), missing("app.example:80"));
     }
 
     #[test]

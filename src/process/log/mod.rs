@@ -81,6 +81,19 @@ pub fn open_all(targets: &[LogTarget]) -> Result<Vec<OwnedFd>, Error> {
     targets.iter().map(open).collect()
 }
 
+/// Says which daemons are away whose targets the log has: by the targets that are there, or on stderr if none is.
+pub fn say_who_is_away(targets: &[LogTarget]) {
+    let away: Vec<_> = targets.iter().filter_map(|target| Some((target, target::absence(&target.to)?))).collect();
+    for (target, error) in &away {
+        let text = format!("log.target: {} is away ({error}): it gets what is logged once it is there", target.to);
+        if away.len() == targets.len() {
+            eprintln!("relevo: {text}");
+        } else {
+            tracing::warn!("{text}");
+        }
+    }
+}
+
 /// Starts the log of this process with targets that somebody opened; `may_open`: this process can open them again by itself.
 pub fn init_with(targets: &[LogTarget], opened: Vec<OwnedFd>, process: &'static str, may_open: bool) -> Guard {
     let is_broken = Arc::<AtomicBool>::default();

@@ -107,12 +107,12 @@ impl Writer {
         for message in messages {
             match message {
                 Message::Lines(level, kind, lines) => {
-                    self.write(level, kind, &lines);
-                    let lost = self.shared.lost.swap(0, Relaxed);
+                    // One that has gone away is told how many when it is back.
+                    let lost = if self.write(level, kind, &lines) { self.shared.lost.swap(0, Relaxed) } else { 0 };
                     if lost > 0 {
                         let now = jiff::Timestamp::now();
                         let line = format!(
-                            "{now} WARN log: lines were lost: this target takes them too slowly lines={lost}\n"
+                            "{now} WARN log: lines were lost: this target was away, or takes them too slowly lines={lost}\n"
                         );
                         self.write(LogLevel::Warn, Kind::Process, line.as_bytes());
                     }
@@ -124,22 +124,24 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) {
+    /// Says whether the target is there.
+    fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> bool {
         if let Ok(lost) = self.target.write(level, kind, lines) {
             self.shared.lost.fetch_add(lost, Relaxed);
-            return;
+            return true;
         }
         let may_try = self.attempted.is_none_or(|last| last.elapsed() >= BETWEEN_ATTEMPTS);
         if self.may_open && may_try {
             // The daemon that listened there was restarted.
             self.open();
             if self.target.write(level, kind, lines).is_ok() {
-                return;
+                return true;
             }
         } else if !self.may_open {
             self.is_broken.store(true, Relaxed);
         }
         self.shared.lost.fetch_add(count(lines), Relaxed);
+        false
     }
 
     /// What cannot be opened stays what it was.

@@ -18,14 +18,15 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Longest text of a datagram; a longer line is cut.
 const LONGEST: usize = 60_000;
 
-/// Opens a target. It can be handed to a process that could not have opened it.
+/// Opens a target. It can be handed to a process that could not have opened it. What leads to a daemon that is away is a target
+/// all the same, which is broken from the beginning.
 ///
 /// # Errors
 /// When it is not there, or not for this process.
 pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
     let datagram = |path: &str| -> io::Result<OwnedFd> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
+        socket.connect(path).or_else(|error| if is_absence(&error) { Ok(()) } else { Err(error) })?;
         Ok(socket.into())
     };
     match destination {
@@ -46,6 +47,20 @@ pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
             Ok(file.into())
         }
     }
+}
+
+/// Why the daemon that a target leads to cannot be reached now, though it may be later.
+pub(super) fn absence(destination: &LogDestination) -> Option<io::Error> {
+    let path = match destination {
+        LogDestination::Syslog => SYSLOG,
+        LogDestination::Journald => JOURNAL,
+        LogDestination::Stderr | LogDestination::Udp(_) | LogDestination::File(_) => return None,
+    };
+    UnixDatagram::unbound().and_then(|socket| socket.connect(path)).err().filter(is_absence)
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 pub(super) fn what_to_do(kind: ErrorKind) -> &'static str {
