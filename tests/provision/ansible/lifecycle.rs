@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::contents::Contents;
 use super::{Control, EXAMPLE};
-use crate::containers::{Site, package};
+use crate::containers::{Machine, Site, package};
 
 const FLOATING: &str = "10.77.0.20";
 
@@ -94,21 +94,38 @@ fn a_changed_variable_reaches_the_traffic(control: &Control) {
     assert!(position("lb2") < position("lb1"), "the backup comes first:\n{}", run.text);
 }
 
-/// The backup does not run; a change that needs a restart of the active node is refused, until somebody insists.
+/// Between the nodes, before all other rules: adverts pass, the peer link does not.
+const CUT: &str = "table inet cut {
+	chain input {
+		type filter hook input priority -10;
+		tcp dport 8650 drop
+		tcp sport 8650 drop
+	}
+}
+";
+
+/// The nodes do not hear of each other whether they are well; a change that needs a restart of the active one is refused, until
+/// they do. The backup, which may be restarted at any time, has the change by then.
 fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
-    let lb1 = control.site.machine("lb1");
+    let [lb1, lb2] = ["lb1", "lb2"].map(|name| control.site.machine(name));
     wait(control, "lb1 is active", || lb1.shell("ip -4 address show eth0").contains(FLOATING));
-    let guard = lb1.shell("systemctl show --property=MainPID relevo");
-    // It cannot start either: somebody else has its port.
-    control.site.machine("lb2").shell(
-        "systemctl stop relevo; systemd-run --unit=squatter python3 -m http.server --bind 10.77.0.12 8650; \
-         until ss -Hltn sport = 8650 | grep -q .; do sleep 0.05; done",
-    );
+    for node in [lb1, lb2] {
+        node.write("/run/cut.nft", CUT);
+        node.shell("nft -f /run/cut.nft");
+    }
+    let alone = |node: &Machine| node.status().is_ok_and(|pair| pair.peers.iter().all(|peer| !peer.connected));
+    wait(control, "the link is cut", || alone(lb1) && alone(lb2));
+    let guard = |node: &Machine| node.shell("systemctl show --property=MainPID relevo");
+    let before = [lb1, lb2].map(guard);
     let run = control.try_play("site.yml", ALONE);
-    assert!(!run.succeeded, "{}", run.text);
-    assert_eq!(lb1.shell("systemctl show --property=MainPID relevo"), guard, "lb1 was restarted:\n{}", run.text);
+    let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!run.succeeded && text.contains("lb1 is active and no other node can take over"), "{}", run.text);
+    assert_eq!(guard(lb1), before[0], "lb1 was restarted:\n{}", run.text);
+    assert_ne!(guard(lb2), before[1], "lb2 was not:\n{}", run.text);
     assert_eq!(asked(control, 4), ["backend1"; 4], "the change back was made:\n{}", run.text);
-    control.site.machine("lb2").shell("systemctl stop squatter");
+    for node in [lb1, lb2] {
+        node.shell("nft delete table inet cut");
+    }
     control.play("site.yml", ALONE);
     assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
 }
