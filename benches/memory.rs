@@ -174,8 +174,14 @@ fn start_relevo(server: SocketAddr, connections: usize) -> (Relevo, SocketAddr) 
     let web = free_port();
     let node = Relevo::start(&format!(
         r#"
-process = {{ threads = 1, user = "nobody", chroot = "/", max_connections = {most} }}
-log = {{ format = "off" }}
+[process]
+threads = 1
+user = "nobody"
+chroot = "/"
+max_connections = {most}
+
+[log]
+format = "off"
 
 [frontends.web]
 bind = ["{web}"]

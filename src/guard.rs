@@ -1,13 +1,15 @@
 //! The parent that cleans up. It takes no input from any network: when the keeper dies it removes the virtual addresses at
-//! once and starts a new keeper, on the configuration and the key that it read before the first; when it dies itself the
-//! keeper notices, hands over and stops.
+//! once and starts a new keeper, on the configuration and the key that it read before the first, or when it was last told to
+//! reload; when it dies itself the keeper notices, hands over and stops.
 
+mod reload;
 mod service_manager;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,17 +22,19 @@ use relevo_ha::address::Releaser;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use self::reload::{Asked, Offer, Refusal, Reloads};
 use self::service_manager::ServiceManager;
 use crate::config::key::{Key, KeyError};
 use crate::config::model::Config;
 use crate::process::backoff::Backoff;
 use crate::process::descriptor;
-use crate::process::descriptors::{self, Receiver};
+use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::lock;
 use crate::process::log::Log;
-use crate::process::messages::{Charge, Report};
+use crate::process::messages::{Charge, FromKeeper, Report, ToKeeper};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -65,22 +69,24 @@ pub enum Error {
     Start(#[source] io::Error),
 }
 
-/// Keeps a keeper running until it is told to stop. Returns the keeper's own status if it never got ready: it has said why.
+/// Keeps a keeper running on a configuration, which it was read from `path`, until it is told to stop. Returns the keeper's own
+/// status if it never got ready: it has said why.
 ///
 /// # Errors
 /// When the guard itself cannot work.
-pub async fn run(config: Config, log: Log) -> Result<ExitCode, Error> {
+pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Error> {
     descriptor::pass_nothing_on().map_err(Error::Inherited)?;
     // It holds the key.
     nix::sys::prctl::set_dumpable(false)?;
     // No file system is kept busy.
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
-    let charge = Arc::new(Charge { config, key });
+    let mut charge = Arc::new(Charge { config, key });
+    let mut reloads = Reloads::new(path);
     // Without a virtual router it has no business with anybody's addresses.
     let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
     let mut manager = ServiceManager::find().map_err(Error::Start)?;
-    let mut stop = StopSignals::new(log).map_err(Error::Signals)?;
+    let mut stop = Signalled::new(log).map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut was_ever_ready = false;
@@ -88,8 +94,12 @@ pub async fn run(config: Config, log: Log) -> Result<ExitCode, Error> {
     loop {
         let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
             .map_err(Error::Start)?;
-        let end = keeper.watch(&mut stop, &mut manager).await;
+        let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut charge).await;
         stop.keeper = None;
+        reloads.keeper_died();
+        if reloads.is_idle() {
+            manager.reloaded();
+        }
         was_ever_ready |= keeper.ready_since.is_some();
         if !was_ever_ready {
             return Ok(match end {
@@ -110,7 +120,7 @@ pub async fn run(config: Config, log: Log) -> Result<ExitCode, Error> {
         tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
         manager.status("its keeper died: the addresses are given up, a new keeper starts");
         tokio::select! {
-            () = stop.recv() => return Ok(ExitCode::SUCCESS),
+            () = told_to_stop(&mut stop, &mut reloads) => return Ok(ExitCode::SUCCESS),
             () = manager.wait() => {}
             () = async { bury_orphans().await; sleep(pause).await } => {}
         }
@@ -130,6 +140,7 @@ struct Keeper {
     pid: Pid,
     /// Its other end is on a high descriptor of the keeper: one of the first that close when it dies.
     link: Receiver,
+    outbox: mpsc::UnboundedSender<ToKeeper>,
     ready_since: Option<Instant>,
 }
 
@@ -147,35 +158,89 @@ impl Keeper {
             .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
-        let (mut sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
-        // A failure means that it is dead, which the receiving half tells.
-        tokio::spawn(async move {
-            let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
-            sender.send(&*charge, &lock).await
-        });
-        Ok(Keeper { child, pid: Pid::from_raw(pid), link, ready_since: None })
+        let (sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
+        let (outbox, messages) = mpsc::unbounded_channel();
+        tokio::spawn(send(sender, charge, lock, messages));
+        Ok(Keeper { child, pid: Pid::from_raw(pid), link, outbox, ready_since: None })
     }
 
     /// Until it has ended, one way or the other.
-    async fn watch(&mut self, stop: &mut StopSignals, manager: &mut ServiceManager) -> End {
+    /// What it follows a reload with is the charge from then on.
+    async fn watch(
+        &mut self,
+        stop: &mut Signalled,
+        manager: &mut ServiceManager,
+        reloads: &mut Reloads,
+        charge: &mut Arc<Charge>,
+    ) -> End {
         loop {
             tokio::select! {
+                // Its last words first.
+                biased;
                 message = self.link.receive() => match message {
-                    Ok(Some((report, _))) => {
+                    Ok(Some((FromKeeper::Report(report), _))) => {
                         // One that reports handles its signals.
                         stop.keeper = Some(self.pid);
                         self.reported(&report, manager);
                     }
+                    Ok(Some((FromKeeper::WantsReload(wish), _))) => self.ask(Asked::ByWish(wish), manager, reloads),
+                    Ok(Some((FromKeeper::Reloaded(result), _))) => {
+                        if let Some((asked, offer)) = reloads.take_offered() {
+                            let result = result.map(|()| offer).map_err(Refusal::from);
+                            if let Ok(offer) = &result {
+                                *charge = offer.charge.clone();
+                            }
+                            self.answer(asked, &result, manager, reloads);
+                        }
+                    }
                     Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
-                () = stop.recv() => {
-                    manager.stopping();
-                    self.stop().await;
-                    return End::Stopped;
-                }
+                signal = stop.recv() => match signal {
+                    Told::Reload => self.ask(Asked::BySignal, manager, reloads),
+                    Told::Stop => {
+                        manager.stopping();
+                        self.stop().await;
+                        return End::Stopped;
+                    }
+                },
+                (asked, read) = reloads.read(charge) => match read {
+                    Ok(offer) => {
+                        self.tell(ToKeeper::Reload { charge: offer.text.clone() });
+                        reloads.offered(asked, offer);
+                    }
+                    Err(refusal) => self.answer(asked, &Err(refusal), manager, reloads),
+                },
             }
         }
+    }
+
+    fn ask(&self, asked: Asked, manager: &mut ServiceManager, reloads: &mut Reloads) {
+        manager.reloading();
+        reloads.ask(asked);
+    }
+
+    /// What becomes of a reload, in one sentence for the log, and for whoever asked.
+    fn answer(&self, asked: Asked, result: &Result<Offer, Refusal>, manager: &mut ServiceManager, reloads: &Reloads) {
+        match result {
+            Ok(offer) => tracing::info!("the configuration was reloaded: {}", offer.changes),
+            Err(refusal) => tracing::error!("the configuration stays as it is: {}", refusal.line),
+        }
+        if let Asked::ByWish(wish) = asked {
+            let answer = match result {
+                Ok(offer) => Ok(offer.changes.to_string()),
+                Err(refusal) => Err(refusal.whole.clone()),
+            };
+            self.tell(ToKeeper::Answer { wish, answer });
+        }
+        if reloads.is_idle() {
+            manager.reloaded();
+        }
+    }
+
+    /// One that is dead does not hear it, which the link tells.
+    fn tell(&self, message: ToKeeper) {
+        let _ = self.outbox.send(message);
     }
 
     fn reported(&mut self, report: &Report, manager: &mut ServiceManager) {
@@ -204,9 +269,38 @@ impl Keeper {
     }
 }
 
-/// SIGTERM, and SIGINT for those who run it in a terminal. SIGHUP is for reloading, which is not there yet; SIGUSR1 is for
-/// whoever moves the log's files.
-struct StopSignals {
+/// A failure means that the keeper is dead, which the receiving half tells.
+async fn send(
+    mut sender: Sender,
+    charge: Arc<Charge>,
+    lock: Option<Arc<OwnedFd>>,
+    mut messages: mpsc::UnboundedReceiver<ToKeeper>,
+) -> io::Result<()> {
+    let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
+    sender.send(&*charge, &lock).await?;
+    drop(charge);
+    while let Some(message) = messages.recv().await {
+        sender.send(&message, &[]).await?;
+    }
+    Ok(())
+}
+
+/// What a signal says.
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// Between two keepers: what is to be reloaded is for the next.
+async fn told_to_stop(signals: &mut Signalled, reloads: &mut Reloads) {
+    while let Told::Reload = signals.recv().await {
+        reloads.ask(Asked::BySignal);
+    }
+}
+
+/// SIGTERM, and SIGINT for those who run it in a terminal, say stop, SIGHUP says reload; SIGUSR1 is for whoever moves the log's
+/// files.
+struct Signalled {
     log: Log,
     /// One that handles SIGUSR1, and was not waited for yet.
     keeper: Option<Pid>,
@@ -216,9 +310,9 @@ struct StopSignals {
     hang_up: Signals,
 }
 
-impl StopSignals {
+impl Signalled {
     fn new(log: Log) -> io::Result<Self> {
-        Ok(StopSignals {
+        Ok(Signalled {
             log,
             keeper: None,
             reopen: signal(SignalKind::user_defined1())?,
@@ -228,11 +322,12 @@ impl StopSignals {
         })
     }
 
-    async fn recv(&mut self) {
+    async fn recv(&mut self) -> Told {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return Told::Stop,
+                _ = self.interrupt.recv() => return Told::Stop,
+                _ = self.hang_up.recv() => return Told::Reload,
                 _ = self.reopen.recv() => {
                     self.log.reopen();
                     if let Some(keeper) = self.keeper {
@@ -240,7 +335,6 @@ impl StopSignals {
                         let _ = kill(keeper, Signal::SIGUSR1);
                     }
                 }
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not there yet; restart to change the configuration"),
             }
         }
     }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wish::Admin;
+
 /// One node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -69,6 +71,18 @@ pub struct BalancerStatus {
     pub connections: u64,
     /// Requests (TCP mode: connections) since it started.
     pub requests: u64,
+    /// What goes on under configurations that were since reloaded.
+    pub old_configurations: OldConfigurations,
+}
+
+/// Configurations that another has taken the place of, and that something still goes on under.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OldConfigurations {
+    /// How many there are.
+    pub count: usize,
+    /// Seconds since the oldest of them was replaced; 0 where there is none.
+    pub oldest_s: f64,
 }
 
 /// `balancer.state`
@@ -100,6 +114,8 @@ impl std::fmt::Display for BalancerState {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
+    /// Sessions in its stick table, expired ones too.
+    pub sessions: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
 }
@@ -116,8 +132,12 @@ pub struct ServerStatus {
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.
     pub reason: String,
-    /// As configured, or as its agent has changed it.
+    /// What people want of it.
+    pub admin: Admin,
+    /// As configured, or as people or its agent have changed it.
     pub weight: u32,
+    /// As configured.
+    pub configured_weight: u32,
     /// Open now.
     pub connections: u64,
     /// Since the balancer started.

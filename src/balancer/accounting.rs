@@ -30,7 +30,7 @@ pub(super) fn count(session: &Session, record: &Record, now: Instant) {
     errors.at_frontend.into_iter().for_each(|event| frontend.count(event));
 
     let Some(backend) = record.backend.and_then(|backend| counters.backends.get(backend.0)) else { return };
-    let durations = session.worker.shared.statistics.are_shown.then(|| record.durations(now));
+    let durations = session.worker.shared.shows_statistics.then(|| record.durations(now));
     count(&backend.traffic);
     errors.behind.into_iter().for_each(|event| backend.traffic.count(event));
     if let Some(durations) = &durations {

@@ -1,18 +1,24 @@
 //! The control thread: what the balancer tells its keeper and hears from it, and what is done for all workers.
 
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::balancer::replication::{self, Replication};
 use crate::balancer::state::Shared;
-use crate::balancer::statistics;
+use crate::balancer::{health, statistics, worker};
+use crate::config::model;
 use crate::process::descriptors::{Receiver, Sender};
 use crate::process::log::Log;
-use crate::process::messages::{BEAT_INTERVAL, Beat, FromBalancer, ToBalancer};
+use crate::process::messages::{BEAT_INTERVAL, Beat, FromBalancer, ListenerPlace, Reload, ToBalancer};
 
 /// What is under way when the keeper says stop may take this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -27,15 +33,26 @@ pub(super) struct Control {
     pub(super) log: Log,
     /// What all workers share.
     pub(super) shared: Arc<Shared>,
+    /// What takes its place when all workers follow it.
+    pub(super) next: Option<Arc<Shared>>,
+    /// Where there is a peer.
+    pub(super) replication: Option<Replication>,
+    /// Those who look after its servers.
+    pub(super) watching: JoinSet<()>,
     /// When the process started.
     pub(super) started: Instant,
     /// The workers that accept.
     pub(super) ready: mpsc::UnboundedReceiver<usize>,
     /// Tells the workers to stop.
     pub(super) stop: watch::Sender<Option<Duration>>,
+    /// Tells each worker of another configuration.
+    pub(super) reloads: Vec<mpsc::UnboundedSender<worker::Reload>>,
     /// Their threads.
     pub(super) workers: Vec<thread::JoinHandle<()>>,
 }
+
+/// Until every worker follows this configuration.
+type Reloading = Pin<Box<dyn Future<Output = Arc<Shared>>>>;
 
 impl Control {
     /// Until the keeper says stop, or is gone.
@@ -49,12 +66,41 @@ impl Control {
         let mut seconds = tokio::time::interval(statistics::SAMPLING);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sampled = Instant::now();
+        let mut batches = tokio::time::interval(replication::PAUSE);
+        batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reloading: Option<Reloading> = None;
         loop {
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
                     Some((ToBalancer::Log, opened)) => self.log.replace(opened),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
+                    Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
+                    Some((ToBalancer::Sessions(batch), _)) => replication::learn(&self.shared, &batch, Instant::now()),
+                    Some((ToBalancer::TellSessions, _)) => {
+                        if let Some(replication) = &mut self.replication {
+                            replication.begin_again();
+                        }
+                    }
+                    Some((ToBalancer::Wishes(number, wishes), _)) => {
+                        self.shared.heed_all(&wishes);
+                        self.next.iter().for_each(|next| next.heed_all(&wishes));
+                        let beat = FromBalancer::Beat(self.beat());
+                        let answers = [beat, FromBalancer::Heeded(number)];
+                        for answer in answers {
+                            if self.sender.send(&answer, &[]).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                    Some((ToBalancer::Reload(reload), descriptors)) => match self.begin_reload(*reload, descriptors) {
+                        Ok(begun) => reloading = Some(begun),
+                        Err(reason) => {
+                            if self.sender.send(&FromBalancer::Reloaded(Err(reason)), &[]).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    },
                     Some((ToBalancer::Stop, _)) => {
                         self.finish().await;
                         return Ok(());
@@ -68,9 +114,29 @@ impl Control {
                         return Ok(());
                     }
                 }
-                _ = seconds.tick(), if self.shared.statistics.are_shown => {
+                shared = reloaded(&mut reloading) => {
+                    reloading = None;
+                    statistics::rearrange(&self.shared, &shared);
+                    self.shared = shared;
+                    self.next = None;
+                    let reloaded = FromBalancer::Reloaded(Ok(self.beat()));
+                    if self.sender.send(&reloaded, &[]).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                _ = seconds.tick(), if self.shared.shows_statistics => {
                     statistics::sample(&self.shared, sampled.elapsed());
                     sampled = Instant::now();
+                }
+                _ = batches.tick(), if self.replication.is_some() => {
+                    let replication = self.replication.iter_mut();
+                    let batches: Vec<_> =
+                        replication.flat_map(|replication| replication.batches(&self.shared, Instant::now())).collect();
+                    for batch in batches {
+                        if self.sender.send(&FromBalancer::Sessions(batch), &[]).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
                 _ = beats.tick() => {
                     if self.workers.iter().any(thread::JoinHandle::is_finished) {
@@ -83,6 +149,26 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Makes what all workers will share, and has its servers looked after from now on; a server that is new is to be checked
+    /// before it is needed.
+    fn begin_reload(&mut self, reload: Reload, descriptors: Vec<OwnedFd>) -> Result<Reloading, String> {
+        let Reload { config, listeners: places, resolv_conf, hosts, wishes } = reload;
+        if config.threads != self.workers.len() {
+            return Err(format!("there are {} workers", self.workers.len()));
+        }
+        let listeners = listeners(&config, &places, descriptors)?;
+        if config.max_connections > self.shared.config.max_connections
+            && let Ok((_, Some(shortage))) = super::limit_descriptors(config.max_connections)
+        {
+            tracing::warn!("{shortage}");
+        }
+        let shared = self.shared.succeeded_by(config);
+        shared.heed_all(&wishes);
+        self.next = Some(shared.clone());
+        self.watching = super::watch_servers(&shared, resolv_conf, hosts);
+        Ok(Box::pin(reload_workers(shared, self.reloads.clone(), listeners)))
     }
 
     /// The workers finish what is under way; the keeper still hears the beat, and its end is still the end.
@@ -120,6 +206,59 @@ impl Control {
             requests: shared.requests.load(Relaxed),
             backends: shared.report(),
             log_is_broken: self.log.was_broken(),
+            old_configurations: shared.old_configurations(),
         }
     }
+}
+
+/// Never, where none is under way.
+async fn reloaded(reloading: &mut Option<Reloading>) -> Arc<Shared> {
+    match reloading {
+        Some(reloading) => reloading.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reload_workers(
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<worker::Reload>>,
+    listeners: Vec<Listeners>,
+) -> Arc<Shared> {
+    health::first_results(&shared, super::FIRST_RESULTS_PATIENCE).await;
+    let mut all = Vec::new();
+    for (worker, listeners) in workers.iter().zip(listeners) {
+        let (done, is_done) = oneshot::channel();
+        // A worker that is gone is noticed elsewhere.
+        let _ = worker.send(worker::Reload { shared: shared.clone(), listeners, done });
+        all.push(is_done);
+    }
+    for is_done in all {
+        let _ = is_done.await;
+    }
+    shared
+}
+
+/// A worker's listening sockets, and where they are bound.
+type Listeners = Vec<(SocketAddr, TcpListener)>;
+
+/// Whose the sockets are that came from the keeper, by worker.
+///
+/// # Errors
+/// When they do not fit the configuration.
+pub(super) fn listeners(
+    config: &model::Balancer,
+    places: &[ListenerPlace],
+    descriptors: Vec<OwnedFd>,
+) -> Result<Vec<Listeners>, String> {
+    if descriptors.len() != places.len() {
+        return Err(format!("{} listening sockets were announced, {} came", places.len(), descriptors.len()));
+    }
+    let mut workers: Vec<_> = (0..config.threads).map(|_| Vec::new()).collect();
+    for (place, descriptor) in places.iter().zip(descriptors) {
+        let bind = config.frontends.get(place.frontend).and_then(|frontend| frontend.binds.get(place.bind));
+        let bind = bind.ok_or_else(|| format!("there is no bind {} of a frontend {}", place.bind, place.frontend))?;
+        let worker = workers.get_mut(place.worker).ok_or_else(|| format!("there is no worker {}", place.worker))?;
+        worker.push((bind.address, TcpListener::from(descriptor)));
+    }
+    Ok(workers)
 }

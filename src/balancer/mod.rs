@@ -15,7 +15,9 @@ pub mod listener;
 pub mod persistence;
 pub mod pool;
 pub mod relay;
+mod replication;
 pub mod resolve;
+pub mod retry_budget;
 pub mod routing;
 pub mod rules;
 mod sandbox;
@@ -27,10 +29,10 @@ pub mod worker;
 
 use std::fs::File;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
@@ -38,15 +40,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::balancer::control::Control;
+use crate::balancer::replication::Replication;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
 use crate::config::model::{LogLevel, open_files_for};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
-use crate::process::messages::{Start, ToBalancer};
+use crate::process::messages::ToBalancer;
 
 /// How long the first connections wait in the accept queue for the first checks; well below the second after which the keeper
 /// takes silence for death.
@@ -81,7 +85,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     };
     let start = *start;
     let log_descriptors = descriptors.split_off(start.listeners.len().min(descriptors.len()));
-    let listeners = listeners(&start, descriptors)?;
+    let listeners = control::listeners(&start.config, &start.listeners, descriptors)?;
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
     let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
@@ -93,16 +97,19 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
         tracing::warn!("{shortage}");
     }
     let is_logged = guard.log().wants(LogLevel::Info);
+    let replication = start.has_peers.then(Replication::default);
     let shared = Shared::new(start.config);
-    tokio::task::spawn_local(resolve::watch(shared.clone(), start.resolv_conf, start.hosts));
-    tokio::task::spawn_local(balance::slow_start::watch(shared.clone()));
-    tokio::task::spawn_local(health::watch(shared.clone()));
+    shared.heed_all(&start.wishes);
+    start.known.iter().for_each(|known| shared.believe(&known.backends, &known.by));
+    let watching = watch_servers(&shared, start.resolv_conf, start.hosts);
     health::first_results(&shared, FIRST_RESULTS_PATIENCE).await;
 
     let (ready_sender, ready) = mpsc::unbounded_channel();
     let (stop, stop_receiver) = watch::channel(None);
-    let mut workers = Vec::new();
+    let (mut workers, mut reloads) = (Vec::new(), Vec::new());
     for (index, listeners) in listeners.into_iter().enumerate() {
+        let (reload, reload_receiver) = mpsc::unbounded_channel();
+        reloads.push(reload);
         workers.push(worker::start(Plan {
             index,
             listeners,
@@ -111,15 +118,39 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
             zone: zone.clone(),
             started,
             ready: ready_sender.clone(),
+            reloads: reload_receiver,
             stop: stop_receiver.clone(),
         })?);
     }
     drop((ready_sender, stop_receiver));
 
-    let result =
-        Control { sender, receiver, log: guard.log().clone(), shared, started, ready, stop, workers }.run().await;
+    let log = guard.log().clone();
+    let control = Control {
+        sender,
+        receiver,
+        log,
+        shared,
+        next: None,
+        replication,
+        watching,
+        started,
+        ready,
+        stop,
+        reloads,
+        workers,
+    };
+    let result = control.run().await;
     drop(guard);
     Ok(result?)
+}
+
+/// Resolves, checks and raises the servers of a configuration for as long as the value is kept.
+fn watch_servers(shared: &Arc<Shared>, resolv_conf: String, hosts: String) -> JoinSet<()> {
+    let mut watching = JoinSet::new();
+    watching.spawn_local(resolve::watch(shared.clone(), resolv_conf, hosts));
+    watching.spawn_local(balance::slow_start::watch(shared.clone()));
+    watching.spawn_local(health::watch(shared.clone()));
+    watching
 }
 
 /// Standard input, which nothing else may read.
@@ -128,19 +159,6 @@ fn keeper_socket() -> io::Result<tokio::net::UnixStream> {
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     socket.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(socket)
-}
-
-/// By worker: its listening sockets, each with the index of its frontend.
-fn listeners(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Vec<Vec<(usize, TcpListener)>>, String> {
-    if descriptors.len() != start.listeners.len() {
-        return Err(format!("{} listening sockets were announced, {} came", start.listeners.len(), descriptors.len()));
-    }
-    let mut workers: Vec<_> = (0..start.config.threads).map(|_| Vec::new()).collect();
-    for (place, descriptor) in start.listeners.iter().zip(descriptors) {
-        let worker = workers.get_mut(place.worker).ok_or_else(|| format!("there is no worker {}", place.worker))?;
-        worker.push((place.frontend, TcpListener::from(descriptor)));
-    }
-    Ok(workers)
 }
 
 /// Sets the limit of open files to what so many connections need, and gives the highest number there then is, and in words

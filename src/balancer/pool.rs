@@ -8,10 +8,32 @@ use crate::balancer::clock::Millis;
 use crate::balancer::connect::{Connected, Way};
 use crate::balancer::http::upstream::Connection;
 use crate::balancer::state::Shared;
-use crate::config::model::BackendIndex;
+use crate::config::model::{BackendIndex, ConnectionMode, Reuse};
 
 /// Servers close a connection that was idle for 5 s and more (nginx 75 s, Apache and Node.js 5 s): ours goes before.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// What becomes of a connection to a server that has done its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is closed.
+    No,
+    /// It waits for its client's next request.
+    ForClient,
+    /// It waits for whoever comes.
+    ForAll,
+}
+
+impl Keep {
+    /// As it is configured.
+    pub fn new(mode: ConnectionMode, reuse: Reuse) -> Self {
+        match (mode, reuse) {
+            (ConnectionMode::ServerClose | ConnectionMode::Close, _) => Self::No,
+            (ConnectionMode::KeepAlive, Reuse::Never) => Self::ForClient,
+            (ConnectionMode::KeepAlive, Reuse::Safe | Reuse::Always) => Self::ForAll,
+        }
+    }
+}
 
 /// A connection to a server, and which one it is.
 pub struct Upstream {
@@ -22,19 +44,44 @@ pub struct Upstream {
     server: usize,
     idle_since: Millis,
     is_reused: bool,
+    /// What becomes of it.
+    pub keep: Keep,
 }
 
 impl Upstream {
     /// On a new connection.
-    pub fn new(connected: Connected, backend: BackendIndex, server: usize) -> Box<Self> {
+    pub fn new(connected: Connected, backend: BackendIndex, server: usize, keep: Keep) -> Box<Self> {
         let Connected { stream, way } = connected;
         let connection = Connection::new(stream);
-        Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false })
+        Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false, keep })
+    }
+
+    /// Belongs to its server's place in another configuration from now on, if the server is there.
+    pub fn moves(&mut self, from: &Shared, to: &Shared) -> bool {
+        let place = to.place_of(from, self.backend, self.server);
+        if let Some(place) = place {
+            (self.backend, self.server) = place;
+        }
+        place.is_some()
     }
 
     /// Has it served a request before?
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// Frees what it needs only while it serves; `None`: it cannot serve again.
+    pub fn resting(mut self: Box<Self>, now: Millis) -> Option<Box<Self>> {
+        self.idle_since = now;
+        self.connection.rest().then_some(self)
+    }
+
+    /// It serves again, if it leads to this server still, where a new one would.
+    pub fn waking(mut self: Box<Self>, shared: &Shared, to: (BackendIndex, usize), now: Millis) -> Option<Box<Self>> {
+        let leads_there = (self.backend, self.server) == to && Way::to(shared, to.0, to.1) == Some(self.way);
+        let may_serve = leads_there && !is_stale(&self, now) && self.connection.is_quiet();
+        self.is_reused = true;
+        may_serve.then_some(self)
     }
 }
 
@@ -70,11 +117,8 @@ impl Pool {
     }
 
     /// Keeps a connection that has done its work, if it can serve again.
-    pub fn put(&self, mut upstream: Box<Upstream>, now: Millis) {
-        if !upstream.connection.rest() {
-            return;
-        }
-        upstream.idle_since = now;
+    pub fn put(&self, upstream: Box<Upstream>, now: Millis) {
+        let Some(upstream) = upstream.resting(now) else { return };
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle[upstream.backend.0][upstream.server];
         if self.waiting.get() < self.most {
@@ -83,6 +127,18 @@ impl Pool {
             return;
         }
         connections.push_back(upstream);
+    }
+
+    /// All that wait; none does any more.
+    pub fn drain(&self) -> Vec<Box<Upstream>> {
+        self.waiting.set(0);
+        self.idle.borrow_mut().iter_mut().flatten().flat_map(std::mem::take).collect()
+    }
+
+    /// One that has waited in another pool for its next request, in its order.
+    pub fn take_over(&self, upstream: Box<Upstream>) {
+        self.waiting.update(|waiting| waiting + 1);
+        self.idle.borrow_mut()[upstream.backend.0][upstream.server].push_back(upstream);
     }
 
     /// Closes those that have waited too long and those that their servers have closed. Called every second or so.

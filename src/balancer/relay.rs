@@ -67,6 +67,9 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
         if upward.is_done() && downward.is_done() {
             return Poll::Ready(None);
         }
+        if session.worker.is_over() {
+            return Poll::Ready(Some(*b"KD"));
+        }
         if upward.carried + downward.carried > before || !session.server_is_late() {
             if upward.carried + downward.carried > before {
                 session.await_server(patience(session, &upward, &downward, &timeouts));

@@ -11,7 +11,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::balancer::clock::{self, Deadline, Millis, NEVER};
-use crate::balancer::worker::Worker;
+use crate::balancer::listener::Listening;
+use crate::balancer::worker::{Thread, Worker};
 use crate::config::model::{Backend, BackendIndex, Frontend};
 use crate::stats::counters::{Event, Traffic};
 
@@ -21,6 +22,8 @@ pub struct Session {
     pub worker: Rc<Worker>,
     /// The index of its frontend.
     pub frontend: usize,
+    /// Where it came in.
+    listening: Rc<Listening>,
     /// Where the client is.
     pub client: SocketAddr,
     /// The port that it connected to.
@@ -37,23 +40,64 @@ pub struct Session {
 pub struct Late;
 
 impl Session {
-    /// Counts a connection that was just accepted.
-    pub fn open(worker: Rc<Worker>, frontend: usize, client: SocketAddr, destination_port: u16) -> Self {
+    /// Counts a connection that was just accepted. `None`: nobody listens there any more.
+    pub fn open(thread: &Thread, listening: &Rc<Listening>, client: SocketAddr, destination_port: u16) -> Option<Self> {
+        let (worker, frontend) = (thread.newest()?, listening.frontend.get()?);
+        let before = worker.shared.frontends.get(frontend)?.connections.fetch_add(1, Relaxed);
+        worker.counters().frontends[frontend].session(before + 1);
         worker.shared.connections.fetch_add(1, Relaxed);
         worker.connections.set(worker.connections.get() + 1);
-        if let Some(state) = worker.shared.frontends.get(frontend) {
-            let before = state.connections.fetch_add(1, Relaxed);
-            worker.counters().frontends[frontend].session(before + 1);
-        }
-        Self {
+        Some(Self {
             worker,
             frontend,
+            listening: listening.clone(),
             client,
             destination_port,
             accepted: clock::now(),
             deadline: Deadline::new(),
             client_until: Cell::new(NEVER),
             server_until: Cell::new(NEVER),
+        })
+    }
+
+    /// Is there a newer configuration that its next request is to be served under?
+    pub fn is_outdated(&self) -> bool {
+        self.worker.is_old() && self.successor().is_some()
+    }
+
+    /// Its frontend is not there any more, so that it ends with the request that is under way, or the next one.
+    pub fn is_left_behind(&self) -> bool {
+        self.worker.is_old() && self.successor().is_none()
+    }
+
+    /// Is it not to wait for another request?
+    pub fn is_to_end(&self) -> bool {
+        self.worker.is_stopping.get() || self.worker.is_over()
+    }
+
+    /// Goes over to the newest configuration, where that still serves such connections.
+    pub fn renew(&mut self) {
+        if !self.worker.is_old() {
+            return;
+        }
+        if let Some((worker, frontend)) = self.successor() {
+            self.leave_frontend();
+            (self.worker, self.frontend) = (worker, frontend);
+            if let Some(state) = self.worker.shared.frontends.get(frontend) {
+                state.connections.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn successor(&self) -> Option<(Rc<Worker>, usize)> {
+        let (worker, frontend) = (self.worker.newest()?, self.listening.frontend.get()?);
+        let mode = worker.shared.config.frontends.get(frontend)?.mode;
+        (mode == self.frontend().mode).then_some((worker, frontend))
+    }
+
+    fn leave_frontend(&self) {
+        if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
+            state.connections.fetch_sub(1, Relaxed);
         }
     }
 
@@ -161,9 +205,7 @@ impl Drop for Session {
         self.deadline.forget();
         self.worker.shared.connections.fetch_sub(1, Relaxed);
         self.worker.connections.set(self.worker.connections.get() - 1);
-        if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
-            state.connections.fetch_sub(1, Relaxed);
-        }
+        self.leave_frontend();
     }
 }
 

@@ -2,87 +2,85 @@
 //! by itself is here as well, so that the statistics find it.
 
 mod facts;
+mod lasting;
+mod succession;
+mod wishes;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use crate::balancer::balance::plan::{self, Plan, Standing, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
+use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
+use crate::balancer::retry_budget::RetryBudget;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
-use crate::config::model::{self, BackendIndex, ServerAddress, WhenAllDown};
+use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
-use crate::stats::rates::Rates;
-use crate::status::{BackendStatus, PairStatus, ServerState, ServerStatus};
+use crate::status::{BackendStatus, ServerState, ServerStatus};
 
+pub use crate::wish::Admin;
+use crate::wish::Weight;
 use facts::Facts;
-pub use facts::{Admin, AgentReport, Health};
+pub use facts::{AgentReport, Health};
+pub use lasting::{Beat, Lasting, Statistics};
 
-/// Shared by the control thread and all workers.
+/// One configuration and the state of what is in it, shared by the control thread and all workers.
+///
+/// A reload makes another one, which has the same [`ServerShared`] for each server that stays, counters and counts of
+/// connections for everything that keeps its name, and what has nothing to do with a configuration ([`Lasting`], which it
+/// derefs to). What began under the old one ends under it, and the last that does lets go of it.
 pub struct Shared {
-    /// Valid, and the same for the life of the process.
+    /// Valid, and always the same.
     pub config: model::Balancer,
-    /// Client connections open now.
-    pub connections: AtomicU64,
-    /// Requests (TCP mode: connections) since the start.
-    pub requests: AtomicU64,
     /// By index of the frontend.
     pub frontends: Vec<FrontendState>,
     /// By index of the backend.
     pub backends: Vec<BackendState>,
-    /// By index of the worker: milliseconds since the start when it last went round its loop.
-    pub beats: Vec<Beat>,
-    /// Virtual addresses this node holds now (rule 7).
-    pub held: ArcSwap<Vec<IpAddr>>,
-    /// When the process started.
-    pub started: Instant,
     /// By index of the worker: what it counts.
     pub counters: Vec<Counters>,
-    /// For the statistics alone.
-    pub statistics: Statistics,
+    /// Are the statistics shown anywhere?
+    pub shows_statistics: bool,
+    lasting: Arc<Lasting>,
 }
 
-/// What is kept for nobody but those who look at the statistics.
-pub struct Statistics {
-    /// Are they shown anywhere?
-    pub are_shown: bool,
-    /// The pair, as the keeper last told.
-    pub pair: ArcSwapOption<PairStatus>,
-    /// Sessions and requests per second.
-    pub rates: Mutex<Rates>,
-    /// Lines of the access log that nobody took.
-    pub lost_log_lines: AtomicU64,
-    /// One page at a time is made: passwords take time to be checked, and guessing them is to take no more than one core.
-    pub turn: Semaphore,
+impl Deref for Shared {
+    type Target = Lasting;
+
+    fn deref(&self) -> &Lasting {
+        &self.lasting
+    }
 }
 
-/// A worker's sign of life.
+/// A number that many threads change, on a cache line of its own.
 #[repr(align(128))]
 #[derive(Default)]
-pub struct Beat(pub AtomicU64);
+pub struct Count(AtomicU64);
 
-/// A frontend's part.
-#[repr(align(128))]
-pub struct FrontendState {
-    /// Client connections open now.
-    pub connections: AtomicU64,
-    /// By index of the rule: its limit, if it is one.
-    pub rate_limits: Box<[Option<RateLimiter>]>,
+impl Deref for Count {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
 }
 
-impl FrontendState {
-    fn new(config: &model::Frontend) -> Self {
-        Self { connections: AtomicU64::new(0), rate_limits: rules::rate_limits(&config.rules) }
-    }
+/// A frontend's part.
+pub struct FrontendState {
+    /// Client connections open now.
+    pub connections: Arc<Count>,
+    /// By index of the rule: its limit, if it is one.
+    pub rate_limits: Box<[Option<Arc<RateLimiter>>]>,
 }
 
 /// A backend's part.
@@ -95,7 +93,7 @@ pub struct BackendState {
     /// Grows whenever a server's state or weight changes: what workers derived from them is then stale.
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
-    pub connections: AtomicU64,
+    pub connections: Arc<Count>,
     /// What servers are chosen by, for their states and weights at this generation.
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
@@ -103,9 +101,11 @@ pub struct BackendState {
     /// Sessions by what they are known by, where they are kept so.
     pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
-    pub checks: Checks,
+    pub checks: Arc<Checks>,
+    /// Where requests are sent again.
+    pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
-    pub servers: Vec<ServerShared>,
+    pub servers: Vec<Arc<ServerShared>>,
 }
 
 /// A server's part.
@@ -128,9 +128,13 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
-    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the facts; both are
-    /// elsewhere, so that the rest stays on one line.
+    /// Told when people end its maintenance.
+    returned: Notify,
+    /// What its checks found and how long it was down. Never locked on a request's way, and nor are the two below; all of them
+    /// are elsewhere, so that the rest stays on one line.
     pub checks: Checks,
+    /// How far its checks have come: whoever checks it next goes on from there.
+    progress: Box<Mutex<Progress>>,
     /// What is known of it.
     facts: Box<Mutex<Facts>>,
 }
@@ -149,30 +153,24 @@ impl Shared {
     /// Everything at its beginning: servers that are checked, or whose names are yet to be resolved, are `starting`; the
     /// others are up.
     pub fn new(config: model::Balancer) -> Arc<Self> {
-        let backends = config.backends.iter().map(BackendState::new).collect();
+        let (origins, lasting) = (Origins::none(&config), Arc::new(Lasting::new(config.threads)));
         let frontends = config.frontends.iter().map(FrontendState::new).collect();
-        let beats = (0..config.threads).map(|_| Beat::default()).collect();
-        let servers = || config.backends.iter().map(|backend| backend.servers.len());
-        let counters = (0..config.threads).map(|_| Counters::new(config.frontends.len(), servers())).collect();
-        let statistics = Statistics {
-            are_shown: config.frontends.iter().any(|frontend| frontend.statistics.is_some()),
-            pair: ArcSwapOption::empty(),
-            rates: Mutex::default(),
-            lost_log_lines: AtomicU64::new(0),
-            turn: Semaphore::new(1),
-        };
-        Arc::new(Self {
-            config,
-            connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            frontends,
-            backends,
-            beats,
-            held: ArcSwap::default(),
-            started: Instant::now(),
-            counters,
-            statistics,
-        })
+        let backends = config.backends.iter().map(BackendState::new).collect();
+        let counters = (0..config.threads).map(|_| Counters::new(&origins, None)).collect();
+        Self::begin(config, frontends, backends, counters, lasting)
+    }
+
+    fn begin(
+        config: model::Balancer,
+        frontends: Vec<FrontendState>,
+        backends: Vec<BackendState>,
+        counters: Vec<Counters>,
+        lasting: Arc<Lasting>,
+    ) -> Arc<Self> {
+        let shows_statistics = config.frontends.iter().any(|frontend| frontend.statistics.is_some());
+        let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
+        shared.lasting.begins(&shared);
+        shared
     }
 
     /// All about one server; `None` if there is no such server.
@@ -187,12 +185,23 @@ impl Shared {
     /// As with all that changes a server: a change of its state is logged, with its cause, and reaches every worker with its
     /// next choice. Says whether the state changed.
     pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.health, facts.health_reason) = (health, reason.into()))
+        self.change(backend, server, |facts| facts.set_health(health, reason))
     }
 
     /// What a person wants of a server, with the reason in words.
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.operator, facts.operator_reason) = (admin, reason.into()))
+        let Some(place) = self.server(backend, server) else { return false };
+        let was_in_maintenance = place.state.is_in_maintenance();
+        let has_changed = self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
+        if was_in_maintenance {
+            place.state.returned.notify_waiters();
+        }
+        has_changed
+    }
+
+    /// Another weight than the configured one; `None`: that one again.
+    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
+        self.change(backend, server, |facts| facts.weight = weight.map_or(Weight::Default, Weight::Absolute));
     }
 
     /// What a server's agent says of it.
@@ -200,17 +209,12 @@ impl Shared {
         self.change(backend, server, |facts| facts.agent = report)
     }
 
-    /// Another weight than the configured one; `None`: that one again.
-    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
-        self.change(backend, server, |facts| facts.weight = weight);
-    }
-
     fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
         let Some(place) = self.server(backend, server) else { return false };
         let mut facts = place.state.facts();
-        let before = (facts.state(), facts.weight(place.server.weight));
+        let before = (facts.state(), facts.weight());
         change(&mut facts);
-        let after = (facts.state(), facts.weight(place.server.weight));
+        let after = (facts.state(), facts.weight());
         if before == after {
             return false;
         }
@@ -218,8 +222,9 @@ impl Shared {
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
-            let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
-            let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away |= matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let rises = facts.was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away &= after.0 != ServerState::Up;
             facts.rising_since = rises.then_some(now);
             place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
             place.state.errors.store(0, Relaxed);
@@ -227,7 +232,6 @@ impl Shared {
         }
         let (reason, rises) = (facts.reason(), facts.rising_since.is_some());
         drop(facts);
-        place.backend_state.checks.changed(|| place.backend_state.state(), now);
 
         // A busy agent does so all the time: no more than a detail.
         if before.1 != after.1 {
@@ -236,7 +240,7 @@ impl Shared {
                 place.backend.name, place.server.name, after.1, before.1
             );
         }
-        place.backend_state.replan(place.backend);
+        self.replan_with(&[place.state], now);
         if rises {
             place.backend_state.came_back.notify_one();
         }
@@ -246,22 +250,40 @@ impl Shared {
         before.0 != after.0
     }
 
+    /// Publishes what the servers of each backend that has one of these are chosen by from now on, under the old
+    /// configurations that are still there as well.
+    fn replan_with(&self, changed: &[&ServerShared], now: Instant) {
+        let live = self.lasting.live();
+        let newest = live.last().map(Arc::as_ptr);
+        for shared in &live {
+            for (config, state) in shared.config.backends.iter().zip(&shared.backends) {
+                let has = |changed: &&ServerShared| state.servers.iter().any(|it| std::ptr::eq(&**it, *changed));
+                if changed.iter().any(has) {
+                    if newest == Some(Arc::as_ptr(shared)) {
+                        state.checks.changed(|| state.state(), now);
+                    }
+                    state.replan(config);
+                }
+            }
+        }
+    }
+
     /// Gives servers of a backend that rise what slow start lets them have by now. Is one of them still rising?
     pub fn raise(&self, backend: BackendIndex, slow_start: Duration, now: Instant) -> bool {
-        let (Some(config), Some(state)) = (self.config.backends.get(backend.0), self.backends.get(backend.0)) else {
-            return false;
-        };
-        let (mut has_changed, mut is_rising) = (false, false);
+        let Some(state) = self.backends.get(backend.0) else { return false };
+        let (mut changed, mut is_rising) = (Vec::new(), false);
         for server in &state.servers {
             let mut facts = server.facts();
             let Some(since) = facts.rising_since else { continue };
             let tenths = tenths(now.saturating_duration_since(since), slow_start);
-            has_changed |= server.tenths.swap(tenths, Relaxed) != tenths;
+            if server.tenths.swap(tenths, Relaxed) != tenths {
+                changed.push(&**server);
+            }
             is_rising |= tenths < WHOLE;
             facts.rising_since = (tenths < WHOLE).then_some(since);
         }
-        if has_changed {
-            state.replan(config);
+        if !changed.is_empty() {
+            self.replan_with(&changed, now);
         }
         is_rising
     }
@@ -271,27 +293,40 @@ impl Shared {
         let backends = self.config.backends.iter().zip(&self.backends);
         let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
             name: config.name.clone(),
+            sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
             servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
         };
         backends.map(report).collect()
     }
 }
 
+impl FrontendState {
+    fn new(config: &model::Frontend) -> Self {
+        Self { connections: Arc::default(), rate_limits: rules::rate_limits(&config.rules) }
+    }
+}
+
 impl BackendState {
     fn new(config: &model::Backend) -> Self {
+        let servers = config.servers.iter().map(|server| Arc::new(ServerShared::new(server))).collect();
+        Self::begin(config, servers)
+    }
+
+    fn begin(config: &model::Backend, servers: Vec<Arc<ServerShared>>) -> Self {
         let state = Self {
             turn: AtomicU64::new(0),
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
             stick: config
                 .stick
                 .as_ref()
                 .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
-            checks: Checks::new(ServerState::Starting, Instant::now()),
-            servers: config.servers.iter().map(ServerShared::new).collect(),
+            checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
+            retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
+            servers,
         };
         state.replan(config);
         state.checks.changed(|| state.state(), Instant::now());
@@ -314,7 +349,7 @@ impl BackendState {
     }
 
     fn standing(&self) -> Vec<Standing> {
-        self.servers.iter().map(ServerShared::standing).collect()
+        self.servers.iter().map(|server| server.standing()).collect()
     }
 
     /// Publish what servers are chosen by from now on.
@@ -331,12 +366,15 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
     }
-    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
-        let consequence = match place.backend.when_all_down {
-            WhenAllDown::Reject => "",
-            WhenAllDown::TryAll => ", and all are tried",
+    let is_away = !matches!(state, ServerState::Up | ServerState::Starting);
+    if is_away && place.backend_state.state() == ServerState::Down {
+        let are_all_down = place.backend_state.servers.iter().all(|server| server.state() == ServerState::Down);
+        let how = match (are_all_down, place.backend.when_all_down) {
+            (false, _) => "none is up",
+            (true, WhenAllDown::Reject) => "all are down",
+            (true, WhenAllDown::TryAll) => "all are down, and all are tried",
         };
-        error!("backend {backend} has no server left: all are down{consequence}");
+        error!("backend {backend} has no server left: {how}");
     }
 }
 
@@ -347,14 +385,14 @@ impl ServerShared {
             (ServerAddress::Socket(_), true) => (Health::Starting, "not checked yet"),
             (ServerAddress::Socket(_), false) => (Health::Up, NOT_CHECKED),
         };
-        let facts = Facts::new(health, reason);
+        let facts = Facts::new(health, reason, config.weight);
         let address = match &config.address {
             ServerAddress::Socket(address) => Some(Arc::new(*address)),
             ServerAddress::Name { .. } => None,
         };
         Self {
             state: AtomicU8::new(facts.state() as u8),
-            weight: AtomicU32::new(facts.weight(config.weight)),
+            weight: AtomicU32::new(facts.weight()),
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
             connections: AtomicU64::new(0),
@@ -362,7 +400,9 @@ impl ServerShared {
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
+            returned: Notify::new(),
             checks: Checks::new(facts.state(), Instant::now()),
+            progress: Box::default(),
             facts: Box::new(Mutex::new(facts)),
         }
     }
@@ -397,9 +437,24 @@ impl ServerShared {
         self.facts().are_out_by_agent()
     }
 
+    /// What its agent said last.
+    pub fn agent(&self) -> AgentReport {
+        self.facts().agent.clone()
+    }
+
     /// Does its agent call it down?
     pub fn is_down_to_agent(&self) -> bool {
         self.facts().agent.down.is_some()
+    }
+
+    /// How far its checks have come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// They have come further.
+    pub fn set_progress(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     fn standing(&self) -> Standing {
@@ -419,12 +474,15 @@ impl ServerShared {
             ServerState::Up if self.weight() == 0 => ServerState::Drain,
             state => state,
         };
+        let facts = self.facts();
         ServerStatus {
             name: config.name.clone(),
             address,
             state,
-            reason: ServerStatus::reason_from(&self.facts().reason()),
+            reason: ServerStatus::reason_from(&facts.reason()),
+            admin: facts.operator,
             weight: self.weight(),
+            configured_weight: config.weight,
             connections: self.connections.load(Relaxed),
             requests: self.requests.load(Relaxed),
         }

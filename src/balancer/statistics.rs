@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::balancer::balance::plan::WHOLE;
 use crate::balancer::state::{ServerShared, Shared};
-use crate::config::model::{self, Balance, HashKey, Mode};
+use crate::config::model::{self, BackendOrigin, Balance, HashKey, Mode, Origins};
 use crate::stats::checks::Checks;
 use crate::stats::counters::{Event, HistogramTotals, Totals};
 use crate::stats::rates::Rate;
@@ -20,6 +20,25 @@ pub(super) const SAMPLING: Duration = Duration::from_secs(1);
 pub(super) fn sample(shared: &Shared, passed: Duration) {
     let counts = totals(shared).map(|totals| (totals[Event::Session], totals[Event::Request]));
     shared.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner).sample(counts, passed);
+}
+
+/// The rows are those of another configuration from now on.
+pub(super) fn rearrange(old: &Shared, new: &Shared) {
+    let old = &old.config;
+    let Origins { frontends, backends } = Origins::find(&new.config, old);
+    // Where the rows of each old backend begin.
+    let firsts: Vec<usize> = old
+        .backends
+        .iter()
+        .scan(old.frontends.len(), |next, backend| Some(std::mem::replace(next, *next + 1 + backend.servers.len())))
+        .collect();
+    let rows_of_backend = |origin: BackendOrigin| {
+        let first = origin.index.and_then(|index| firsts.get(index).copied());
+        let servers = origin.servers.into_iter().map(move |server| Some(first? + 1 + server?));
+        std::iter::once(first).chain(servers)
+    };
+    let mut rates = new.statistics.rates.lock().unwrap_or_else(PoisonError::into_inner);
+    rates.rearrange(frontends.into_iter().chain(backends.into_iter().flat_map(rows_of_backend)));
 }
 
 /// What all workers counted for each row: frontends, then each backend and its servers.

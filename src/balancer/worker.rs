@@ -1,8 +1,9 @@
 //! A worker: a thread with its own loop, its own accept queues, its own connections to servers.
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpListener;
-use std::rc::Rc;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,17 +11,18 @@ use std::{io, thread};
 
 use jiff::tz::TimeZone;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, TICK};
-use crate::balancer::listener;
-use crate::balancer::pool::Pool;
+use crate::balancer::listener::{self, Listening};
+use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
-use crate::config::model::LogLevel;
+use crate::config::model::{self, LogLevel};
 use crate::process::log::{Kind, Log};
 use crate::process::memory;
 use crate::stats::counters::Counters;
@@ -28,42 +30,118 @@ use crate::stats::counters::Counters;
 /// Ticks between two looks at what is kept and not needed: connections in the pool, memory.
 const SWEEP: u64 = 20;
 
-/// What the tasks of one worker share.
+/// What the tasks of one worker share under one configuration. Its thread, which stays, is what it derefs to.
 pub struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
-    index: usize,
-    /// Its time.
-    pub clock: Clock,
     /// Its turn.
     pub chooser: RefCell<Chooser>,
     /// Its connections to servers.
     pub pool: Pool,
     /// Its end of the log.
-    pub access_log: AccessLog,
+    pub access_log: Rc<AccessLog>,
+    thread: Rc<Thread>,
+    stage: Cell<Stage>,
+}
+
+/// What becomes of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is followed.
+    Newest,
+    /// Another has taken its place: what began under it goes on.
+    Old,
+    /// That has had its time.
+    Over,
+}
+
+/// What the tasks of one worker share whatever the configuration.
+pub struct Thread {
+    index: usize,
+    /// Its time.
+    pub clock: Clock,
     /// Its pipes.
     pub carriers: Carriers,
     /// Its clients.
     pub connections: Cell<usize>,
     /// No connection is kept for another request.
     pub is_stopping: Cell<bool>,
+    /// `None` only while the first one is made.
+    newest: RefCell<Option<Rc<Worker>>>,
+    /// Those that something may still go on under, and until when.
+    old: RefCell<Vec<(Weak<Worker>, Instant)>>,
+}
+
+impl Deref for Worker {
+    type Target = Thread;
+
+    fn deref(&self) -> &Thread {
+        &self.thread
+    }
 }
 
 impl Worker {
-    /// One that has nothing to do yet.
+    /// One that has nothing to do yet, on a thread of its own.
     pub fn new(index: usize, shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
-        let most_idle = shared.config.max_connections / shared.config.threads.max(1);
-        Rc::new(Self {
+        let thread = Rc::new(Thread {
             index,
             clock: Clock::new(),
-            chooser: RefCell::new(Chooser::new(shared.clone())),
-            pool: Pool::new(&shared, most_idle),
-            access_log,
             carriers: Carriers::default(),
             connections: Cell::new(0),
             is_stopping: Cell::new(false),
-            shared,
-        })
+            newest: RefCell::new(None),
+            old: RefCell::default(),
+        });
+        let pool = Pool::new(&shared, most_idle(&shared));
+        Self::begin(shared, pool, Rc::new(access_log), thread)
+    }
+
+    fn begin(shared: Arc<Shared>, pool: Pool, access_log: Rc<AccessLog>, thread: Rc<Thread>) -> Rc<Self> {
+        let chooser = RefCell::new(Chooser::new(shared.clone()));
+        let worker = Rc::new(Self { shared, chooser, pool, access_log, thread, stage: Cell::new(Stage::Newest) });
+        worker.newest.replace(Some(worker.clone()));
+        worker
+    }
+
+    /// Follows another configuration from now on; what is under way goes on under this one until `until`.
+    pub fn succeeded_by(self: &Rc<Self>, shared: Arc<Shared>, access_log: Rc<AccessLog>, until: Instant) -> Rc<Self> {
+        let pool = Pool::new(&shared, most_idle(&shared));
+        for mut upstream in self.pool.drain() {
+            if upstream.moves(&self.shared, &shared) {
+                pool.take_over(upstream);
+            }
+        }
+        self.stage.set(Stage::Old);
+        self.old.borrow_mut().push((Rc::downgrade(self), until));
+        Self::begin(shared, pool, access_log, self.thread.clone())
+    }
+
+    /// Keeps a connection to a server that has done its work, under the newest configuration if that has the server.
+    pub fn keep(&self, mut upstream: Box<Upstream>) {
+        let now = self.clock.millis();
+        if self.stage.get() == Stage::Newest {
+            return self.pool.put(upstream, now);
+        }
+        if let Some(newest) = self.newest()
+            && upstream.moves(&self.shared, &newest.shared)
+        {
+            newest.pool.put(upstream, now);
+        }
+    }
+
+    /// Has another configuration taken the place of this one?
+    pub fn is_old(&self) -> bool {
+        self.stage.get() != Stage::Newest
+    }
+
+    /// Is what still goes on under this configuration to end?
+    pub fn is_over(&self) -> bool {
+        self.stage.get() == Stage::Over
+    }
+
+    /// What stays when another configuration takes the place of this one.
+    pub fn thread(&self) -> &Rc<Thread> {
+        &self.thread
     }
 
     /// Its own counters.
@@ -72,12 +150,49 @@ impl Worker {
     }
 }
 
+fn most_idle(shared: &Shared) -> usize {
+    shared.config.max_connections / shared.config.threads.max(1)
+}
+
+impl Thread {
+    /// What new connections and requests are served under.
+    pub fn newest(&self) -> Option<Rc<Worker>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Hands over the lines that have gathered; those that were lost are counted.
+    fn tick_logs(&self) {
+        let old = self.old.borrow();
+        for worker in old.iter().filter_map(|(worker, _)| worker.upgrade()).chain(self.newest()) {
+            let lost = worker.access_log.tick();
+            if lost > 0 {
+                worker.shared.statistics.lost_log_lines.fetch_add(lost, Relaxed);
+            }
+        }
+    }
+
+    /// Ends what has gone on for too long under configurations that were replaced.
+    fn end_old(&self, now: Instant) {
+        let mut has_ended_one = false;
+        self.old.borrow_mut().retain(|(worker, until)| {
+            let Some(worker) = worker.upgrade() else { return false };
+            if now >= *until && worker.stage.replace(Stage::Over) != Stage::Over {
+                has_ended_one = true;
+            }
+            true
+        });
+        if has_ended_one {
+            self.clock.wake_all();
+        }
+    }
+}
+
 /// What a worker's thread starts with.
 pub struct Plan {
     /// Its index.
     pub index: usize,
-    /// The listening sockets it accepts from, with the index of their frontend.
-    pub listeners: Vec<(usize, TcpListener)>,
+    /// The listening sockets it accepts from, and where they are bound.
+    pub listeners: Vec<(SocketAddr, TcpListener)>,
     /// What all workers share.
     pub shared: Arc<Shared>,
     /// Where lines for requests go; `None`: nowhere.
@@ -88,8 +203,20 @@ pub struct Plan {
     pub started: Instant,
     /// Told when it accepts.
     pub ready: mpsc::UnboundedSender<usize>,
+    /// Other configurations.
+    pub reloads: mpsc::UnboundedReceiver<Reload>,
     /// How long to finish what is under way, once it is to stop.
     pub stop: watch::Receiver<Option<Duration>>,
+}
+
+/// Another configuration.
+pub struct Reload {
+    /// What takes the place of what all workers share.
+    pub shared: Arc<Shared>,
+    /// Further listening sockets, and where they are bound.
+    pub listeners: Vec<(SocketAddr, TcpListener)>,
+    /// Told when it is followed.
+    pub done: oneshot::Sender<()>,
 }
 
 /// A runtime for one thread and tasks that stay on it.
@@ -113,21 +240,18 @@ pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
     })
 }
 
-/// The access log's way to the targets.
-fn outlet(log: Log) -> Outlet {
-    Box::new(move |batch| log.send(LogLevel::Info, Kind::Access, &batch.into()))
+/// The access log of a configuration.
+fn access_log(config: &model::AccessLog, log: Option<&Log>, zone: &TimeZone) -> AccessLog {
+    let outlet = |log: Log| -> Outlet { Box::new(move |batch| log.send(LogLevel::Info, Kind::Access, &batch.into())) };
+    AccessLog::new(log.cloned().map(outlet).zip(Format::new(config)), zone.clone())
 }
 
 async fn serve(mut plan: Plan) -> io::Result<()> {
-    let format = Format::new(&plan.shared.config.access_log);
-    let outlet = plan.log.map(outlet).zip(format);
-    let worker = Worker::new(plan.index, plan.shared, AccessLog::new(outlet, plan.zone));
-    let mut accepting = Vec::new();
-    for (frontend, listener) in plan.listeners {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(listener::accept(worker.clone(), listener, frontend)));
-    }
+    let log = access_log(&plan.shared.config.access_log, plan.log.as_ref(), &plan.zone);
+    let worker = Worker::new(plan.index, plan.shared, log);
+    let thread = worker.thread.clone();
+    let mut doors = Doors { worker, open: Vec::new() };
+    doors.open(plan.listeners)?;
     // Should the control thread be gone, so is the process.
     let _ = plan.ready.send(plan.index);
 
@@ -141,26 +265,91 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
             _ = plan.stop.changed(), if stop_by.is_none() => {
                 let patience = plan.stop.borrow().unwrap_or_default();
                 stop_by = Some(Instant::now() + patience);
-                accepting.drain(..).for_each(|task| task.abort());
-                worker.is_stopping.set(true);
-                worker.clock.wake_all();
+                doors.close();
+                thread.is_stopping.set(true);
+                thread.clock.wake_all();
+            }
+            Some(reload) = plan.reloads.recv(), if stop_by.is_none() => {
+                doors.reload(reload.shared, reload.listeners, |config| {
+                    Rc::new(access_log(config, plan.log.as_ref(), &plan.zone))
+                });
+                // Those that have nothing under way follow at once.
+                thread.clock.wake_all();
+                let _ = reload.done.send(());
             }
         }
+        let worker = &doors.worker;
         if let Some(beat) = worker.shared.beats.get(plan.index) {
             beat.0.store(plan.started.elapsed().as_millis() as u64, Relaxed);
         }
-        worker.clock.tick();
+        thread.clock.tick();
         rounds += 1;
         if rounds.is_multiple_of(SWEEP) {
-            worker.pool.sweep(worker.clock.millis());
+            worker.pool.sweep(thread.clock.millis());
             memory::give_back();
         }
-        let lost = worker.access_log.tick();
-        if lost > 0 {
-            worker.shared.statistics.lost_log_lines.fetch_add(lost, Relaxed);
-        }
-        if stop_by.is_some_and(|by| worker.connections.get() == 0 || Instant::now() >= by) {
+        thread.tick_logs();
+        thread.end_old(Instant::now());
+        if stop_by.is_some_and(|by| thread.connections.get() == 0 || Instant::now() >= by) {
             return Ok(());
         }
     }
+}
+
+/// The listening sockets of a worker.
+struct Doors {
+    worker: Rc<Worker>,
+    open: Vec<Door>,
+}
+
+struct Door {
+    address: SocketAddr,
+    listening: Rc<Listening>,
+    accepting: JoinHandle<()>,
+}
+
+impl Doors {
+    fn open(&mut self, listeners: Vec<(SocketAddr, TcpListener)>) -> io::Result<()> {
+        for (address, listener) in listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listening = Listening::new(frontend_at(&self.worker.shared.config, address));
+            let accept = listener::accept(self.worker.thread.clone(), listener, listening.clone());
+            self.open.push(Door { address, listening, accepting: tokio::task::spawn_local(accept) });
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.open.drain(..).for_each(|door| door.accepting.abort());
+    }
+
+    /// Listeners whose address stays go on, for whichever frontend has it now.
+    fn reload(
+        &mut self,
+        shared: Arc<Shared>,
+        listeners: Vec<(SocketAddr, TcpListener)>,
+        access_log: impl FnOnce(&model::AccessLog) -> Rc<AccessLog>,
+    ) {
+        let (old, new) = (&self.worker.shared.config, &shared.config);
+        let is_same_log = old.access_log == new.access_log;
+        let access_log = if is_same_log { self.worker.access_log.clone() } else { access_log(&new.access_log) };
+        self.open.retain(|door| {
+            let frontend = frontend_at(new, door.address);
+            door.listening.frontend.set(frontend);
+            if frontend.is_none() {
+                door.accepting.abort();
+            }
+            frontend.is_some()
+        });
+        let until = Instant::now() + new.hard_stop_after;
+        self.worker = self.worker.succeeded_by(shared, access_log, until);
+        if let Err(error) = self.open(listeners) {
+            tracing::error!(%error, "a worker cannot accept from a new listening socket: {error}");
+        }
+    }
+}
+
+fn frontend_at(config: &model::Balancer, address: SocketAddr) -> Option<usize> {
+    config.frontends.iter().position(|frontend| frontend.binds.iter().any(|bind| bind.address == address))
 }

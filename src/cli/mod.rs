@@ -3,10 +3,13 @@
 //! Exit status: 0 done, 1 it failed, 2 wrong usage (clap's own).
 
 mod check;
+mod control;
 mod demo;
 mod key;
 mod release;
+mod reload;
 mod run;
+mod server;
 mod status;
 
 use std::ffi::CStr;
@@ -37,7 +40,9 @@ enum Command {
     Demo(demo::Arguments),
     Key(key::Arguments),
     Release(release::Arguments),
+    Reload(reload::Arguments),
     Run(run::Arguments),
+    Server(server::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]
     Keeper,
@@ -52,7 +57,9 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Server(arguments) => server::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Keeper => {
             name_process(c"relevo-keeper");
@@ -108,7 +115,10 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
-    runtime.block_on(work).map_err(|error| error.to_string())
+    let result = runtime.block_on(work);
+    // A file that takes its time keeps nobody from ending.
+    runtime.shutdown_background();
+    result.map_err(|error| error.to_string())
 }
 
 fn finish(result: Result<ExitCode, String>) -> ExitCode {

@@ -10,7 +10,8 @@ use crate::{guard, keeper};
 
 /// Run the node: the balancer and, where virtual routers are configured, its part in the election
 ///
-/// Runs in the foreground and logs to stderr. SIGTERM and Ctrl-C hand over to the other node first.
+/// Runs in the foreground and logs to stderr. SIGTERM and Ctrl-C hand over to the other node first; SIGHUP reads the
+/// configuration again, as `relevo reload` does.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -22,11 +23,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
+    // Where it is, from wherever the processes will be.
+    let path = match std::path::absolute(&arguments.config.config) {
+        Ok(path) => path,
+        Err(error) => return finish(Err(error.to_string())),
+    };
     let log = match log::init(&config.log_targets, "guard") {
         Ok(log) => log,
         Err(error) => return finish(Err(error.to_string())),
     };
-    finish(on_this_thread(guard::run(config, log.log().clone())))
+    finish(on_this_thread(guard::run(config, path, log.log().clone())))
 }
 
 /// The keeper, which the guard starts and tells what to run.

@@ -1,26 +1,20 @@
 //! `relevo status`: asks the running node for the state of the pair and prints it, for people or for scripts.
 
-mod text;
+pub(super) mod text;
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
 
-use crate::config;
+use super::control::{self, ControlSocket};
 use crate::status::PairStatus;
 
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// No state is longer, in bytes.
-const LONGEST_ANSWER: u64 = 64 << 20;
 
 /// Show both nodes: role, priority, addresses, since when and why; servers; could the peer take over
 #[derive(Args)]
@@ -28,40 +22,28 @@ pub(super) struct Arguments {
     /// As JSON, for scripts
     #[arg(long)]
     json: bool,
-    /// The configuration that names the control socket [default: /etc/relevo/relevo.toml, if it can be read]
-    #[arg(short, long = "config", value_name = "FILE", conflicts_with = "socket")]
-    config: Option<PathBuf>,
-    /// The control socket of the node [default: the configuration's, or /run/relevo/control.sock]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    control: ControlSocket,
 }
 
 /// Why there is no state to show.
 #[derive(Debug, thiserror::Error)]
-enum StatusError {
+pub(super) enum StatusError {
     #[error(transparent)]
-    Config(#[from] config::LoadError),
-    #[error(
-        "no node runs here: nobody answers at {}; start it with `relevo run`, or name its socket with --socket",
-        .0.display()
-    )]
-    NotRunning(PathBuf),
-    #[error("this user may not ask the node at {}: run as root or as a member of the socket's group", .0.display())]
-    Forbidden(PathBuf),
-    #[error("the node at {} does not answer within 2 s: its keeper hangs or is overloaded, see its log", .0.display())]
-    Silent(PathBuf),
-    #[error("asking the node at {} failed: {source}", socket.display())]
-    Failed { socket: PathBuf, source: io::Error },
+    Control(#[from] control::Error),
     #[error("the node at {} answered {answer:?}, which is no state: is it another version?", socket.display())]
     NotAState { socket: PathBuf, answer: String },
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let colour = super::colour(io::stdout().is_terminal());
-    let shown = socket(arguments).and_then(|socket| ask(&socket)).map(|pair| match arguments.json {
-        true => serde_json::to_string_pretty(&pair).unwrap_or_default() + "\n",
-        false => text::render(&pair, Timestamp::now(), colour),
-    });
+    let shown =
+        arguments.control.path().map_err(StatusError::from).and_then(|socket| ask(&socket)).map(|pair| match arguments
+            .json
+        {
+            true => serde_json::to_string_pretty(&pair).unwrap_or_default() + "\n",
+            false => text::render(&pair, Timestamp::now(), colour),
+        });
     match shown {
         Ok(shown) => {
             // A closed pipe is the reader's own choice.
@@ -75,43 +57,12 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// A configuration that nobody asked for may be broken or out of our reach: the node runs on what it read earlier.
-fn socket(arguments: &Arguments) -> Result<PathBuf, StatusError> {
-    if let Some(socket) = &arguments.socket {
-        return Ok(socket.clone());
-    }
-    match &arguments.config {
-        Some(file) => Ok(config::load(file)?.node.control_socket),
-        None => Ok(config::load(Path::new(config::DEFAULT_PATH))
-            .map_or_else(|_| config::DEFAULT_CONTROL_SOCKET.into(), |config| config.node.control_socket)),
-    }
-}
-
-fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
-    let asking = async { timeout(PATIENCE, exchange(socket)).await.unwrap_or(Err(ErrorKind::TimedOut.into())) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = runtime.and_then(|runtime| runtime.block_on(asking)).map_err(|source| {
-        let socket = socket.to_owned();
-        match source.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => StatusError::NotRunning(socket),
-            ErrorKind::PermissionDenied => StatusError::Forbidden(socket),
-            // Would block: so many ask already that the socket's queue is full.
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => StatusError::Silent(socket),
-            _ => StatusError::Failed { socket, source },
-        }
-    })?;
+pub(super) fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
+    let answer = control::ask(socket, "status", PATIENCE)?;
     serde_json::from_slice(&answer).map_err(|_| {
         let answer = String::from_utf8_lossy(&answer).trim().chars().take(200).collect();
         StatusError::NotAState { socket: socket.to_owned(), answer }
     })
-}
-
-async fn exchange(socket: &Path) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(b"status\n").await?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
-    Ok(answer)
 }
 
 #[cfg(test)]

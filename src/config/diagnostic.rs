@@ -36,6 +36,20 @@ impl Diagnostics {
         self.list.iter()
     }
 
+    /// The first error in a line, and how many there are.
+    pub fn in_a_line(&self) -> String {
+        let Some(first) = self.list.first() else { return format!("{}: no error", self.file_name) };
+        let line = 1 + self.text.as_bytes().iter().take(first.span.start).filter(|byte| **byte == b'\n').count();
+        let path = if first.path.is_empty() { String::new() } else { format!("{}: ", first.path) };
+        let found = if first.found.is_empty() { String::new() } else { format!(" ({})", first.found) };
+        let others = match self.list.len() - 1 {
+            0 => String::new(),
+            1 => "; and another error".to_owned(),
+            others => format!("; and {others} other errors"),
+        };
+        format!("{}, line {line}: {path}{}{found}{others}", self.file_name, first.message)
+    }
+
     /// One block for each error, with its line and a caret; in colour for a terminal.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };

@@ -6,6 +6,7 @@
 //! adds then changes no digest until somebody uses it.
 
 mod condition;
+mod failure;
 mod persistence;
 mod rule;
 
@@ -20,7 +21,8 @@ use super::model::{
 
 /// SHA-256 in hex.
 pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> String {
-    let Balancer { node: _, threads: _, max_connections: _, access_log: _, frontends, backends } = balancer;
+    let Balancer { node: _, threads: _, max_connections: _, hard_stop_after: _, access_log: _, frontends, backends } =
+        balancer;
     // By name: the order of these tables means nothing.
     let by_name = |list: Vec<(&String, Value)>| {
         list.into_iter().map(|(name, value)| (name.clone(), value)).collect::<Map<_, _>>()
@@ -87,6 +89,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         timeouts,
         capture,
         statistics,
+        connection,
+        errors,
     } = frontend;
     // The log is each node's own.
     let Capture { request: _, response: _, length: _ } = capture;
@@ -116,6 +120,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
         .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
+        .with("connection", failure::connection(*connection), "keep_alive")
+        .with("errors", failure::errors(errors), json!({}))
         .with("stats", statistics.as_ref().map(self::statistics), Value::Null)
         .done()
 }
@@ -143,6 +149,10 @@ fn backend(backend: &Backend) -> Value {
         agent,
         retries,
         redispatch,
+        retry,
+        reuse,
+        connection,
+        errors,
         timeouts,
         servers,
     } = backend;
@@ -162,6 +172,10 @@ fn backend(backend: &Backend) -> Value {
         .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)
         .with("redispatch", *redispatch, true)
+        .with("retry", failure::retry(retry), json!({}))
+        .with("reuse", failure::reuse(*reuse), "safe")
+        .with("connection", failure::connection(*connection), "keep_alive")
+        .with("errors", failure::errors(errors), json!({}))
         .with("timeouts.connect", microseconds(connect), 5_000_000)
         .with("timeouts.server", microseconds(server), 50_000_000)
         .with("timeouts.queue", microseconds(queue), 5_000_000)

@@ -5,6 +5,8 @@
 
 mod backend;
 mod condition;
+mod failure;
+mod origins;
 mod persistence;
 mod rule;
 mod template;
@@ -23,6 +25,8 @@ pub use backend::{
     Agent, Backend, Balance, HashKey, HashMethod, HealthCheck, Observe, Probe, Server, ServerAddress, WhenAllDown,
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
+pub use origins::{BackendOrigin, Origins};
 pub use persistence::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
 pub use rule::{
     Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
@@ -50,7 +54,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Default: the host's name.
     pub name: String,
@@ -59,7 +63,7 @@ pub struct Node {
 }
 
 /// `[process]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// `None`: not written, the default user `relevo` if there is one.
     pub user: Option<String>,
@@ -164,7 +168,7 @@ pub enum AccessLog {
 }
 
 /// `[peering]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peering {
     /// Where the other keepers reach this one.
     pub listen: SocketAddr,
@@ -183,6 +187,8 @@ pub struct Balancer {
     pub threads: usize,
     /// Client connections of the whole process.
     pub max_connections: usize,
+    /// What began under a configuration may go on for so long after another has taken its place.
+    pub hard_stop_after: Duration,
     /// The line for each request.
     pub access_log: AccessLog,
     /// In the order of the file.
@@ -190,6 +196,9 @@ pub struct Balancer {
     /// In the order of the file.
     pub backends: Vec<Backend>,
 }
+
+/// The default of `process.hard_stop_after`: as long as the default of `timeouts.tunnel`.
+pub(super) const HARD_STOP_AFTER: Duration = Duration::from_secs(3600);
 
 /// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
 const OTHER_DESCRIPTORS: usize = 2048;
@@ -253,6 +262,10 @@ pub struct Frontend {
     pub capture: Capture,
     /// Where it shows the statistics, if anywhere.
     pub statistics: Option<Statistics>,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Its own, and those of the file.
+    pub errors: ErrorPages,
 }
 
 /// `frontends.NAME.capture`: headers for the log.

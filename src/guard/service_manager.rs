@@ -17,12 +17,14 @@ pub(super) struct ServiceManager {
     outbox: Option<SyncSender<Word>>,
     is_watched: bool,
     is_ready: bool,
+    is_reloading: bool,
     status: String,
 }
 
 #[derive(Debug, Clone)]
 enum Word {
     Ready,
+    Reloading,
     Status(String),
     /// Things go on: without it for as long as `WatchdogSec=` says the service is restarted.
     Watchdog,
@@ -38,7 +40,8 @@ impl ServiceManager {
             let least = 3 * REPORT_INTERVAL;
             tracing::warn!("the watchdog's limit of {limit:?} is too short: set WatchdogSec to {least:?} or more");
         }
-        Ok(ServiceManager { outbox, is_watched: watchdog.is_some(), is_ready: false, status: String::new() })
+        let is_watched = watchdog.is_some();
+        Ok(ServiceManager { outbox, is_watched, is_ready: false, is_reloading: false, status: String::new() })
     }
 
     /// Passes on what the keeper reports.
@@ -50,6 +53,22 @@ impl ServiceManager {
         self.status(&report.state);
         if report.in_time {
             self.alive();
+        }
+    }
+
+    /// Something is to change: it waits for [`ServiceManager::reloaded`].
+    pub(super) fn reloading(&mut self) {
+        if self.is_ready && !self.is_reloading {
+            self.is_reloading = true;
+            self.say(Word::Reloading);
+        }
+    }
+
+    /// Nothing is about to change any more.
+    pub(super) fn reloaded(&mut self) {
+        if self.is_reloading {
+            self.is_reloading = false;
+            self.say(Word::Ready);
         }
     }
 
@@ -98,6 +117,10 @@ fn speak(words: &Receiver<Word>) {
     for word in words {
         let said = match &word {
             Word::Ready => sd_notify::notify(&[NotifyState::Ready]),
+            Word::Reloading => match NotifyState::monotonic_usec_now() {
+                Ok(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
+                Err(error) => Err(error),
+            },
             Word::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
             Word::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
             Word::Stopping => sd_notify::notify(&[NotifyState::Stopping]),

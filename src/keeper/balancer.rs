@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
+use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
+use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerStatus};
+use crate::process::messages::{Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Reload, Start, ToBalancer};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -32,13 +34,39 @@ const OUTBOX: usize = 64;
 const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 
 /// What every balancer of this keeper starts with.
+#[derive(Clone)]
 pub(super) struct Template {
     pub(super) config: model::Balancer,
     pub(super) log_targets: Vec<LogTarget>,
     pub(super) user: Option<Identity>,
     pub(super) chroot: Option<PathBuf>,
-    pub(super) resolv_conf: String,
-    pub(super) hosts: String,
+    pub(super) files: HostFiles,
+}
+
+/// Texts of files that names are resolved by, which a chroot does not have.
+#[derive(Clone, Default)]
+pub(super) struct HostFiles {
+    resolv_conf: String,
+    hosts: String,
+}
+
+impl HostFiles {
+    /// As they are now. One that is not there is empty.
+    pub(super) fn read() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        HostFiles { resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts") }
+    }
+}
+
+/// Why a balancer cannot be offered another configuration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    #[error(transparent)]
+    Listeners(#[from] super::listeners::Error),
+    #[error("the listening sockets cannot be handed over: {0}")]
+    Descriptors(#[from] io::Error),
+    #[error("the balancer does not read its messages")]
+    Silent,
 }
 
 /// The one balancer there is, or the one there will be.
@@ -48,11 +76,21 @@ pub(super) struct Balancer {
     process: Option<Process>,
     /// `None`: none has served for a while, so that clients are refused.
     listeners: Option<Arc<Listeners>>,
+    /// What was offered to the one that runs, which has not answered yet.
+    offered: Option<(Template, Arc<Listeners>)>,
     /// When the last one was lost, while none serves.
     lost_at: Option<Instant>,
     held: Vec<IpAddr>,
     state: BalancerState,
     beat: Beat,
+    /// What people want of servers.
+    wishes: watch::Receiver<Arc<Wishes>>,
+    /// Of the last ones that it was told.
+    number: u64,
+    /// Some did not reach it.
+    owes_wishes: bool,
+    /// What the peers' balancers know.
+    knowledge: Knowledge,
 }
 
 /// What the keeper has to know.
@@ -64,6 +102,10 @@ pub(super) enum Change {
     Lost(String),
     /// One of its servers went up or down.
     Servers,
+    /// It heeds the wishes up to this number.
+    Heeded(u64),
+    /// It follows the configuration that it was offered, or it does not, for this reason.
+    Reloaded(Result<(), String>),
 }
 
 struct Process {
@@ -85,16 +127,26 @@ enum Happening {
 
 impl Balancer {
     /// Nothing runs before [`Balancer::next`].
-    pub(super) fn new(template: Template, listeners: Listeners) -> Self {
+    pub(super) fn new(
+        template: Template,
+        listeners: Listeners,
+        wishes: watch::Receiver<Arc<Wishes>>,
+        knowledge: Knowledge,
+    ) -> Self {
         Balancer {
             template,
             lifecycle: Lifecycle::new(Instant::now()),
             process: None,
             listeners: Some(Arc::new(listeners)),
+            offered: None,
             lost_at: None,
             held: Vec::new(),
             state: BalancerState::Starting,
             beat: Beat::default(),
+            wishes,
+            number: 0,
+            owes_wishes: false,
+            knowledge,
         }
     }
 
@@ -108,6 +160,18 @@ impl Balancer {
                     self.lost_at = None;
                     return Change::Serving;
                 }
+                Happening::Message(FromBalancer::Reloaded(result)) => match (self.offered.take(), result) {
+                    (Some((template, _)), Ok(beat)) if !fits(&beat, &template.config) => {
+                        return self.lost("its report does not fit its configuration".to_owned());
+                    }
+                    (Some((template, listeners)), Ok(beat)) => {
+                        (self.template, self.listeners) = (template, Some(listeners));
+                        self.beat = beat;
+                        return Change::Reloaded(Ok(()));
+                    }
+                    (Some(_), Err(reason)) => return Change::Reloaded(Err(reason)),
+                    (None, _) => return self.lost("it follows what nobody told it".to_owned()),
+                },
                 Happening::Message(FromBalancer::Beat(beat)) if !fits(&beat, &self.template.config) => {
                     return self.lost("its report does not fit its configuration".to_owned());
                 }
@@ -118,10 +182,19 @@ impl Balancer {
                         self.reopen_log();
                     }
                     self.beat = beat;
+                    if std::mem::take(&mut self.owes_wishes) {
+                        let all: Vec<_> = self.wishes.borrow().iter().cloned().collect();
+                        self.heed(&all);
+                    }
                     if servers_changed && verdict == Verdict::Wait {
                         return Change::Servers;
                     }
                     verdict
+                }
+                Happening::Message(FromBalancer::Heeded(number)) => return Change::Heeded(number),
+                Happening::Message(FromBalancer::Sessions(batch)) => {
+                    self.knowledge.pass_on(batch);
+                    Verdict::Wait
                 }
                 Happening::Ended(reason) => return self.lost(reason),
                 Happening::Look => self.lifecycle.look(Instant::now()),
@@ -137,6 +210,33 @@ impl Balancer {
             }
             self.refuse_after_a_while();
         }
+    }
+
+    /// Offers it another configuration, for which all that is to be bound is bound. Says whether it is in force already, because
+    /// no balancer runs that has to agree; else [`Balancer::next`] tells what becomes of it.
+    pub(super) fn reload(&mut self, config: model::Balancer, files: HostFiles) -> Result<bool, ReloadError> {
+        let template = Template { config, files, ..self.template.clone() };
+        let nothing_bound = Listeners::none();
+        let before = self.listeners.as_deref().unwrap_or(&nothing_bound);
+        let listeners = before.rebind(&template.config)?;
+        let Some(process) = &mut self.process else {
+            self.template = template;
+            // Where connections are refused they go on to be.
+            self.listeners = self.listeners.is_some().then(|| Arc::new(listeners));
+            return Ok(true);
+        };
+        let (places, descriptors) = listeners.new_ones(before)?;
+        let message = ToBalancer::Reload(Box::new(Reload {
+            config: template.config.clone(),
+            listeners: places,
+            resolv_conf: template.files.resolv_conf.clone(),
+            hosts: template.files.hosts.clone(),
+            wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
+        }));
+        process.receiver.allow(longest_message(&template.config).max(longest_message(&self.template.config)));
+        process.outbox.try_send((message, descriptors)).map_err(|_| ReloadError::Silent)?;
+        self.offered = Some((template, Arc::new(listeners)));
+        Ok(false)
     }
 
     /// Tells it the virtual addresses this node holds.
@@ -167,6 +267,41 @@ impl Balancer {
         }
     }
 
+    /// Tells it what people want of servers now. Gives the number that it answers with, or `None` where no balancer hears it:
+    /// the next one begins with it.
+    pub(super) fn heed(&mut self, wishes: &[StampedWish]) -> Option<u64> {
+        self.number += 1;
+        let wishes = wishes.iter().map(StampedWish::for_balancer).collect();
+        self.owes_wishes |= !self.tell(ToBalancer::Wishes(self.number, wishes));
+        // One that starts hears it as well, and takes its time for the answer.
+        (self.state == BalancerState::Serving).then_some(self.number)
+    }
+
+    /// Tells it what the peers know of servers that it has yet to check.
+    pub(super) fn tell_known(&self) {
+        let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
+        if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
+            for known in self.knowledge.of_peers() {
+                self.tell(ToBalancer::Known(known));
+            }
+        }
+    }
+
+    /// Sessions of a peer. More of them than it reads are lost: what matters more has to get through.
+    pub(super) fn tell_sessions(&self, batch: String) {
+        if let Some(process) = self.process.as_ref().filter(|process| process.outbox.capacity() > OUTBOX / 2) {
+            let _ = process.outbox.try_send((ToBalancer::Sessions(batch), Vec::new()));
+        }
+    }
+
+    /// A peer that knows no sessions is to be told all of them.
+    pub(super) fn greet_peers(&mut self) {
+        let has_sessions = self.template.config.backends.iter().any(|backend| backend.stick.is_some());
+        if self.knowledge.has_new_peer() && has_sessions {
+            self.tell(ToBalancer::TellSessions);
+        }
+    }
+
     /// For `relevo status`.
     pub(super) fn status(&self) -> BalancerStatus {
         BalancerStatus {
@@ -174,6 +309,7 @@ impl Balancer {
             pid: self.process.as_ref().map_or(0, |process| process.pid),
             connections: self.beat.connections,
             requests: self.beat.requests,
+            old_configurations: self.beat.old_configurations,
         }
     }
 
@@ -227,17 +363,38 @@ impl Balancer {
         };
         self.listeners = Some(listeners.clone());
         let longest = longest_message(&self.template.config);
-        let process = Process::start(self.template.first_message(&listeners), listeners, longest)?;
+        let process = Process::start(self.first_message(&listeners), listeners, longest)?;
         tracing::info!(pid = process.pid, "the balancer starts");
         self.process = Some(process);
         self.state = BalancerState::Starting;
         self.beat = Beat::default();
+        self.owes_wishes = false;
         self.lifecycle.started(Instant::now());
         self.tell(ToBalancer::Held(self.held.clone()));
         Ok(())
     }
 
+    fn first_message(&self, listeners: &Listeners) -> Start {
+        let template = &self.template;
+        let mut known = self.knowledge.of_peers();
+        known.push(Known { by: "the balancer before".to_owned(), backends: self.beat.backends.clone() });
+        Start {
+            keeper: Pid::this().as_raw(),
+            config: template.config.clone(),
+            log_targets: template.log_targets.clone(),
+            user: template.user,
+            chroot: template.chroot.clone(),
+            listeners: listeners.places(),
+            resolv_conf: template.files.resolv_conf.clone(),
+            hosts: template.files.hosts.clone(),
+            wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
+            known,
+            has_peers: self.knowledge.has_peers(),
+        }
+    }
+
     fn lost(&mut self, reason: String) -> Change {
+        self.offered = None;
         let now = Instant::now();
         if let Some(process) = self.process.take() {
             process.bury();
@@ -261,11 +418,14 @@ impl Balancer {
         }
     }
 
-    fn tell(&self, message: ToBalancer) {
-        let Some(process) = &self.process else { return };
-        if process.outbox.try_send((message, Vec::new())).is_err() {
+    /// Did the message find its place? Where there is no balancer, it is not missed.
+    fn tell(&self, message: ToBalancer) -> bool {
+        let Some(process) = &self.process else { return true };
+        let told = process.outbox.try_send((message, Vec::new())).is_ok();
+        if !told {
             tracing::warn!("the balancer does not read its messages; one was dropped");
         }
+        told
     }
 }
 
@@ -275,21 +435,6 @@ enum StartError {
     Listeners(#[from] super::listeners::Error),
     #[error(transparent)]
     Process(#[from] io::Error),
-}
-
-impl Template {
-    fn first_message(&self, listeners: &Listeners) -> Start {
-        Start {
-            keeper: Pid::this().as_raw(),
-            config: self.config.clone(),
-            log_targets: self.log_targets.clone(),
-            user: self.user,
-            chroot: self.chroot.clone(),
-            listeners: listeners.places(),
-            resolv_conf: self.resolv_conf.clone(),
-            hosts: self.hosts.clone(),
-        }
-    }
 }
 
 impl Process {
@@ -357,13 +502,13 @@ async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
     tokio::task::spawn_blocking(open).await.unwrap_or_default()
 }
 
-/// What a beat needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
+/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
 fn longest_message(config: &model::Balancer) -> usize {
     let backend = |backend: &model::Backend| {
         let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
         256 + backend.name.len() + names + backend.servers.len() * (512 + 2 * 4 * ServerStatus::LONGEST_TEXT)
     };
-    1024 + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
+    1024 + LONGEST_BATCH + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
 }
 
 /// Does it speak of the workers and servers that there are, in words that a log, a terminal and a peer can take?
@@ -401,7 +546,7 @@ mod tests {
     fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
         let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
                     [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, ..Machine::this() };
         let config = parse_for(text, "test", &machine).unwrap().balancer;
         let beat = |silences: &[u64], servers: &[(&str, &str)]| {
             let server = |(name, reason): &(&str, &str)| ServerStatus {
@@ -411,7 +556,7 @@ mod tests {
                 ..ServerStatus::default()
             };
             let servers = servers.iter().map(server).collect();
-            let backends = vec![BackendStatus { name: "b".to_owned(), servers }];
+            let backends = vec![BackendStatus { name: "b".to_owned(), servers, ..BackendStatus::default() }];
             Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
         };
         let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));

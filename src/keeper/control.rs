@@ -1,4 +1,5 @@
-//! The control socket: where `relevo status` asks. One line in, the answer out, and it is closed.
+//! The control socket: where `relevo status`, `relevo server` and `relevo reload` ask. One line in, the answer out, and it is
+//! closed.
 //!
 //! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
 
@@ -17,16 +18,19 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::orders::Order;
+use super::reload::Answer;
 use crate::status::PairStatus;
+use crate::wish::LONGEST_LINE;
 
 /// Clients at once; the next one waits in the socket's queue.
 const CLIENTS: usize = 16;
 /// For the line to come, and for the answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// For the file to be read and the balancer to follow it.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(20);
 /// After each client, so that many of them, one after the other, leave the election its time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// No command is longer.
-const LONGEST_LINE: u64 = 256;
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
 /// Nobody else may take the lock.
@@ -36,6 +40,10 @@ const LOCK_MODE: u32 = 0o600;
 pub(super) enum Query {
     /// The state of the pair.
     Status(oneshot::Sender<PairStatus>),
+    /// Something of servers. The answer is a text, or what is wrong.
+    Server(Order, oneshot::Sender<Result<String, String>>),
+    /// That the configuration is read again.
+    Reload(oneshot::Sender<Answer>),
 }
 
 /// Why there is no control socket.
@@ -123,7 +131,7 @@ async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
                 let queries = queries.clone();
                 tokio::spawn(async move {
                     // A client that is slow or gone is its own loss.
-                    let _ = timeout(2 * PATIENCE, answer(stream, queries)).await;
+                    let _ = answer(stream, queries).await;
                     drop(place);
                 });
                 tokio::time::sleep(PAUSE).await;
@@ -141,21 +149,49 @@ async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Res
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LONGEST_LINE));
     timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
-    let reply = match line.trim_end() {
-        "status" => status(&queries).await?,
-        unknown => format!("error: unknown command {unknown:?}; known: status\n").into_bytes(),
+    let reply = match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+        ("status", "") => timeout(PATIENCE, status(&queries)).await??,
+        ("reload", "") => reload(&queries).await?,
+        // The end of a line that was cut is no name.
+        ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, &queries)).await??,
+        _ => format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end()).into_bytes(),
     };
-    writer.write_all(&reply).await?;
+    timeout(PATIENCE, writer.write_all(&reply)).await??;
     writer.shutdown().await
 }
 
 async fn status(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    let (reply, answer) = oneshot::channel();
-    queries.send(Query::Status(reply)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-    let mut text = serde_json::to_vec(&answer.await.map_err(gone)?)?;
+    let mut text = serde_json::to_vec(&ask(queries, Query::Status).await?)?;
     text.push(b'\n');
     Ok(text)
+}
+
+async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    let answer = match Order::parse(words) {
+        Ok(order) => ask(queries, |reply| Query::Server(order, reply)).await?,
+        Err(error) => Err(error),
+    };
+    Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
+}
+
+/// `ok: ` and what has changed, or `error: ` and why nothing has.
+async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    let limit = RELOAD_PATIENCE.as_secs();
+    let text = match timeout(RELOAD_PATIENCE, ask(queries, Query::Reload)).await {
+        Ok(answer) => match answer? {
+            Ok(changes) => format!("ok: {changes}\n"),
+            Err(reason) => format!("error: {reason}\n"),
+        },
+        Err(_) => format!("error: nothing is known after {limit} s; the log tells what becomes of it\n"),
+    };
+    Ok(text.into_bytes())
+}
+
+async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> io::Result<T> {
+    let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+    let (reply, answer) = oneshot::channel();
+    queries.send(query(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
 }
 
 #[cfg(test)]
@@ -194,16 +230,25 @@ mod tests {
         let (socket, mut queries) = open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         tokio::spawn(async move {
-            while let Some(Query::Status(reply)) = queries.recv().await {
-                let mut status = PairStatus::default();
-                status.node.node = "lb1".to_owned();
-                let _ = reply.send(status);
+            while let Some(query) = queries.recv().await {
+                match query {
+                    Query::Status(reply) => {
+                        let mut status = PairStatus::default();
+                        status.node.node = "lb1".to_owned();
+                        let _ = reply.send(status);
+                    }
+                    Query::Reload(reply) => drop(reply.send(Err("the file is bad".to_owned()))),
+                    Query::Server(order, reply) => drop(reply.send(Ok(format!("{}\n", order.names.join(" "))))),
+                }
             }
         });
 
         let status: PairStatus = serde_json::from_str(&ask(&path, "status\n").await).unwrap();
         assert_eq!(status.node.node, "lb1");
-        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status\n");
+        assert_eq!(ask(&path, "reload\n").await, "error: the file is bad\n");
+        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status, server, reload\n");
+        assert!(ask(&path, "server drain\n").await.starts_with("error: no server is named"));
+        assert_eq!(ask(&path, "server drain a/b c/d\n").await, "a/b c/d\n");
         drop(socket);
         assert!(!path.exists());
     }

@@ -1,5 +1,5 @@
 //! The socket between keeper and guard: the guard says on it what to run, each sees the other's death on it, and the guard
-//! hears how the node is.
+//! hears how the node is and who wants the configuration read again.
 
 use std::fs::File;
 use std::io;
@@ -12,14 +12,16 @@ use tokio::sync::mpsc;
 
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{Receiver, Sender, halves, renumber};
-use crate::process::messages::{Charge, Report};
+use crate::process::messages::{Charge, FromKeeper, Report, ToKeeper};
 
-/// Messages that wait for a guard that does not read.
-const OUTBOX: usize = 4;
+/// Messages that wait for a guard that does not read: as many as there can be, for they are few.
+const OUTBOX: usize = 64;
+/// And reports among them.
+const REPORTS: usize = 4;
 
 /// The keeper's end.
 pub(super) struct GuardLink {
-    outbox: mpsc::Sender<Report>,
+    outbox: mpsc::Sender<FromKeeper>,
     receiver: Receiver,
     /// Held as long as this keeper lives.
     _lock: Vec<OwnedFd>,
@@ -48,17 +50,24 @@ impl GuardLink {
     /// Says how this node is.
     pub(super) fn report(&self, report: Report) {
         // A guard that does not read now will hear the next one.
-        let _ = self.outbox.try_send(report);
+        if self.outbox.capacity() > OUTBOX - REPORTS {
+            let _ = self.outbox.try_send(FromKeeper::Report(report));
+        }
     }
 
-    /// Returns when the guard is dead. Cancel-safe.
-    pub(super) async fn guard_died(&mut self) {
-        while let Ok(Some(_)) = self.receiver.receive::<Charge>().await {}
+    /// Says something else; `false` if there is no room for it.
+    pub(super) fn tell(&self, message: FromKeeper) -> bool {
+        self.outbox.try_send(message).is_ok()
+    }
+
+    /// What the guard says; `None` when it is dead. Cancel-safe.
+    pub(super) async fn hear(&mut self) -> Option<ToKeeper> {
+        self.receiver.receive().await.ok().flatten().map(|(message, _)| message)
     }
 }
 
 /// A task of its own, so that a guard that does not read holds nothing up.
-async fn send(mut sender: Sender, mut messages: mpsc::Receiver<Report>) {
+async fn send(mut sender: Sender, mut messages: mpsc::Receiver<FromKeeper>) {
     while let Some(message) = messages.recv().await {
         if sender.send(&message, &[]).await.is_err() {
             return;

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -16,9 +17,19 @@ use crate::process::messages::ListenerPlace;
 const BACKLOG: i32 = 4096;
 
 /// Every listening socket of the node.
+#[derive(Clone)]
 pub(super) struct Listeners {
-    places: Vec<ListenerPlace>,
-    sockets: Vec<Socket>,
+    /// By frontend and bind, in the order of the configuration.
+    binds: Vec<Bound>,
+}
+
+/// The sockets of one bind, by worker.
+#[derive(Clone)]
+struct Bound {
+    frontend: usize,
+    bind: usize,
+    address: SocketAddr,
+    sockets: Arc<[Socket]>,
 }
 
 /// Why a socket could not be had.
@@ -60,31 +71,86 @@ pub enum Error {
 impl Listeners {
     /// Binds all of them, or none.
     pub(super) fn bind(config: &model::Balancer) -> Result<Self, Error> {
-        let mut listeners = Listeners { places: Vec::new(), sockets: Vec::new() };
+        Listeners::none().rebind(config)
+    }
+
+    /// None at all.
+    pub(super) fn none() -> Self {
+        Listeners { binds: Vec::new() }
+    }
+
+    /// Those of another configuration: of an address that stays it keeps the sockets, the others it binds, all of them or none.
+    /// Nobody is kept from what is not in the new ones before all who have the old ones have let go of them.
+    pub(super) fn rebind(&self, config: &model::Balancer) -> Result<Self, Error> {
+        let mut binds = Vec::new();
         for (frontend_index, frontend) in config.frontends.iter().enumerate() {
             for (bind_index, bind) in frontend.binds.iter().enumerate() {
                 let explain = |error| explain(error, &frontend.name, bind.address);
-                bound(bind.address, false).map_err(explain)?;
-                for worker in 0..config.threads {
-                    let socket = bound(bind.address, true).map_err(explain)?;
-                    socket.listen(BACKLOG).map_err(explain)?;
-                    listeners.places.push(ListenerPlace { frontend: frontend_index, bind: bind_index, worker });
-                    listeners.sockets.push(socket);
-                }
+                let sockets = match self.at(bind.address) {
+                    Some(bound) => bound.sockets.clone(),
+                    None => self.sockets(bind.address, config.threads).map_err(explain)?,
+                };
+                binds.push(Bound { frontend: frontend_index, bind: bind_index, address: bind.address, sockets });
             }
+        }
+        let listeners = Listeners { binds };
+        // Not before all are bound: what is queued in vain is lost.
+        for bound in listeners.unlike(self) {
+            let frontend = config.frontends.get(bound.frontend).map_or("", |frontend| &frontend.name);
+            let listen = bound.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG));
+            listen.map_err(|error| explain(error, frontend, bound.address))?;
         }
         Ok(listeners)
     }
 
+    fn sockets(&self, address: SocketAddr, workers: usize) -> io::Result<Arc<[Socket]>> {
+        // Our own wildcard may be in the way, or an address that the wildcard is to take the place of.
+        if !self.binds.iter().any(|bound| overlap(bound.address, address)) {
+            bound(address, false)?;
+        }
+        (0..workers).map(|_| bound(address, true)).collect()
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<&Bound> {
+        self.binds.iter().find(|bound| bound.address == address)
+    }
+
+    /// Those whose address is not among the others'.
+    fn unlike<'a>(&'a self, others: &'a Listeners) -> impl Iterator<Item = &'a Bound> {
+        self.binds.iter().filter(|bound| others.at(bound.address).is_none())
+    }
+
     /// Where each of the sockets belongs, in the order of [`Listeners::descriptors`].
     pub(super) fn places(&self) -> Vec<ListenerPlace> {
-        self.places.clone()
+        self.binds.iter().flat_map(Bound::places).collect()
     }
 
     /// The sockets, to be lent.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd).collect()
+        self.binds.iter().flat_map(|bound| bound.sockets.iter()).map(AsFd::as_fd).collect()
     }
+
+    /// Of those whose address is not among the others': where they belong, and copies to be given away.
+    pub(super) fn new_ones(&self, others: &Listeners) -> io::Result<(Vec<ListenerPlace>, Vec<OwnedFd>)> {
+        let places = self.unlike(others).flat_map(Bound::places).collect();
+        let sockets = self.unlike(others).flat_map(|bound| bound.sockets.iter());
+        let copies = sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect::<io::Result<_>>()?;
+        Ok((places, copies))
+    }
+}
+
+impl Bound {
+    fn places(&self) -> impl Iterator<Item = ListenerPlace> {
+        let Bound { frontend, bind, .. } = *self;
+        (0..self.sockets.len()).map(move |worker| ListenerPlace { frontend, bind, worker })
+    }
+}
+
+/// Would one of them be in the way of the other?
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 /// The socket that other keepers reach this one on.
@@ -129,7 +195,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{AccessLog, Balancer, Bind, Capture, ClientTimeouts, Frontend, Mode};
+    use crate::config::model::{
+        AccessLog, Balancer, Bind, Capture, ClientTimeouts, ConnectionMode, ErrorPages, Frontend, Mode,
+    };
 
     fn config(threads: usize, address: SocketAddr) -> Balancer {
         let second = Duration::from_secs(1);
@@ -137,6 +205,7 @@ mod tests {
             node: "n".to_owned(),
             threads,
             max_connections: 10,
+            hard_stop_after: Duration::from_secs(3600),
             access_log: AccessLog::Off,
             frontends: vec![Frontend {
                 name: "web".to_owned(),
@@ -151,6 +220,8 @@ mod tests {
                 timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
                 capture: Capture::default(),
                 statistics: None,
+                connection: ConnectionMode::default(),
+                errors: ErrorPages::new(),
             }],
             backends: Vec::new(),
         }

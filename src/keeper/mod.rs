@@ -7,11 +7,16 @@ mod balancer;
 mod control;
 mod guard_link;
 mod identity;
+mod knowledge;
 mod lifecycle;
 mod listeners;
+mod operator;
+mod orders;
 pub mod peering;
 mod realtime;
+mod reload;
 mod view;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,17 +28,21 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::balancer::{Balancer, Change, Template};
+use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
+use self::knowledge::Knowledge;
 use self::listeners::Listeners;
-use self::peering::{PeerEvent, Peering};
+use self::operator::Waiting;
+use self::peering::{Local, PeerEvent, Peering};
+use self::reload::{Arrived, Reloads};
+use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
-use crate::process::messages::{Charge, REPORT_INTERVAL, Report};
+use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -109,7 +118,9 @@ pub async fn run() -> Result<(), Error> {
         }
     }
 
-    let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
+    let status = watch::Sender::new(Arc::new(NodeStatus::default()));
+    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
+    let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
             let settings = peering::Settings {
@@ -120,7 +131,8 @@ pub async fn run() -> Result<(), Error> {
                 source: peering.listen.ip(),
                 first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
-            Some(peering::start(settings, listener, status.subscribe())?)
+            let local = Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
+            Some(peering::start(settings, listener, local)?)
         }
         _ => None,
     };
@@ -130,9 +142,9 @@ pub async fn run() -> Result<(), Error> {
         log_targets: config.log_targets.clone(),
         user: confinement.user,
         chroot: confinement.chroot,
-        resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        files: HostFiles::read(),
     };
+    let peers = peering.as_ref().map(Peering::peers);
     let mut keeper = Keeper {
         started: Instant::now(),
         guard,
@@ -141,12 +153,15 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners),
-        peers: peering.as_ref().map(Peering::peers),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
+        wishes,
+        waiting: Vec::new(),
+        peers,
         equals: BTreeSet::new(),
         peering,
         is_eligible: false,
         is_ready: false,
+        reloads: Reloads::default(),
         status,
         queries,
         _control_socket: control_socket,
@@ -172,10 +187,15 @@ struct Keeper {
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     /// Virtual router and peer with the same priority: of each it was said.
     equals: BTreeSet<(String, String)>,
+    /// What people want of servers.
+    wishes: watch::Sender<Arc<Wishes>>,
+    /// Who asked, and hears of it when the balancer heeds it.
+    waiting: Vec<Waiting>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
     is_ready: bool,
+    reloads: Reloads,
     status: watch::Sender<Arc<NodeStatus>>,
     queries: mpsc::Receiver<Query>,
     _control_socket: ControlSocket,
@@ -191,18 +211,33 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.recv() => return Ok("it was told to stop"),
-                () = self.guard.guard_died() => return Ok("its guard died"),
+                message = self.guard.hear() => match message {
+                    None => return Ok("its guard died"),
+                    Some(ToKeeper::Reload { charge }) => {
+                        self.reloads.arrives(charge);
+                        continue;
+                    }
+                    Some(ToKeeper::Answer { wish, answer }) => {
+                        self.reloads.answer(wish, answer);
+                        continue;
+                    }
+                },
                 change = self.balancer.next() => match change {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
+                        self.answer_waiting(u64::MAX, false);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
+                        self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
                         if self.is_eligible {
                             tracing::warn!("no peer could take over: the addresses stay here");
                         }
                     }
                     Change::Servers => {}
+                    Change::Heeded(number) => self.answer_waiting(number, true),
+                    Change::Reloaded(result) => self.reloaded(result),
                 },
+                arrived = self.reloads.arrived() => self.reload(arrived),
                 event = next_event(&mut self.peering) => {
                     self.peer_event(event);
                     continue;
@@ -214,6 +249,8 @@ impl Keeper {
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn_of_equal_priorities();
+                    self.balancer.tell_known();
+                    self.balancer.greet_peers();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -221,9 +258,13 @@ impl Keeper {
                     self.balancer.reopen_log();
                     continue;
                 }
-                Some(Query::Status(reply)) = self.queries.recv() => {
-                    // A client that has gone does not matter.
-                    let _ = reply.send(self.pair_status());
+                Some(query) = self.queries.recv() => {
+                    match query {
+                        // A client that has gone does not matter.
+                        Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Server(order, reply) => self.order(&order, reply),
+                        Query::Reload(reply) => self.wants_reload(reply),
+                    }
                     continue;
                 }
                 due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
@@ -252,6 +293,39 @@ impl Keeper {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
         }
+    }
+
+    fn wants_reload(&mut self, reply: oneshot::Sender<reload::Answer>) {
+        let wish = self.reloads.wish(reply);
+        if !self.guard.tell(FromKeeper::WantsReload(wish)) {
+            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned()));
+        }
+    }
+
+    /// The guard has seen to it that only the balancer's part differs from what runs.
+    fn reload(&mut self, arrived: Result<Arrived, String>) {
+        let begun = arrived.and_then(|Arrived { config, files }| {
+            let is_done = self.balancer.reload(config.balancer.clone(), files).map_err(|error| error.to_string())?;
+            self.reloads.offered(config);
+            Ok(is_done)
+        });
+        match begun {
+            Ok(true) => self.reloaded(Ok(())),
+            Ok(false) => {}
+            Err(reason) => drop(self.guard.tell(FromKeeper::Reloaded(Err(reason)))),
+        }
+    }
+
+    /// The balancer follows what it was offered, or does not.
+    fn reloaded(&mut self, result: Result<(), String>) {
+        let Some(config) = self.reloads.take_offered() else { return };
+        if result.is_ok() {
+            if let Some(peering) = &self.peering {
+                peering.set_config_hash(&config.hash);
+            }
+            self.config = config;
+        }
+        self.guard.tell(FromKeeper::Reloaded(result));
     }
 
     /// Without a balancer the node gives its addresses up, for this reason, unless that would help nobody; once it has, it
@@ -292,8 +366,10 @@ impl Keeper {
     }
 
     /// A router that is known to be gone need not be waited for.
-    fn peer_event(&self, event: PeerEvent) {
+    fn peer_event(&mut self, event: PeerEvent) {
         let (peer, routers, reason) = match event {
+            PeerEvent::Wishes(told) => return self.learn(told),
+            PeerEvent::Sessions(batch) => return self.balancer.tell_sessions(batch),
             PeerEvent::Gone { peer, last } => {
                 let reason = format!("the keeper of {peer} is gone");
                 (peer, view::routers_of(&last), reason)

@@ -112,8 +112,16 @@ impl Receiver {
     /// For a process that may have been taken over: its messages have `longest` bytes at most, no descriptor is taken from
     /// it, and it is read from at a pace that leaves this thread its time, however much it sends.
     pub fn distrust(self, longest: usize) -> Self {
-        let reads = READS + 2 * longest.div_ceil(READ);
+        let reads = reads_for(longest);
         Receiver { longest, pace: Some(Pace { reads, left: reads, until: Instant::now() }), ..self }
+    }
+
+    /// Messages of a process that is not trusted have this many bytes at most from now on.
+    pub fn allow(&mut self, longest: usize) {
+        self.longest = longest;
+        if let Some(pace) = &mut self.pace {
+            pace.reads = reads_for(longest);
+        }
     }
 
     /// The next message with the descriptors that came with it; `None` when the other process has closed. Cancel-safe.
@@ -163,6 +171,10 @@ impl Receiver {
         self.descriptors.extend(descriptors);
         Ok(length)
     }
+}
+
+fn reads_for(longest: usize) -> usize {
+    READS + 2 * longest.div_ceil(READ)
 }
 
 /// So many reads in each window.

@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
-use crate::status::{BackendStatus, PairStatus};
+use crate::status::{BackendStatus, OldConfigurations, PairStatus};
+use crate::wish::{ServerName, Wish};
 
-/// From the guard, once, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
-/// before the first keeper started: one that follows another that died runs what that one ran, whatever is in the files by
-/// now.
+/// From the guard, first, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
+/// before the first keeper started, or when one was last told to reload: one that follows another that died runs what that
+/// one ran, whatever is in the files by now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
     /// The whole file.
@@ -17,7 +18,35 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// To the guard, every [`REPORT_INTERVAL`] and whenever something changes.
+/// From the guard, after the charge. It is not printed, not even by a debugger's format: the text has the key in it.
+#[derive(Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// Another charge, which differs in nothing that needs a restart.
+    Reload {
+        /// A [`Charge`] as JSON: reading a large one is not for the election's thread.
+        charge: String,
+    },
+    /// What became of a wish.
+    Answer {
+        /// Which.
+        wish: u64,
+        /// For whoever asked, in one line or several: what has changed, or why nothing has.
+        answer: Result<String, String>,
+    },
+}
+
+/// To the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromKeeper {
+    /// How the node is.
+    Report(Report),
+    /// Somebody wants the file read again, and waits for the answer to this number.
+    WantsReload(u64),
+    /// What became of the charge that was offered last.
+    Reloaded(Result<(), String>),
+}
+
+/// Every [`REPORT_INTERVAL`] and whenever something changes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Has this node served?
@@ -40,6 +69,16 @@ pub enum ToBalancer {
     Held(Vec<std::net::IpAddr>),
     /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
     Pair(Box<PairStatus>),
+    /// What people want of servers; answered with [`FromBalancer::Heeded`] and this number.
+    Wishes(u64, Vec<ServerWish>),
+    /// What others know of servers.
+    Known(Known),
+    /// Sessions of a peer's stick tables, as its balancer wrote them.
+    Sessions(String),
+    /// A peer knows none of the sessions: it is to be told all of them.
+    TellSessions,
+    /// Another configuration takes the place of the one it follows; with it come listening sockets for addresses that are new.
+    Reload(Box<Reload>),
     /// The targets of the log, opened again; their descriptors come with it.
     Log,
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
@@ -65,6 +104,48 @@ pub struct Start {
     pub resolv_conf: String,
     /// The text of /etc/hosts.
     pub hosts: String,
+    /// What people want of servers.
+    pub wishes: Vec<ServerWish>,
+    /// What others know of servers, the best known last.
+    pub known: Vec<Known>,
+    /// Is there anybody to tell of sessions?
+    pub has_peers: bool,
+}
+
+/// What somebody wants of a server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerWish {
+    /// Whom it concerns.
+    pub server: ServerName,
+    /// What it is.
+    pub wish: Wish,
+    /// Where they asked for it.
+    pub node: String,
+}
+
+/// What somebody else knows of servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// Who it is, in words.
+    pub by: String,
+    /// Their states there.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// What a balancer follows from now on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// Its part of the configuration, with as many workers as before.
+    pub config: Balancer,
+    /// For each listening socket that follows, in order. Listeners that are not among them are there already, at the address of
+    /// their bind.
+    pub listeners: Vec<ListenerPlace>,
+    /// The text of /etc/resolv.conf, read again.
+    pub resolv_conf: String,
+    /// The text of /etc/hosts.
+    pub hosts: String,
+    /// What people want of servers: of some that are new, perhaps.
+    pub wishes: Vec<ServerWish>,
 }
 
 /// A user and group by number.
@@ -93,7 +174,20 @@ pub enum FromBalancer {
     Serving,
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
+    /// Sessions of stick tables, for the peers' balancers: [`LONGEST_BATCH`] bytes at most, and two of them at most every
+    /// [`BATCH_PAUSE`].
+    Sessions(String),
+    /// The wishes of this number count, and a beat with what became of them went before.
+    Heeded(u64),
+    /// Every worker follows the configuration that was sent last, and this is its first beat; or none does, for this reason.
+    Reloaded(Result<Beat, String>),
 }
+
+/// Of [`FromBalancer::Sessions`]: a keeper passes it on between two of its timers.
+pub const LONGEST_BATCH: usize = 32 << 10;
+
+/// Between two looks for sessions that the peers are to be told.
+pub const BATCH_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Between two beats.
 pub const BEAT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
@@ -111,4 +205,6 @@ pub struct Beat {
     pub backends: Vec<BackendStatus>,
     /// A target of the log has gone away: the keeper can open it again.
     pub log_is_broken: bool,
+    /// What goes on under configurations that were replaced.
+    pub old_configurations: OldConfigurations,
 }

@@ -2,9 +2,12 @@
 //! store of its own memory; whoever reads adds those of all workers.
 
 use std::ops::Index;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use crate::config::model::{BackendOrigin, Origins};
 
 /// Something that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Event {
     ConnectError,
     /// The server's response was none, or broke off.
     ResponseError,
-    /// A connection that failed and was tried again.
+    /// What failed and was tried again at the same server.
     Retry,
     /// A session or a retry that went to another server.
     Redispatch,
@@ -43,10 +46,12 @@ pub enum Event {
     Connect,
     /// A kept connection to the server.
     Reuse,
+    /// The budget did not allow to send a request again.
+    OverBudget,
 }
 
 impl Event {
-    const COUNT: usize = Event::Reuse as usize + 1;
+    const COUNT: usize = Event::OverBudget as usize + 1;
 
     /// By the status that the client was sent.
     pub fn response(status: u16) -> Self {
@@ -81,10 +86,11 @@ pub const PHASES: [Phase; 4] = [Phase::Queue, Phase::Connect, Phase::Response, P
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Durations(pub [Option<Duration>; PHASES.len()]);
 
-/// All of one worker.
+/// All of one worker. What keeps its name goes on counting when a configuration takes the place of another; what is under way
+/// under the old one counts there as well.
 pub struct Counters {
     /// By index of the frontend.
-    pub frontends: Vec<Traffic>,
+    pub frontends: Vec<Arc<Traffic>>,
     /// By index of the backend.
     pub backends: Vec<BackendCounters>,
 }
@@ -92,13 +98,13 @@ pub struct Counters {
 /// Of one backend.
 pub struct BackendCounters {
     /// Of its own.
-    pub traffic: Traffic,
+    pub traffic: Arc<Traffic>,
     /// [`Phase::Response`] of all requests.
-    pub response: Histogram,
+    pub response: Arc<Histogram>,
     /// [`Phase::Total`] of all requests.
-    pub total: Histogram,
+    pub total: Arc<Histogram>,
     /// By index of the server.
-    pub servers: Vec<Traffic>,
+    pub servers: Vec<Arc<Traffic>>,
 }
 
 /// Of one frontend, backend or server.
@@ -111,16 +117,35 @@ pub struct Traffic {
 }
 
 impl Counters {
-    /// For one worker; `servers` is how many each backend has.
-    pub fn new(frontends: usize, servers: impl Iterator<Item = usize>) -> Self {
-        let traffic = |count| (0..count).map(|_| Traffic::default()).collect();
-        let backend = |count| BackendCounters {
-            traffic: Traffic::default(),
-            response: Histogram::default(),
-            total: Histogram::default(),
-            servers: traffic(count),
+    /// For one worker; with what it has counted so far.
+    pub fn new(origins: &Origins, before: Option<&Self>) -> Self {
+        let frontend = |origin: &Option<usize>| origin.and_then(|index| before?.frontends.get(index)).cloned();
+        let backend = |origin: &BackendOrigin| {
+            let before = origin.index.and_then(|index| before?.backends.get(index));
+            let server = |origin: &Option<usize>| origin.and_then(|index| before?.servers.get(index)).cloned();
+            BackendCounters {
+                traffic: before.map(|before| before.traffic.clone()).unwrap_or_default(),
+                response: before.map(|before| before.response.clone()).unwrap_or_default(),
+                total: before.map(|before| before.total.clone()).unwrap_or_default(),
+                servers: origin.servers.iter().map(|origin| server(origin).unwrap_or_default()).collect(),
+            }
         };
-        Self { frontends: traffic(frontends), backends: servers.map(backend).collect() }
+        Self {
+            frontends: origins.frontends.iter().map(|origin| frontend(origin).unwrap_or_default()).collect(),
+            backends: origins.backends.iter().map(backend).collect(),
+        }
+    }
+}
+
+impl AsRef<Traffic> for Traffic {
+    fn as_ref(&self) -> &Traffic {
+        self
+    }
+}
+
+impl AsRef<Histogram> for Histogram {
+    fn as_ref(&self) -> &Histogram {
+        self
     }
 }
 
@@ -226,9 +251,10 @@ pub struct HistogramTotals {
 
 impl Totals {
     /// Adds them up.
-    pub fn of<'a>(workers: impl Iterator<Item = &'a Traffic>) -> Self {
+    pub fn of<T: AsRef<Traffic>>(workers: impl Iterator<Item = T>) -> Self {
         let mut totals = Self::default();
         for traffic in workers {
+            let traffic = traffic.as_ref();
             for (total, counter) in totals.events.iter_mut().zip(&traffic.events) {
                 *total = total.wrapping_add(counter.load(Relaxed));
             }
@@ -269,9 +295,10 @@ impl Index<Event> for Totals {
 
 impl HistogramTotals {
     /// Adds them up.
-    pub fn of<'a>(workers: impl Iterator<Item = &'a Histogram>) -> Self {
+    pub fn of<T: AsRef<Histogram>>(workers: impl Iterator<Item = T>) -> Self {
         let mut totals = Self::default();
         for histogram in workers {
+            let histogram = histogram.as_ref();
             for (total, counter) in totals.buckets.iter_mut().zip(&histogram.buckets) {
                 *total += counter.load(Relaxed);
             }

@@ -61,7 +61,7 @@ impl Collector for Metrics {
 }
 
 /// What rows of one kind have alike: a name, what it means, and the events whose sum it is.
-const COUNTERS: [(&str, &str, &[Event]); 14] = [
+const COUNTERS: [(&str, &str, &[Event]); 15] = [
     (
         "sessions_total",
         "Connections of a frontend; requests or TCP connections of a backend or server",
@@ -73,8 +73,9 @@ const COUNTERS: [(&str, &str, &[Event]); 14] = [
     ("request_errors_total", "What was no request, or never became complete", &[Event::RequestError]),
     ("connect_errors_total", "Requests for which no connection was had", &[Event::ConnectError]),
     ("response_errors_total", "Responses that were none, or broke off", &[Event::ResponseError]),
-    ("retries_total", "Connections that failed and were tried again", &[Event::Retry]),
+    ("retries_total", "What failed and was tried again at the same server", &[Event::Retry]),
     ("redispatches_total", "Requests that went to another server than they should have", &[Event::Redispatch]),
+    ("retries_over_budget_total", "Requests that were not sent again because of the budget", &[Event::OverBudget]),
     ("denied_total", "Requests and responses that a rule denied", &[Event::DeniedRequest, Event::DeniedResponse]),
     ("client_aborts_total", "Requests that their clients ended", &[Event::ClientAbort]),
     ("server_aborts_total", "Responses that their servers ended", &[Event::ServerAbort]),

@@ -37,6 +37,18 @@ impl Rates {
         }
     }
 
+    /// The rows are others from now on; of each, which one it was.
+    pub fn rearrange(&mut self, origins: impl Iterator<Item = Option<usize>>) {
+        if self.before.is_empty() {
+            return; // there was no look yet
+        }
+        let (before, rates) = (std::mem::take(&mut self.before), std::mem::take(&mut self.rates));
+        for origin in origins {
+            self.before.push(origin.and_then(|row| before.get(row)).copied().unwrap_or_default());
+            self.rates.push(origin.and_then(|row| rates.get(row)).copied().unwrap_or_default());
+        }
+    }
+
     /// Of one row; zero before there were two looks.
     pub fn of(&self, row: usize) -> Rate {
         self.rates.get(row).copied().unwrap_or_default()
@@ -57,5 +69,17 @@ mod tests {
         assert_eq!(rates.of(0), Rate::default());
         assert_eq!(rates.of(1), Rate { sessions: 0, most_sessions: 10, requests: 40, most_requests: 100 });
         assert_eq!(rates.of(2), Rate::default());
+    }
+
+    #[test]
+    fn rows_that_move_keep_what_they_had() {
+        let mut rates = Rates::default();
+        let second = Duration::from_secs(1);
+        rates.sample([(0, 0), (0, 0)].into_iter(), second);
+        rates.sample([(10, 20), (30, 40)].into_iter(), second);
+        rates.rearrange([None, Some(1)].into_iter());
+        assert_eq!((rates.of(0), rates.of(1).sessions, rates.of(1).requests), (Rate::default(), 30, 40));
+        rates.sample([(5, 5), (31, 42)].into_iter(), second);
+        assert_eq!((rates.of(0).sessions, rates.of(1).sessions, rates.of(1).requests), (5, 1, 2));
     }
 }

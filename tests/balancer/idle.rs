@@ -47,7 +47,8 @@ fn assert_cheap(arrive: impl Fn(SocketAddr) -> Connection) {
     drop(clients);
     wait_for_connections(0);
     let holding = || Holding::of(balancer);
-    let is_as_before = || (holding().descriptors, holding().threads) == (before.descriptors, before.threads);
+    // Fewer where a connection to the server waited for its next request before, and does not now.
+    let is_as_before = || holding().descriptors <= before.descriptors && holding().threads == before.threads;
     wait_until("descriptors and threads as before", is_as_before, || format!("{before:?}\n{:?}", holding()));
 }
 

@@ -2,16 +2,21 @@
 
 mod bodies;
 mod choice;
+mod connections;
+mod error_files;
 mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
 mod hostile;
 mod idle;
+mod kill;
 mod log;
 mod log_targets;
 mod names;
+mod operator;
 mod php;
+mod reload;
 mod retries;
 #[path = "../rig/mod.rs"]
 mod rig;

@@ -58,6 +58,40 @@ fn the_service_manager_is_told() {
     assert_eq!(node.wait_for_guard(), Some(0));
 }
 
+/// A reload is told the service manager, from its beginning to its end, and so is one that comes to nothing. The election does not
+/// notice it.
+#[test]
+fn a_reload_is_told_and_moves_no_address() {
+    let Some(mut node) = Node::new() else { return };
+    let manager = Manager::new(&node);
+    let file = node.configure(&Change::default());
+    let mut command = relevo();
+    command.arg("run").arg("-c").arg(&file).env("NOTIFY_SOCKET", node.path("notify"));
+    command.stderr(fs::File::create(node.path("log")).unwrap());
+    node.guard = Some(node.host.namespace.spawn(command).unwrap());
+    manager.wait_for("READY=1");
+    node.wait_until("it holds the address", Node::holds_address);
+    let (begin, before) = (Instant::now(), node.status().unwrap().node);
+
+    let text = fs::read_to_string(&file).unwrap();
+    for (text, words) in [
+        (text.replace("name = \"one\"", "name = \"two\""), "was reloaded: server app/two came; server app/one went"),
+        (text.replace("priority = 255", "priority = 7"), "stays as it is: vrrp.main.priority counts only when"),
+    ] {
+        fs::write(&file, text).unwrap();
+        kill(node.guard(), Signal::SIGHUP).unwrap();
+        let reloading = std::iter::from_fn(|| manager.hear(PATIENCE)).find(|word| word.starts_with("RELOADING=1"));
+        assert!(reloading.is_some_and(|word| word.starts_with("RELOADING=1\nMONOTONIC_USEC=")));
+        manager.wait_for("READY=1");
+        node.wait_until("the log says so", |node| node.log().contains(words));
+    }
+    let after = node.status().unwrap().node;
+    assert_ne!(after.config_hash, before.config_hash);
+    assert_eq!((after.vrrp[0].transitions, after.balancer.pid), (before.vrrp[0].transitions, before.balancer.pid));
+    assert_eq!(after.backends[0].servers[0].name, "two");
+    assert!(node.time_without_address(begin).is_zero(), "{}", node.log());
+}
+
 /// One that does not read keeps nobody from anything.
 #[test]
 fn a_service_manager_that_hangs_is_no_harm() {

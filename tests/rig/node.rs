@@ -91,9 +91,35 @@ impl Relevo {
         find().unwrap_or_default()
     }
 
+    /// Runs `relevo server` with these arguments.
+    pub(crate) fn server(&self, arguments: &[&str]) -> Output {
+        server(&control_socket(self.directory.path()), arguments)
+    }
+
     /// Where its configuration, its control socket and its messages are.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Writes another configuration (without `[node]`) into its file, and no more.
+    pub(crate) fn configure(&self, configuration: &str) {
+        configure(self.directory.path(), configuration);
+    }
+
+    /// Has it read its file again.
+    pub(crate) fn reload(&self) -> Output {
+        let file = self.directory.path().join("relevo.toml");
+        relevo(&["reload", "-c", &file.display().to_string()])
+    }
+
+    /// Runs this configuration (without `[node]`) from now on, and returns what it says has changed.
+    #[track_caller]
+    pub(crate) fn reload_with(&self, configuration: &str) -> String {
+        self.configure(configuration);
+        let output = self.reload();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{errors}\n{}", self.messages());
+        said.trim_end().to_owned()
     }
 
     /// Stops it as a service manager does.
@@ -111,6 +137,12 @@ impl Relevo {
     pub(crate) fn balancer(&self) -> Pid {
         let pid = self.status().map(|status| status.node.balancer.pid).filter(|pid| *pid > 0);
         Pid::from_raw(pid.expect("a balancer runs").cast_signed())
+    }
+
+    /// The process that runs the election.
+    pub(crate) fn keeper(&self) -> Pid {
+        let children = with_descendants(self.pid());
+        *children.get(1).expect("a keeper runs")
     }
 
     fn pid(&self) -> Pid {
@@ -174,6 +206,12 @@ pub(crate) fn run_refused_by(mut command: Command, configuration: &str) -> Refus
 /// Runs a command to its end.
 pub(crate) fn relevo(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs `relevo server` with these arguments, on the node with this control socket.
+pub(crate) fn server(socket: &Path, arguments: &[&str]) -> Output {
+    let socket = format!("--socket={}", socket.display());
+    relevo(&[&["server", &socket], arguments].concat())
 }
 
 /// So that a node of another user can make its socket there.

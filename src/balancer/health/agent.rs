@@ -27,9 +27,10 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
     let Some(Place { backend: config, server, state, .. }) = shared.server(backend, index) else { return };
     let Some(agent) = &config.agent else { return };
     let mut chance = Chance::new(("agent", &shared.config.node, &config.name, &server.name));
-    let mut report = AgentReport::default();
+    let mut report = state.agent();
     let mut is_in_trouble = false;
     loop {
+        state.end_of_maintenance().await;
         let began = Instant::now();
         if let Some(address) = state.address.load_full() {
             let address = SocketAddr::new(address.ip(), agent.port);

@@ -51,16 +51,29 @@ pub async fn first_results(shared: &Shared, patience: Duration) {
     }
 }
 
-/// Until the process ends, or at once if there is no such server.
+/// Goes on from where the checks of an earlier configuration have left off. Never ends, or at once if there is no such server.
 async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) {
     let Some(place) = shared.server(backend, index) else { return };
     let (health, state) = (&place.backend.health, place.state);
     let mut chance = Chance::new((&shared.config.node, &place.backend.name, &place.server.name));
-    let mut row = Row::default();
-
-    let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
-    sleep(first_delay(servers).mul_f64(chance.fraction())).await;
+    let Progress { mut row, due } = state.progress();
+    let first = || {
+        let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
+        Instant::now() + first_delay(servers).mul_f64(chance.fraction())
+    };
+    // It may be checked more often by now.
+    let mut due = due.map_or_else(first, |due| due.min(Instant::now() + health.interval));
     loop {
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = state.address_changed.notified() => row = Row::default(),
+            () = state.returns() => row = Row::default(),
+            // The traffic took it down: what follows is a row of successes, or none.
+            () = state.marked_down.notified() => sleep(health.fast_interval).await,
+        }
+        if state.end_of_maintenance().await {
+            row = Row::default();
+        }
         let Some(address) = state.address.load_full() else {
             state.address_changed.notified().await;
             continue;
@@ -68,7 +81,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
 
         let began = Instant::now();
         let outcome = probe::probe(health, place.server, *address).await;
-        if state.address.load_full() != Some(address) {
+        if state.address.load_full() != Some(address) || state.is_in_maintenance() {
             row = Row::default();
             continue;
         }
@@ -87,14 +100,17 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
-        let pause = chance.spread(row.pause(after, health), health.spread);
-        tokio::select! {
-            () = sleep_until(began + pause) => {}
-            () = state.address_changed.notified() => row = Row::default(),
-            // The traffic took it down: what follows is a row of successes, or none.
-            () = state.marked_down.notified() => sleep(health.fast_interval).await,
-        }
+        due = began + chance.spread(row.pause(after, health), health.spread);
+        state.set_progress(Progress { row, due: Some(due) });
     }
+}
+
+/// How far the checks of a server have come.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Progress {
+    row: Row,
+    /// When the next is due; `None`: there was none yet.
+    due: Option<Instant>,
 }
 
 /// Results in a row that speak against what the server's health is.

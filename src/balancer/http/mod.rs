@@ -1,11 +1,12 @@
 //! A client's HTTP connection, from its first byte to its last.
 //!
-//! The way of a request: hyper reads its head here; `forward.rs` finds a server and asks it; `exchange.rs` is that one
-//! question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
+//! The way of a request: hyper reads its head here; `forward.rs` finds out where it goes; `ask.rs` asks servers until
+//! one has answered; `exchange.rs` is one such question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
 //!
 //! One task serves one client. The connection to the server has no task of its own: the request polls it, then the body of
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.
 
+mod ask;
 pub mod body;
 pub mod client;
 mod exchange;
@@ -23,16 +24,17 @@ pub mod upstream;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::server::conn::http1::Builder;
-use hyper::service::service_fn;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper::service::{HttpService, service_fn};
 use tokio::net::TcpStream;
 
 use crate::balancer::session::Session;
+use body::ResponseBody;
 use client::{Client, ClientSocket, Phase};
-use page::HEAD_TIMEOUT;
 use rest::{Resting, Serving, Stage};
 
 /// Longest head of a request, and what is read at once of its body.
@@ -48,76 +50,70 @@ enum End {
     NoRequest,
     /// It does not take its response.
     DoesNotRead,
+    /// Its configuration was replaced long ago.
+    Over,
 }
 
 /// Serves a client until its connection ends.
 pub fn serve(stream: TcpStream, session: Session) -> impl Future<Output = ()> {
-    Serving::new(Resting::new(stream, session), |resting| Box::pin(serve_requests(resting)))
+    Serving::new(Resting::new(stream, session), |resting| Box::pin(serve_requests(resting, Bytes::new())))
 }
 
-/// Serves a client while it has requests.
-async fn serve_requests(resting: Resting) -> Stage {
-    let Resting { stream, session, waiting_since, until } = resting;
-    let client = Client::new(session, waiting_since, until);
+/// Serves a client while it has requests, the `first` bytes of which have come already.
+async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
+    let Resting { stream, mut session, waiting_since, until, own } = resting;
+    session.renew();
+    let client = Client::new(session, waiting_since, until, own);
     let session = &client.session;
-    let open = |stream, first| {
-        let service = service_fn({
-            let client = client.clone();
-            move |request| forward::answer(client.clone(), request)
-        });
-        Builder::new()
-            .auto_date_header(false) // a server's response has its own, or none
-            .header_read_timeout(None) // ours tells the head from the pause before it
-            .max_buf_size(BUFFER)
-            .serve_connection(ClientSocket::new(stream, first, client.clone()), service)
-    };
+    let service = service_fn({
+        let client = client.clone();
+        move |request| forward::answer(client.clone(), request)
+    });
+    let mut connection = Builder::new()
+        .auto_date_header(false) // a server's response has its own, or none
+        .header_read_timeout(None) // ours tells the head from the pause before it
+        .max_buf_size(BUFFER)
+        .serve_connection(ClientSocket::new(stream, first, client.clone()), service);
 
-    let mut connection = open(stream, Bytes::new());
     let mut is_told_to_stop = false;
-    let end = loop {
-        let end = poll_fn(|context| {
-            session.set_waker(context.waker());
-            let mut polled = Pin::new(&mut connection).poll(context);
-            // Only now: a request that has come is served.
-            if polled.is_pending() && session.worker.is_stopping.get() && !is_told_to_stop {
-                is_told_to_stop = true;
-                Pin::new(&mut connection).graceful_shutdown();
-                polled = Pin::new(&mut connection).poll(context);
-            }
-            if let Poll::Ready(result) = polled {
-                return Poll::Ready(End::Closed(result));
-            }
-            match client.phase.get() {
-                _ if !session.client_is_late() => Poll::Pending,
-                Phase::Idle if !client.leaves_hyper.replace(true) => {
-                    // Between two requests it ends at once; what it does not end with stays with it.
-                    Pin::new(&mut connection).graceful_shutdown();
-                    session.await_client_until(client.idle_until.get());
-                    Pin::new(&mut connection).poll(context).map(|result| match result {
-                        Ok(()) => End::Quiet,
-                        Err(error) => End::Closed(Err(error)),
-                    })
-                }
-                Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
-                // The request itself ends, with a page.
-                Phase::Exchange => Poll::Pending,
-                Phase::Responding => Poll::Ready(End::DoesNotRead),
-            }
-        })
-        .await;
-        if !matches!(end, End::Quiet) {
-            break end;
+    let end = poll_fn(|context| {
+        session.set_waker(context.waker());
+        // Before its next request is read, which is for the newest configuration.
+        if client.phase.get() == Phase::Idle && session.is_outdated() && !client.leaves_hyper.get() {
+            return leave(&client, Pin::new(&mut connection), context);
         }
+        let mut polled = Pin::new(&mut connection).poll(context);
+        // Only now: a request that has come is served.
+        if polled.is_pending() && session.worker.is_stopping.get() && !is_told_to_stop {
+            is_told_to_stop = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            polled = Pin::new(&mut connection).poll(context);
+        }
+        if let Poll::Ready(result) = polled {
+            return Poll::Ready(End::Closed(result));
+        }
+        match client.phase.get() {
+            _ if session.worker.is_over() => Poll::Ready(End::Over),
+            _ if !session.client_is_late() => Poll::Pending,
+            Phase::Idle if !client.leaves_hyper.get() => leave(&client, Pin::new(&mut connection), context),
+            Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
+            // The request itself ends, with a page.
+            Phase::Exchange => Poll::Pending,
+            Phase::Responding => Poll::Ready(End::DoesNotRead),
+        }
+    })
+    .await;
+    if matches!(end, End::Quiet) {
         let parts = connection.into_parts();
         let stream = parts.io.into_stream();
-        if parts.read_buf.is_empty() {
-            drop(parts.service);
-            return client::rest(client, stream).map_or(Stage::Over, Stage::Resting);
-        }
-        // The beginning of another request came together with the one before.
-        client.leaves_hyper.set(false);
-        connection = open(stream, parts.read_buf);
-    };
+        drop(parts.service);
+        let Some(resting) = client::rest(client, stream) else { return Stage::Over };
+        // The beginning of another request may have come together with the one before.
+        return match parts.read_buf {
+            first if first.is_empty() => Stage::Resting(resting),
+            first => Stage::Working(Box::pin(serve_requests(resting, first))),
+        };
+    }
 
     let tunnel = client.tunnel.take();
     match (end, tunnel) {
@@ -130,9 +126,10 @@ async fn serve_requests(resting: Resting) -> Stage {
             }));
         }
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
-            client.bad_request(408, *b"cR");
+            let (status, answer) = page::head_timeout(session.frontend().errors.get(&408));
+            client.bad_request(status, *b"cR");
             // Best effort: it fits an empty send buffer, and the client may be gone.
-            let _ = connection.into_parts().io.into_stream().try_write(HEAD_TIMEOUT);
+            let _ = connection.into_parts().io.into_stream().try_write(&answer);
         }
         (end, _) => {
             note_end(&client, end);
@@ -143,11 +140,32 @@ async fn serve_requests(resting: Resting) -> Stage {
     Stage::Over
 }
 
+/// Has hyper let go of the connection: between two requests it does so at once; what it does not let go of stays with it.
+fn leave<S>(
+    client: &Client,
+    mut connection: Pin<&mut Connection<ClientSocket, S>>,
+    context: &mut Context<'_>,
+) -> Poll<End>
+where
+    S: HttpService<Incoming, ResBody = ResponseBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    client.leaves_hyper.set(true);
+    connection.as_mut().graceful_shutdown();
+    client.session.await_client_until(client.idle_until.get());
+    connection.poll(context).map(|result| match result {
+        Ok(()) => End::Quiet,
+        Err(error) => End::Closed(Err(error)),
+    })
+}
+
 /// What the log says of a connection that ended while it was at something.
 fn note_end(client: &Client, end: End) {
     let result = match end {
         End::NoRequest | End::Quiet => return,
         End::DoesNotRead => return client.record.borrow_mut().end(*b"cD"),
+        End::Over if client.phase.get() == Phase::Exchange => return client.record.borrow_mut().end(*b"KH"),
+        End::Over => return client.record.borrow_mut().end(*b"KD"),
         End::Closed(result) => result,
     };
     match (client.phase.get(), result) {

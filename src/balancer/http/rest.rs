@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
+use crate::balancer::pool::Upstream;
 use crate::balancer::session::Session;
 
 /// How long a connection is quiet before it rests: long beside the way from a response to the next request, short beside the
@@ -28,6 +29,8 @@ pub(super) struct Resting {
     pub(super) waiting_since: Instant,
     /// When it is closed if nothing comes.
     pub(super) until: Millis,
+    /// A connection to a server that is for its requests alone.
+    pub(super) own: Option<Box<Upstream>>,
 }
 
 impl Resting {
@@ -36,18 +39,17 @@ impl Resting {
         // The runtime takes a new socket for readable until a read has failed. If it is, the next round will tell.
         let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         let until = session.await_client(session.frontend().timeouts.http_request);
-        Self { stream, waiting_since: session.accepted, until, session }
+        Self { stream, waiting_since: session.accepted, until, own: None, session }
     }
 
     /// Has something come? `false`: nothing has in time, or nothing is waited for any more.
-    fn poll_wake(&self, context: &mut Context<'_>) -> Poll<bool> {
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.session.set_waker(context.waker());
+        self.session.renew();
         match self.stream.poll_read_ready(context) {
             // Whether these are bytes, the end or an error shows when they are read.
             Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if self.session.client_is_late() || self.session.worker.is_stopping.get() => {
-                Poll::Ready(false)
-            }
+            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::HeaderMap;
 
 use crate::balancer::clock;
-use crate::balancer::state::{BackendState, ServerShared};
+use crate::balancer::state::BackendState;
 use crate::config::model::{Backend, CookiePersistence, Server, StickBy};
 use cookie::{Answer, Claim, ClaimedServer, ResponseCookie};
 use dates::Outdated;
@@ -31,9 +31,28 @@ impl StickTable {
         Self { table, servers }
     }
 
-    fn find(&self, key: Key) -> Option<usize> {
-        let server = self.table.find(key, clock::now())?;
+    /// The same table for the servers of another configuration.
+    pub fn succeeded_by(&self, servers: &[Server]) -> Self {
+        Self::new(self.table.clone(), servers)
+    }
+
+    /// The table itself, which is told and learns where servers go by their names.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The index of a server, if the backend has it.
+    pub fn index_of(&self, server: ServerId) -> Option<usize> {
         self.servers.iter().position(|known| *known == server)
+    }
+
+    /// What the table calls the server of this index.
+    pub fn id_of(&self, server: usize) -> Option<ServerId> {
+        self.servers.get(server).copied()
+    }
+
+    fn find(&self, key: Key) -> Option<usize> {
+        self.index_of(self.table.find(key, clock::now())?)
     }
 
     fn keep(&self, key: Key, server: usize) {
@@ -86,7 +105,8 @@ impl<'a> Persistence<'a> {
     /// The server that the session is at, be it down: one that the cookie names, or one that the table has, where that can
     /// be used and the cookie's cannot.
     pub fn server(&self) -> Option<usize> {
-        let keeps_sessions = |server: &usize| self.state.servers.get(*server).is_some_and(ServerShared::keeps_sessions);
+        let keeps_sessions =
+            |server: &usize| self.state.servers.get(*server).is_some_and(|server| server.keeps_sessions());
         let claimed = self.claimed();
         let known = || [claimed, self.remembered].into_iter().flatten();
         known().find(keeps_sessions).or_else(|| known().next())

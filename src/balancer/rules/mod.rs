@@ -5,6 +5,7 @@ mod rewrite;
 mod template;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -34,9 +35,9 @@ struct Pending {
 }
 
 /// The limits of a frontend's rules, by their places.
-pub fn rate_limits(rules: &[Rule]) -> Box<[Option<RateLimiter>]> {
+pub fn rate_limits(rules: &[Rule]) -> Box<[Option<Arc<RateLimiter>>]> {
     let limiter = |rule: &Rule| match &rule.action {
-        Action::RateLimit(limit) => Some(RateLimiter::new(limit, clock::now())),
+        Action::RateLimit(limit) => Some(Arc::new(RateLimiter::new(limit, clock::now()))),
         _ => None,
     };
     rules.iter().map(limiter).collect()

@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{AccessLog, Backend, Balance, Balancer, HealthCheck, Server, ServerTimeouts};
+use crate::config::model::{
+    AccessLog, Backend, Balance, Balancer, ConnectionMode, ErrorPages, HealthCheck, Retry, Reuse, Server,
+    ServerTimeouts,
+};
 
 /// A server on loopback that is not checked.
 pub(crate) fn server(name: &str, weight: u32) -> Server {
@@ -37,6 +40,10 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
         servers,
     };
@@ -44,6 +51,7 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         node: "lb1".into(),
         threads: 2,
         max_connections: 100,
+        hard_stop_after: Duration::from_secs(3600),
         access_log: AccessLog::Off,
         frontends: Vec::new(),
         backends: vec![app],
@@ -130,8 +138,60 @@ fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
         WARN server app/b is down: connection refused\n\
         ERROR backend app has no server left: all are down\n \
         INFO server app/b is up: status 200\n \
-        INFO server app/b is drained: an operator asks for it\n";
+        INFO server app/b is drained: an operator asks for it\n\
+        ERROR backend app has no server left: none is up\n";
     assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
+}
+
+#[test]
+fn what_takes_the_place_of_a_configuration_has_what_was_known() {
+    let app = BackendIndex(0);
+    let checked = |name: &str| Server { check: true, ..server(name, 10) };
+    let elsewhere = |name: &str| {
+        let address = ServerAddress::Socket((Ipv4Addr::LOCALHOST, 10).into());
+        Server { address, ..server(name, 10) }
+    };
+    let old = Shared::new(one_backend(Balance::RoundRobin, ["a", "b", "c", "d", "e"].map(checked).to_vec()));
+    old.set_health(app, 0, Health::Up, "status 200");
+    old.set_health(app, 1, Health::Down, "connection refused");
+    old.set_admin(app, 2, Admin::Drain, "an operator");
+    old.set_health(app, 2, Health::Up, "status 200");
+    old.set_weight(app, 3, Some(77));
+    old.set_admin(app, 3, Admin::Maintenance, "an operator");
+    old.backends[0].servers[3].requests.store(5, Relaxed);
+    old.set_health(app, 4, Health::Down, "connection refused");
+
+    // Other places, another weight, one at another address, one that is no longer checked, one that is new.
+    let servers = vec![
+        Server { check: true, ..elsewhere("d") },
+        Server { weight: 20, ..checked("b") },
+        Server { weight: 20, ..checked("a") },
+        checked("c"),
+        server("e", 10),
+        checked("f"),
+    ];
+    let new = old.succeeded_by(one_backend(Balance::LeastConnections, servers));
+    let rows: Vec<_> = new.report()[0].servers.iter().map(|it| (it.name.clone(), it.state, it.weight)).collect();
+    use ServerState::{Down, Drain, Maintenance, Starting, Up};
+    let expected = [("d", Maintenance, 77), ("b", Down, 20), ("a", Up, 20), ("c", Drain, 10), ("e", Up, 10)];
+    let expected = expected.map(|(name, state, weight)| (name.to_owned(), state, weight));
+    assert_eq!(rows[..5], expected);
+    assert_eq!(rows[5], ("f".to_owned(), Starting, 10));
+    assert_eq!(new.report()[0].servers[0].requests, 5);
+    assert_eq!(new.place_of(&old, app, 0), Some((app, 2)));
+    assert_eq!(new.place_of(&old, app, 3), None, "at another address it is another server");
+
+    // What is found out now is so under both, and so is who may be chosen.
+    let generation = |shared: &Shared| shared.backends[0].generation.load(Relaxed);
+    let before = (generation(&old), generation(&new));
+    assert!(new.set_health(app, 1, Health::Up, "status 200"));
+    assert_eq!((generation(&old), generation(&new)), (before.0 + 1, before.1 + 1));
+    assert_eq!(states(&old)[1], (Up, "status 200".to_owned()));
+
+    assert_eq!(new.old_configurations().count, 1);
+    drop(old);
+    assert_eq!(new.old_configurations().count, 0);
+    assert_eq!(new.old_configurations().oldest_s, 0.0);
 }
 
 #[derive(Clone, Default)]

@@ -21,9 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::access_log;
+use super::clock;
+use super::listener::{self, Listening};
 use super::state::Shared;
 use super::worker::{self, Worker};
-use super::{clock, listener};
 use crate::config::model::{self, *};
 
 /// Runs a test on a thread like a worker's. Nothing here takes seconds; what hangs fails.
@@ -47,7 +48,8 @@ impl Balancer {
         let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
-        tokio::task::spawn_local(listener::accept(worker.clone(), socket, 0));
+        let thread = worker.thread().clone();
+        tokio::task::spawn_local(listener::accept(thread, socket, Listening::new(Some(0))));
         tokio::task::spawn_local({
             let worker = worker.clone();
             async move {
@@ -232,6 +234,10 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts,
         servers: servers.collect(),
     };
@@ -249,11 +255,14 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         timeouts: ClientTimeouts { client: ten, http_request: ten, http_keep_alive: ten },
         capture: Capture::default(),
         statistics: None,
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
     };
     model::Balancer {
         node: "lb1".to_owned(),
         threads: 1,
         max_connections: 1000,
+        hard_stop_after: Duration::from_secs(3600),
         access_log: AccessLog::Off,
         frontends: vec![frontend],
         backends: vec![backend],

@@ -12,7 +12,7 @@ use relevo_ha::{RouterStatus, State};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
 /// Both nodes, their servers, and whether they could stand in for each other. `now` is for "since".
-pub(super) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String {
+pub(in crate::cli) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String {
     let mut text = Text { out: String::new(), now, colour };
     text.node(&pair.node, "this node");
     for peer in &pair.peers {
@@ -20,6 +20,30 @@ pub(super) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String 
     }
     text.servers(pair);
     text.takeover(pair);
+    text.out
+}
+
+/// The servers of one node, for `relevo server list`.
+pub(in crate::cli) fn servers(node: &NodeStatus, colour: bool) -> String {
+    let mut text = Text { out: String::new(), now: Timestamp::UNIX_EPOCH, colour };
+    let row = |(backend, server): (&str, &ServerStatus)| {
+        let weight = match server.configured_weight {
+            configured if configured == server.weight => server.weight.to_string(),
+            configured => format!("{} of {configured}", server.weight),
+        };
+        vec![
+            Cell::left(format!("{backend}/{}", server.name)),
+            Cell::left(&server.address),
+            Cell::state(server.state),
+            Cell::right(weight),
+            Cell::right(server.connections),
+            Cell::right(server.requests),
+            Cell::left(&server.reason),
+        ]
+    };
+    let titles = ["server", "address", "state", "weight", "connections", "requests", "because"];
+    let rows: Vec<_> = std::iter::once(titles.map(Cell::title).into()).chain(servers_of(node).map(row)).collect();
+    text.table(&rows);
     text.out
 }
 
@@ -66,6 +90,12 @@ impl Text {
         );
         let (connections, requests) = (balancer.connections, balancer.requests);
         self.line(format!("  balancer: {state}, {connections} connections now, {requests} requests"));
+        let old = &balancer.old_configurations;
+        if old.count > 0 {
+            let (word, since) =
+                (if old.count == 1 { "configuration" } else { "configurations" }, duration(old.oldest_s));
+            self.line(format!("    something goes on under {} old {word}, replaced {since} ago at most", old.count));
+        }
         self.line("");
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CookiePersistence, ServerTimeouts, Stick};
+use super::{ConnectionMode, CookiePersistence, ErrorPages, Retry, Reuse, ServerTimeouts, Stick};
 
 /// `[backends.NAME]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,10 +29,18 @@ pub struct Backend {
     pub health: HealthCheck,
     /// What its servers say of themselves.
     pub agent: Option<Agent>,
-    /// Further attempts after a failed connection.
+    /// Further attempts after a failure.
     pub retries: u32,
     /// A retry goes to another server; a session whose server is down goes to another.
     pub redispatch: bool,
+    /// Which failures that is for.
+    pub retry: Retry,
+    /// Which requests share connections to servers.
+    pub reuse: Reuse,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Before those of the frontend.
+    pub errors: ErrorPages,
     /// Its own, or the defaults of the file.
     pub timeouts: ServerTimeouts,
     /// At least one.

@@ -32,6 +32,7 @@ impl Checker<'_> {
         defaults: &file::Timeouts,
         virtual_addresses: &[IpAddr],
     ) -> Option<Backend> {
+        let retry = super::failure::retry(&written);
         let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
         let cookie_name = cookie_name.map(|name| (name.span(), name.get_ref().0.0.clone()));
         let cookie = written.cookie.map(|cookie| self.cookie(cookie));
@@ -47,6 +48,7 @@ impl Checker<'_> {
             self.missing(&name.span(), "servers", &accepted);
         }
         let servers = self.servers(written.servers, virtual_addresses);
+        let errors = self.error_pages(written.errors.as_ref());
         let own = written.timeouts.0;
         let timeouts = ServerTimeouts {
             connect: timeout(own.connect.as_ref(), &defaults.connect, 5),
@@ -75,6 +77,10 @@ impl Checker<'_> {
             },
             retries: written.retries.map_or(3, |retries| retries.0),
             redispatch: written.redispatch.unwrap_or(true),
+            retry,
+            reuse: written.reuse.map(|reuse| reuse.into_inner().0).unwrap_or_default(),
+            connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
+            errors,
             timeouts,
             servers,
         })

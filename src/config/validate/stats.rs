@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::frontends::Bound;
 use super::{Checker, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{Capture, ClientTimeouts, Frontend, Mode, Statistics, User};
+use crate::config::model::{Capture, ClientTimeouts, ConnectionMode, ErrorPages, Frontend, Mode, Statistics, User};
 
 /// The name of the frontend that `[stats]` makes.
 const NAME: &str = "stats";
@@ -56,6 +56,8 @@ impl Checker<'_> {
             timeouts,
             capture: Capture::default(),
             statistics: Some(statistics),
+            connection: ConnectionMode::default(),
+            errors: ErrorPages::new(),
         })
     }
 

@@ -19,14 +19,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use crate::config::key::Key;
+use super::wishes::{StampedWish, Wishes};
+use crate::config::key::Key;
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.
@@ -52,7 +53,7 @@ pub struct Settings {
 
 /// What happened to a peer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PeerEvent {
+pub(super) enum PeerEvent {
     /// Its keeper's process is gone.
     Gone {
         /// Its name.
@@ -71,10 +72,33 @@ pub enum PeerEvent {
         /// In words.
         reason: String,
     },
+    /// It knows what people want of servers.
+    Wishes(Vec<StampedWish>),
+    /// Its balancer tells ours of sessions.
+    Sessions(String),
+}
+
+/// What the peers are told.
+pub struct Local {
+    /// The state of this node.
+    pub status: tokio::sync::watch::Receiver<Arc<NodeStatus>>,
+    /// What people want of servers.
+    pub(super) wishes: tokio::sync::watch::Receiver<Arc<Wishes>>,
+    /// Sessions, as our balancer tells them. A link that is too slow for them leaves some out.
+    pub sessions: broadcast::Sender<Arc<str>>,
+}
+
+/// Batches of sessions that wait for a slow link.
+const SESSION_BATCHES: usize = 8;
+
+/// What goes into [`Local::sessions`].
+pub(super) fn sessions() -> broadcast::Sender<Arc<str>> {
+    broadcast::Sender::new(SESSION_BATCHES)
 }
 
 /// The running links; dropped, they close without a goodbye.
 pub struct Peering {
+    identity: Arc<Identity>,
     peers: Arc<tokio::sync::watch::Sender<Vec<PeerStatus>>>,
     /// Kept so that `events` never ends.
     _sender: mpsc::Sender<PeerEvent>,
@@ -83,15 +107,11 @@ pub struct Peering {
     _tasks: JoinSet<()>,
 }
 
-/// Starts the links on the current runtime: `local` is what the peers are told.
+/// Starts the links on the current runtime.
 ///
 /// # Errors
 /// When the runtime cannot take the listener.
-pub fn start(
-    settings: Settings,
-    listener: std::net::TcpListener,
-    local: tokio::sync::watch::Receiver<Arc<NodeStatus>>,
-) -> io::Result<Peering> {
+pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) -> io::Result<Peering> {
     let identity = Arc::new(Identity::new(&settings));
     let peers = settings.peers.keys().map(|name| never_linked(name)).collect();
     let peers = Arc::new(tokio::sync::watch::Sender::new(peers));
@@ -105,7 +125,7 @@ pub fn start(
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
         tasks.spawn(watch::Watch { identity, name, address, index, peers, events, logged: Vec::new() }.run());
     }
-    Ok(Peering { peers, _sender: sender, events, farewell, _tasks: tasks })
+    Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }
 
 impl Peering {
@@ -114,8 +134,18 @@ impl Peering {
         self.peers.subscribe()
     }
 
+    /// This node runs another configuration from now on.
+    pub fn set_config_hash(&self, hash: &str) {
+        hash.clone_into(&mut self.identity.config_hash.lock().unwrap_or_else(PoisonError::into_inner));
+        self.peers.send_modify(|peers| {
+            for peer in peers.iter_mut().filter(|peer| peer.connected) {
+                peer.config_matches = peer.status.config_hash == hash;
+            }
+        });
+    }
+
     /// The next thing that happens to a peer. Cancel safe.
-    pub async fn next_event(&mut self) -> PeerEvent {
+    pub(super) async fn next_event(&mut self) -> PeerEvent {
         match self.events.recv().await {
             Some(event) => event,
             None => std::future::pending().await,
@@ -134,7 +164,8 @@ impl Peering {
 struct Identity {
     node: String,
     instance: String,
-    config_hash: String,
+    /// A reload changes it.
+    config_hash: Mutex<String>,
     key: Key,
     source: IpAddr,
     first_descriptor: RawFd,
@@ -147,7 +178,7 @@ impl Identity {
         Identity {
             node: settings.node.clone(),
             instance: format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1)),
-            config_hash: settings.config_hash.clone(),
+            config_hash: Mutex::new(settings.config_hash.clone()),
             key: settings.key.clone(),
             source: settings.source,
             first_descriptor: settings.first_descriptor,
@@ -161,8 +192,12 @@ impl Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
             instance: self.instance.clone(),
-            config_hash: self.config_hash.clone(),
+            config_hash: self.config_hash(),
         }
+    }
+
+    fn config_hash(&self) -> String {
+        self.config_hash.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

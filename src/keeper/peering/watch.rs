@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::channel::{Channel, ChannelError};
 use super::liveness::Liveness;
-use super::message::{Goodbye, Hello, Message};
+use super::message::{Goodbye, Hello, Message, Sessions, Told, Wishes};
 use super::retry::{Failure, Retry};
 use super::{Identity, PeerEvent, socket};
 use crate::status::{NodeStatus, PeerStatus};
@@ -148,6 +148,14 @@ impl Watch {
                     self.heard(&status);
                     self.emit(liveness.told(*status)).await;
                 }
+                Ok(Ok(Message::Wishes(Wishes { wishes }))) => {
+                    let known = |told| match told {
+                        Told::Wish(wish) => Some(wish),
+                        Told::Unknown(_) => None,
+                    };
+                    self.emit([PeerEvent::Wishes(wishes.into_iter().filter_map(known).collect())]).await;
+                }
+                Ok(Ok(Message::Sessions(Sessions { batch }))) => self.emit([PeerEvent::Sessions(batch)]).await,
                 Ok(Ok(Message::Goodbye(Goodbye { reason }))) => return End::Goodbye(reason),
                 Ok(Ok(Message::Hello(_) | Message::Unknown)) => {}
                 // Of another version, perhaps; that it lives and when it dies is seen all the same.
@@ -182,7 +190,7 @@ impl Watch {
             again = !peer.connected;
             peer.connected = true;
             peer.link_error.clear();
-            peer.config_matches = status.config_hash == self.identity.config_hash;
+            peer.config_matches = status.config_hash == self.identity.config_hash();
             peer.status = status.clone();
         });
         if again {
@@ -209,7 +217,7 @@ impl Watch {
 fn welcome(peer: &mut PeerStatus, identity: &Identity, hello: &Hello) {
     peer.connected = true;
     peer.link_error.clear();
-    peer.config_matches = hello.config_hash == identity.config_hash;
+    peer.config_matches = hello.config_hash == identity.config_hash();
     peer.status.version.clone_from(&hello.version);
     peer.status.config_hash.clone_from(&hello.config_hash);
     "it has not told its state yet".clone_into(&mut peer.status.cannot_take_over_because);

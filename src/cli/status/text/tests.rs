@@ -6,7 +6,7 @@ use crate::status::{BackendStatus, BalancerStatus};
 fn server(name: &str, last: u8, state: ServerState, reason: &str) -> ServerStatus {
     let address = format!("192.168.1.{last}:80");
     let (name, reason) = (name.into(), reason.into());
-    ServerStatus { name, address, state, reason, weight: 60, connections: 1, requests: 500 }
+    ServerStatus { name, address, state, reason, weight: 60, connections: 1, requests: 500, ..ServerStatus::default() }
 }
 
 fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
@@ -29,8 +29,14 @@ fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
         version: "0.1.0".into(),
         uptime_s: 192.9,
         vrrp: vec![router],
-        balancer: BalancerStatus { state: BalancerState::Serving, pid: 7, connections: 3, requests: 1000 },
-        backends: vec![BackendStatus { name: "app".into(), servers }],
+        balancer: BalancerStatus {
+            state: BalancerState::Serving,
+            pid: 7,
+            connections: 3,
+            requests: 1000,
+            ..BalancerStatus::default()
+        },
+        backends: vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }],
         can_take_over: true,
         ..NodeStatus::default()
     }

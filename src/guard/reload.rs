@@ -1,0 +1,124 @@
+//! The configuration read again, for whoever asks: one after the other, each whole before anything of it is in force.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::config::changes::Changes;
+use crate::config::{self, LoadError, Machine};
+use crate::process::messages::Charge;
+
+/// Whoever asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A person or a service manager, by SIGHUP.
+    BySignal,
+    /// Somebody at the control socket, whom the keeper knows by this number.
+    ByWish(u64),
+}
+
+/// A configuration that could take the place of the one that runs.
+pub(super) struct Offer {
+    /// What the next keeper would run, once this one does.
+    pub(super) charge: Arc<Charge>,
+    /// The same as JSON.
+    pub(super) text: String,
+    /// What it changes.
+    pub(super) changes: Changes,
+}
+
+/// Why there is none.
+pub(super) struct Refusal {
+    /// For the log.
+    pub(super) line: String,
+    /// For a person, in as many lines as it takes.
+    pub(super) whole: String,
+}
+
+/// All that was asked for and has no answer yet.
+pub(super) struct Reloads {
+    path: PathBuf,
+    waiting: VecDeque<Asked>,
+    reading: Option<(Asked, JoinHandle<Result<Offer, Refusal>>)>,
+    offered: Option<(Asked, Offer)>,
+}
+
+impl Reloads {
+    /// Of the configuration that is in this file.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Reloads { path, waiting: VecDeque::new(), reading: None, offered: None }
+    }
+
+    /// Is nothing going on?
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.reading.is_none() && self.offered.is_none()
+    }
+
+    /// The file is to be read again.
+    pub(super) fn ask(&mut self, asked: Asked) {
+        // One that has not begun sees all that many signals want to be seen.
+        if asked != Asked::BySignal || !self.waiting.contains(&asked) {
+            self.waiting.push_back(asked);
+        }
+    }
+
+    /// What has been read, for whom; none while the last is still with the keeper. `running` is what runs. Cancel-safe.
+    pub(super) async fn read(&mut self, running: &Arc<Charge>) -> (Asked, Result<Offer, Refusal>) {
+        if self.offered.is_some() {
+            return pending().await;
+        }
+        if self.reading.is_none()
+            && let Some(asked) = self.waiting.pop_front()
+        {
+            let (path, running) = (self.path.clone(), running.clone());
+            self.reading = Some((asked, spawn_blocking(move || read(&path, &running))));
+        }
+        let Some((asked, reading)) = &mut self.reading else { return pending().await };
+        let (asked, read) = (*asked, reading.await);
+        self.reading = None;
+        let broken = |error: tokio::task::JoinError| Err(Refusal::from(format!("it cannot be read: {error}")));
+        (asked, read.unwrap_or_else(broken))
+    }
+
+    /// The keeper has it.
+    pub(super) fn offered(&mut self, asked: Asked, offer: Offer) {
+        self.offered = Some((asked, offer));
+    }
+
+    /// What the keeper had, and has decided on.
+    pub(super) fn take_offered(&mut self) -> Option<(Asked, Offer)> {
+        self.offered.take()
+    }
+
+    /// The keeper has died, and with it all whom it knew by number.
+    pub(super) fn keeper_died(&mut self) {
+        self.offered = None;
+        self.waiting.retain(|asked| *asked == Asked::BySignal);
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(line: String) -> Self {
+        Refusal { whole: line.clone(), line }
+    }
+}
+
+/// What is not written is as it runs: only what is can have changed.
+fn read(path: &Path, running: &Charge) -> Result<Offer, Refusal> {
+    let machine = Machine {
+        host_name: running.config.node.name.clone(),
+        cores: running.config.balancer.threads,
+        ..Machine::this()
+    };
+    let config = config::load_for(path, &machine).map_err(|error| match error {
+        LoadError::Unreadable { .. } => Refusal::from(error.to_string()),
+        LoadError::Invalid(diagnostics) => Refusal { line: diagnostics.in_a_line(), whole: diagnostics.render(false) },
+    })?;
+    let changes = Changes::between(&running.config, &config).map_err(|error| Refusal::from(error.to_string()))?;
+    let charge = Charge { config, key: running.key.clone() };
+    let text = serde_json::to_string(&charge).map_err(|error| Refusal::from(error.to_string()))?;
+    Ok(Offer { charge: Arc::new(charge), text, changes })
+}

@@ -1,0 +1,78 @@
+//! Another configuration while the node runs: the guard reads it and says so, the balancer follows it.
+//!
+//! A wish goes to the guard, with a number. The guard sends a charge, for a wish or for a signal; when the balancer follows
+//! it, or does not, the guard hears of it, and answers the wish. So whoever is answered knows that the next keeper would run
+//! the same.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::balancer::HostFiles;
+use crate::config::model::Config;
+use crate::process::messages::Charge;
+
+/// What whoever asked is told: what has changed, or why nothing has.
+pub(super) type Answer = Result<String, String>;
+
+/// Reloads under way.
+#[derive(Default)]
+pub(super) struct Reloads {
+    /// By number: who is to be answered.
+    wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
+    last: u64,
+    arriving: Option<JoinHandle<Result<Arrived, String>>>,
+    /// What the balancer was offered.
+    offered: Option<Config>,
+}
+
+/// A charge that has come.
+pub(super) struct Arrived {
+    pub(super) config: Config,
+    pub(super) files: HostFiles,
+}
+
+impl Reloads {
+    /// Somebody wants one: its number.
+    pub(super) fn wish(&mut self, answer: oneshot::Sender<Answer>) -> u64 {
+        self.last += 1;
+        self.wishes.insert(self.last, answer);
+        self.last
+    }
+
+    /// Whoever wished it is told.
+    pub(super) fn answer(&mut self, wish: u64, answer: Answer) {
+        if let Some(sender) = self.wishes.remove(&wish) {
+            // A client that has gone does not matter.
+            let _ = sender.send(answer);
+        }
+    }
+
+    /// The guard has sent a charge as JSON. It is read, and so are files that go with it, by a thread that has the time.
+    pub(super) fn arrives(&mut self, charge: String) {
+        self.arriving = Some(spawn_blocking(move || {
+            let Charge { config, .. } = serde_json::from_str(&charge).map_err(|error| error.to_string())?;
+            Ok(Arrived { config, files: HostFiles::read() })
+        }));
+    }
+
+    /// What has arrived. Cancel-safe.
+    pub(super) async fn arrived(&mut self) -> Result<Arrived, String> {
+        let Some(arriving) = &mut self.arriving else { return pending().await };
+        let arrived = arriving.await;
+        self.arriving = None;
+        arrived.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// The balancer has been offered it.
+    pub(super) fn offered(&mut self, config: Config) {
+        self.offered = Some(config);
+    }
+
+    /// What it was offered, if it has not said anything to that.
+    pub(super) fn take_offered(&mut self) -> Option<Config> {
+        self.offered.take()
+    }
+}
