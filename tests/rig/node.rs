@@ -145,7 +145,8 @@ impl Relevo {
         *children.get(1).expect("a keeper runs")
     }
 
-    fn pid(&self) -> Pid {
+    /// Of its guard, the first of its processes.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.guard.id().cast_signed())
     }
 }
