@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::contents::Contents;
 use super::{Control, EXAMPLE};
-use crate::containers::{Site, package};
+use crate::containers::{Machine, Site, package};
+use crate::exercises::the_exercises_print_what_their_text_says;
 
 const FLOATING: &str = "10.77.0.20";
 
@@ -55,12 +56,14 @@ fn the_example_from_nothing_to_nothing() {
     an_active_node_stays_where_nobody_could_take_over(&control);
     what_a_run_left_undone_the_next_one_does(&control);
     the_active_node_fails_over(&control);
+    the_exercises_print_what_their_text_says(&site);
 
     control.play("remove.yml", &["-e", "remove_packages=true"]);
     let left = Contents::of(&site).without_kernel().changes(&before.without_kernel());
     assert_eq!(left, "", "something was left, or taken that was there before");
     assert_eq!(site.machine("lb1").shell("cat /etc/nftables.conf"), FIREWALL);
-    assert!(!site.machine("lb1").shell("nft list ruleset").contains("relevo"));
+    let rules = site.machine("lb2").shell("nft list ruleset");
+    assert!(!rules.contains("relevo") && rules.contains("table inet others"), "{rules}");
     assert!(site.directory().join("keys/pair.key").exists(), "the key is the operator's");
 }
 
@@ -94,49 +97,74 @@ fn a_changed_variable_reaches_the_traffic(control: &Control) {
     assert!(position("lb2") < position("lb1"), "the backup comes first:\n{}", run.text);
 }
 
-/// The backup does not run; a change that needs a restart of the active node is refused, until somebody insists.
+/// Between the nodes, before all other rules: adverts pass, the peer link does not.
+const CUT: &str = "table inet cut {
+	chain input {
+		type filter hook input priority -10;
+		tcp dport 8650 drop
+		tcp sport 8650 drop
+	}
+}
+";
+
+/// The nodes do not hear of each other whether they are well; a change that needs a restart of the active one is refused, until
+/// they do. The backup, which may be restarted at any time, has the change by then.
 fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
-    let lb1 = control.site.machine("lb1");
+    let [lb1, lb2] = ["lb1", "lb2"].map(|name| control.site.machine(name));
     wait(control, "lb1 is active", || lb1.shell("ip -4 address show eth0").contains(FLOATING));
-    let guard = lb1.shell("systemctl show --property=MainPID relevo");
-    // It cannot start either: somebody else has its port.
-    control.site.machine("lb2").shell(
-        "systemctl stop relevo; systemd-run --unit=squatter python3 -m http.server --bind 10.77.0.12 8650; \
-         until ss -Hltn sport = 8650 | grep -q .; do sleep 0.05; done",
-    );
+    for node in [lb1, lb2] {
+        node.write("/run/cut.nft", CUT);
+        node.shell("nft -f /run/cut.nft");
+    }
+    let alone = |node: &Machine| node.status().is_ok_and(|pair| pair.peers.iter().all(|peer| !peer.connected));
+    wait(control, "the link is cut", || alone(lb1) && alone(lb2));
+    let guard = |node: &Machine| node.shell("systemctl show --property=MainPID relevo");
+    let before = [lb1, lb2].map(guard);
     let run = control.try_play("site.yml", ALONE);
-    assert!(!run.succeeded, "{}", run.text);
-    assert_eq!(lb1.shell("systemctl show --property=MainPID relevo"), guard, "lb1 was restarted:\n{}", run.text);
+    let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!run.succeeded && text.contains("lb1 is active and no other node can take over"), "{}", run.text);
+    assert_eq!(guard(lb1), before[0], "lb1 was restarted:\n{}", run.text);
+    assert_ne!(guard(lb2), before[1], "lb2 was not:\n{}", run.text);
     assert_eq!(asked(control, 4), ["backend1"; 4], "the change back was made:\n{}", run.text);
-    control.site.machine("lb2").shell("systemctl stop squatter");
+    for node in [lb1, lb2] {
+        node.shell("nft delete table inet cut");
+    }
     control.play("site.yml", ALONE);
     assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
 }
 
-/// A file was written and nobody restarted the node, and the other one's firewall was loaded without the file's end: runs
-/// that were cut off, say.
+/// Runs that were cut off, say: a file was written, and nobody restarted the node, nor had Apache read it; the firewall was loaded
+/// without the file's end. What others have in the firewall stays.
 fn what_a_run_left_undone_the_next_one_does(control: &Control) {
-    let lb2 = control.site.machine("lb2");
-    let guard = || lb2.shell("systemctl show --property=MainPID relevo");
+    let [lb1, lb2, backend1] = ["lb1", "lb2", "backend1"].map(|name| control.site.machine(name));
+    let guard = || lb1.shell("systemctl show --property=MainPID relevo");
     let before = guard();
-    lb2.shell("cp -p /etc/relevo/relevo.toml /etc/relevo/new && mv /etc/relevo/new /etc/relevo/relevo.toml");
-    control
-        .site
-        .machine("lb1")
-        .shell("nft flush chain inet filter input; nft add rule inet filter input tcp dport 22 accept");
-    let run = control.play("site.yml", &["--limit", "balancers", "--tags", "firewall,service"]);
-    assert_eq!((run.count("lb2", "changed"), run.count("lb1", "changed")), (1, 1), "{}", run.text);
+    lb1.shell("cp -p /etc/relevo/relevo.toml /etc/relevo/new && mv /etc/relevo/new /etc/relevo/relevo.toml");
+    let site = "/etc/apache2/sites-available/relevo-web.conf";
+    backend1.shell(&format!("cp -p {site} /root/new && mv /root/new {site}"));
+    let reloaded = || backend1.shell("systemctl show --property=StateChangeTimestampMonotonic apache2");
+    let loaded = reloaded();
+    lb1.write("/run/firewall.nft", FIREWALL);
+    lb1.shell("nft -f /run/firewall.nft");
+    for node in [lb1, lb2] {
+        node.shell("nft add table inet others");
+    }
+    let run = control.play("site.yml", &["--limit", "balancers:webservers", "--tags", "firewall,service,pages"]);
+    let changed = ["lb1", "lb2", "backend1", "backend2"].map(|host| run.count(host, "changed"));
+    assert_eq!(changed, [2, 0, 1, 0], "{}", run.text);
     assert_ne!(guard(), before);
-    assert!(control.site.machine("lb1").shell("nft list chain inet filter input").contains("10.77.0.12"));
+    assert_ne!(reloaded(), loaded);
+    let rules = lb1.shell("nft list ruleset");
+    assert!(rules.contains("VRRP from 10.77.0.12") && rules.contains("table inet others"), "{rules}");
 }
 
 fn the_active_node_fails_over(control: &Control) {
-    for how in ["kill", "stop"] {
-        let run = control.play("failover.yml", &["-e", &format!("failover_by={how}")]);
-        let numbers = run.text.lines().find(|line| line.contains("the longest outage was")).unwrap_or_default();
-        println!("{}", numbers.trim());
-        assert!(numbers.contains("lb1 was"), "{}", run.text);
-    }
+    let lb1 = control.site.machine("lb1");
+    wait(control, "lb1 is active", || lb1.shell("ip -4 address show eth0").contains(FLOATING));
+    let run = control.play("failover.yml", &[]);
+    let numbers = run.text.lines().find(|line| line.contains("the longest outage was")).unwrap_or_default();
+    println!("{}", numbers.trim());
+    assert!(numbers.contains("lb1 was killed"), "{}", run.text);
 }
 
 /// The servers that answer requests to the floating address, in turn.

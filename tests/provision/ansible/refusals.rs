@@ -1,6 +1,7 @@
 //! What cannot work is refused before anything is changed on any host, and the refusal says what to do.
 
 use std::net::Ipv4Addr;
+use std::sync::Mutex;
 
 use super::contents::Contents;
 use super::{Control, EXAMPLE, Run};
@@ -60,6 +61,21 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
         &["-e", r#"{"relevo_frontends": {"web": {"bind": ["*:80"], "default_backend": "ap"}}}"#],
         &["`relevo check` refuses the configuration of lb", "app"],
     ),
+    (
+        "an IPv6 address that is to move",
+        &["-e", r#"{"relevo_virtual_addresses": ["10.77.0.20/24", "2001:db8::20/64"]}"#],
+        &["2001:db8::20/64 is an IPv6 address, which cannot move yet"],
+    ),
+    (
+        "a kernel setting that is not there",
+        &["-e", r#"{"relevo_sysctls": {"net.core.somaxcon": 8192}}"#],
+        &["does not have all kernel settings of relevo_sysctls", "net/core/somaxcon", "correct their names"],
+    ),
+    (
+        "a chain that is not there",
+        &["-e", "relevo_nftables_chain='inet filter in'"],
+        &["cannot have rules in the chain inet filter in", "let relevo_nftables_chain name the family"],
+    ),
     ("a node left out", &["--limit", "lb1"], &["lb2 was not checked together with lb1", "--limit"]),
 ];
 
@@ -67,11 +83,21 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
 const MACHINES: [(&str, Ipv4Addr); 3] = [EXAMPLE[0], EXAMPLE[1], EXAMPLE[2]];
 const THESE: &[&str] = &["--limit", "lb1:lb2:backend1"];
 
+/// Another package of that name.
+const PACKAGE: &str = "mkdir -p /run/relevo-package/DEBIAN && cd /run/relevo-package &&
+    printf 'Package: relevo\nVersion: 0\nArchitecture: all\nMaintainer: nobody\nDescription: a test\n' >DEBIAN/control &&
+    dpkg-deb --build . /run/relevo.deb >/dev/null && dpkg --install /run/relevo.deb >/dev/null";
+
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_changed() {
     let site = Site::start(&MACHINES);
     let control = Control::new(&site, None);
+    let lb1 = site.machine("lb1");
+    lb1.shell("apt-get install -qq nftables >/dev/null && systemctl start nftables");
     let before = Contents::of(&site);
+    // A run that was killed has left it.
+    lb1.shell("mkdir /var/tmp/relevo-check-old && echo >/var/tmp/relevo-check-old/relevo.toml");
+    lb1.shell("touch -d yesterday /var/tmp/relevo-check-old");
     let refused = |what: &str, run: &Run, answer: &[&str]| {
         assert!(!run.succeeded, "{what} was accepted:\n{}", run.text);
         let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -80,9 +106,26 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         }
         assert_eq!(run.changed(), 0, "{what}:\n{}", run.text);
     };
-    for (what, arguments, answer) in REFUSED {
-        refused(what, &control.try_play("site.yml", &[THESE, arguments].concat()), answer);
-    }
+    // Two at a time: they wait for machines more than they compute.
+    let next = Mutex::new(REFUSED.iter());
+    let work = || {
+        while let Some((what, arguments, answer)) = { next.lock().unwrap().next() } {
+            refused(what, &control.try_play("site.yml", &[THESE, arguments].concat()), answer);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    assert_eq!(Contents::of(&site).changes(&before), "");
+    lb1.shell(PACKAGE);
+    let before = Contents::of(&site);
+    let run = control.try_play("site.yml", THESE);
+    refused(
+        "a package's files",
+        &run,
+        &["lb1 has Relevo from a package", "set relevo_package instead", "apt remove relevo"],
+    );
     assert_eq!(Contents::of(&site).changes(&before), "");
     site.machine("backend1").power_off();
     let run = control.try_play("site.yml", &[THESE, &["-T", "3"]].concat());
