@@ -6,24 +6,25 @@
 //! fifth run of wrk with a connection for each. Needs the programs nginx and wrk. Exits 1 when a quiet client of Relevo costs
 //! more than 4 KiB, or it has grown by more than 2 MiB or by a descriptor or a thread.
 
+#[path = "peers/mod.rs"]
+mod peers;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
 use nix::unistd::Pid;
 use relevo::lab::directory::Directory;
-use relevo::lab::node::send;
 
+use peers::Peer;
 use rig::http::Connection;
 use rig::node::Relevo;
 use rig::place::free_port;
 use rig::process::{Holding, raise_descriptor_limit};
-use rig::wait_until;
 
 /// KiB for a quiet client.
 const MOST_EACH: f64 = 4.0;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     raise_descriptor_limit();
     let directory = Directory::new().expect("a directory for configurations");
     let server = free_port();
-    let _nginx = start_nginx(directory.path(), server, arguments.connections);
+    let _nginx = start_nginx(directory.path(), server);
 
     let mut within = true;
     if arguments.connections > 0 {
@@ -102,7 +103,7 @@ fn quiet_clients(arguments: &Arguments, directory: &Path, server: SocketAddr) ->
         let ours = cost(node.balancer(), web, count, arrive);
         drop(node);
         let theirs =
-            Haproxy::start(directory, server, count).map(|(haproxy, web)| cost(haproxy.pid(), web, count, arrive));
+            start_haproxy(directory, server, count).map(|(haproxy, web)| cost(haproxy.pid(), web, count, arrive));
         let theirs = theirs.map_or("not installed".to_owned(), |cost| cost.to_string());
         println!("{name:<32} {:>17} {theirs:>17} {MOST_EACH:>8}", ours.to_string());
         within &= ours.each <= MOST_EACH;
@@ -174,8 +175,14 @@ fn start_relevo(server: SocketAddr, connections: usize) -> (Relevo, SocketAddr) 
     let web = free_port();
     let node = Relevo::start(&format!(
         r#"
-process = {{ threads = 1, user = "nobody", chroot = "/", max_connections = {most} }}
-log = {{ format = "off" }}
+[process]
+threads = 1
+user = "nobody"
+chroot = "/"
+max_connections = {most}
+
+[log]
+format = "off"
 
 [frontends.web]
 bind = ["{web}"]
@@ -190,14 +197,10 @@ servers = [{{ name = "a", address = "{server}", check = false }}]
     (node, web)
 }
 
-struct Haproxy(Child);
-
-impl Haproxy {
-    fn start(directory: &Path, server: SocketAddr, connections: usize) -> Option<(Self, SocketAddr)> {
-        let web = free_port();
-        let file = directory.join("haproxy.cfg");
-        let text = format!(
-            "global
+fn start_haproxy(directory: &Path, server: SocketAddr, connections: usize) -> Option<(Peer, SocketAddr)> {
+    let web = free_port();
+    let configuration = format!(
+        "global
     nbthread 1
     maxconn {most}
 defaults
@@ -216,59 +219,13 @@ frontend web
 backend app
     server a {server}
 ",
-            most = connections + 100,
-        );
-        std::fs::write(&file, text).expect("a file for a configuration");
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let haproxy = Self(command.spawn().ok()?);
-        wait_until("HAProxy listens", || Connection::open(web).is_ok(), String::new);
-        Some((haproxy, web))
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.0.id().cast_signed())
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Its worker goes with it only if it is asked.
-        let _ = send(Pid::from_raw(self.0.id().cast_signed()), nix::sys::signal::Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-fn start_nginx(directory: &Path, address: SocketAddr, connections: usize) -> Nginx {
-    let file = directory.join("nginx.conf");
-    let folder = directory.display();
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
-        .concat();
-    let text = format!(
-        "daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;
-events {{ worker_connections {most}; }}
-http {{
-    access_log off; keepalive_requests 1000000000;
-    {paths}
-    server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }}
-}}
-",
-        most = connections + 1000,
+        most = connections + 100,
     );
-    std::fs::write(&file, text).expect("a file for a configuration");
-    let mut command = Command::new("nginx");
-    command.arg("-c").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let nginx = Nginx(command.spawn().expect("nginx has to be installed: Debian's package nginx-light"));
-    wait_until("nginx listens", || Connection::open(address).is_ok(), String::new);
-    nginx
+    Some((Peer::haproxy(directory, &configuration, web).ok()?, web))
+}
+
+fn start_nginx(directory: &Path, address: SocketAddr) -> Peer {
+    let http = format!("access_log off; server {{ listen {address}; location / {{ return 200 \"hello\\n\"; }} }}");
+    Peer::nginx(directory, "origin", 1, &http, address)
+        .expect("nginx has to be installed: Debian's package nginx-light")
 }

@@ -11,3 +11,4 @@ pub mod lab;
 pub mod process;
 pub mod stats;
 pub mod status;
+pub mod wish;

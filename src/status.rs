@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wish::Admin;
+
 /// One node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -112,6 +114,10 @@ impl std::fmt::Display for BalancerState {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
+    /// Requests that wait for any of its servers.
+    pub queue: u64,
+    /// Sessions in its stick table, expired ones too.
+    pub sessions: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
 }
@@ -128,10 +134,18 @@ pub struct ServerStatus {
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.
     pub reason: String,
-    /// As configured, or as its agent has changed it.
+    /// What people want of it.
+    pub admin: Admin,
+    /// As configured, or as people or its agent have changed it.
     pub weight: u32,
+    /// As configured.
+    pub configured_weight: u32,
     /// Open now.
     pub connections: u64,
+    /// How many there may be.
+    pub max_connections: Option<u32>,
+    /// Requests that wait for this server alone.
+    pub queue: u64,
     /// Since the balancer started.
     pub requests: u64,
 }

@@ -47,6 +47,29 @@ fn one_frontend_one_backend_one_server_is_enough() {
     assert!(stdout(&output).contains("server one at 192.0.2.21:80, weight 1"));
 }
 
+#[test]
+fn what_is_done_where_servers_fail_is_explained() {
+    let text = SMALLEST.replace(
+        "[backends.app]",
+        "connection = \"server_close\"\n[backends.app]\nretry_on = [\"empty_response\", 503]\nbuffer_request = 4096\n\
+         retry_non_idempotent = true\nretry_budget = { percent = 5 }\nreuse = \"never\"\nconnection = \"close\"",
+    );
+    let output = check("failure", &text);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary = stdout(&output);
+    for line in [
+        "  connections to servers are closed after each response\n",
+        "  tried again on no response, 503, bodies of up to 4096 bytes too, whatever the method, \
+         for 5 % of the requests and 10 a second\n",
+        "  connections to servers are shared by no two clients\n",
+        "  connections are closed after each response\n",
+    ] {
+        assert!(summary.contains(line), "{line:?} is not in\n{summary}");
+    }
+    let nothing = check("nothing", &SMALLEST.replace("[backends.app]", "[backends.app]\nretry_on = []"));
+    assert!(stdout(&nothing).contains("  nothing is tried again\n"), "{}", stdout(&nothing));
+}
+
 /// Each line is put under a sound configuration and is all that is wrong with it: what is expected is the place of the
 /// error, its title, and words of its explanation.
 #[test]
@@ -130,6 +153,55 @@ fn every_error_says_where_what_and_what_instead() {
             "[backends.b]\nhealth = 2026-01-01\nservers = [{ name = \"a\", address = \"a:1\" }]",
             "11:10 backends.b.health: no date or time is expected here",
             &["found a date or time"],
+        ),
+        // Retries, connections, pages.
+        (
+            "[backends.b]\nretry_on = \"conn_failure\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected \"connection_failure\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"empty_respons\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected \"connection_failure\"",
+            &["did you mean \"empty_response\"?"],
+        ),
+        (
+            "[backends.b]\nretry_on = [\"503\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:13 backends.b.retry_on[0]: expected",
+            &["write it without quotes: `503`"],
+        ),
+        (
+            "[backends.b]\nretry_on = 200\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:12 backends.b.retry_on: expected",
+            &["a status from 400 to 599"],
+        ),
+        (
+            "[backends.b]\nreuse = \"aggressive\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:9 backends.b.reuse: expected \"never\", \"safe\" or \"always\"",
+            &[],
+        ),
+        (
+            "[backends.b]\nerrors = { 503 = \"sorry.html\" }\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:18 backends.b.errors.503: expected an absolute path",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\nconnection = \"close\"\n\
+             [backends.b]\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "14:14 frontends.t.connection: only a frontend of mode \"http\" can do this",
+            &[],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nretry_on = 503\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:12 backends.b.retry_on: only in HTTP there is an answer to wait for",
+            &["a frontend of mode \"tcp\" leads here"],
+        ),
+        (
+            "[frontends.t]\nbind = \"*:81\"\nmode = \"tcp\"\ndefault_backend = \"b\"\n\
+             [backends.b]\nreuse = \"never\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "15:9 backends.b.reuse: connections are used again in HTTP only",
+            &[],
         ),
         // Frontends.
         (

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::balancer::replication::{self, Replication};
 use crate::balancer::state::Shared;
 use crate::balancer::{health, statistics, worker};
 use crate::config::model;
@@ -32,6 +33,10 @@ pub(super) struct Control {
     pub(super) log: Log,
     /// What all workers share.
     pub(super) shared: Arc<Shared>,
+    /// What takes its place when all workers follow it.
+    pub(super) next: Option<Arc<Shared>>,
+    /// Where there is a peer.
+    pub(super) replication: Option<Replication>,
     /// Those who look after its servers.
     pub(super) watching: JoinSet<()>,
     /// When the process started.
@@ -61,6 +66,8 @@ impl Control {
         let mut seconds = tokio::time::interval(statistics::SAMPLING);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sampled = Instant::now();
+        let mut batches = tokio::time::interval(replication::PAUSE);
+        batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reloading: Option<Reloading> = None;
         loop {
             tokio::select! {
@@ -68,6 +75,24 @@ impl Control {
                     Some((ToBalancer::Log, opened)) => self.log.replace(opened),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
+                    Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
+                    Some((ToBalancer::Sessions(batch), _)) => replication::learn(&self.shared, &batch, Instant::now()),
+                    Some((ToBalancer::TellSessions, _)) => {
+                        if let Some(replication) = &mut self.replication {
+                            replication.begin_again();
+                        }
+                    }
+                    Some((ToBalancer::Wishes(number, wishes), _)) => {
+                        self.shared.heed_all(&wishes);
+                        self.next.iter().for_each(|next| next.heed_all(&wishes));
+                        let beat = FromBalancer::Beat(self.beat());
+                        let answers = [beat, FromBalancer::Heeded(number)];
+                        for answer in answers {
+                            if self.sender.send(&answer, &[]).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
                     Some((ToBalancer::Reload(reload), descriptors)) => match self.begin_reload(*reload, descriptors) {
                         Ok(begun) => reloading = Some(begun),
                         Err(reason) => {
@@ -93,6 +118,7 @@ impl Control {
                     reloading = None;
                     statistics::rearrange(&self.shared, &shared);
                     self.shared = shared;
+                    self.next = None;
                     let reloaded = FromBalancer::Reloaded(Ok(self.beat()));
                     if self.sender.send(&reloaded, &[]).await.is_err() {
                         return Ok(());
@@ -101,6 +127,16 @@ impl Control {
                 _ = seconds.tick(), if self.shared.shows_statistics => {
                     statistics::sample(&self.shared, sampled.elapsed());
                     sampled = Instant::now();
+                }
+                _ = batches.tick(), if self.replication.is_some() => {
+                    let replication = self.replication.iter_mut();
+                    let batches: Vec<_> =
+                        replication.flat_map(|replication| replication.batches(&self.shared, Instant::now())).collect();
+                    for batch in batches {
+                        if self.sender.send(&FromBalancer::Sessions(batch), &[]).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
                 _ = beats.tick() => {
                     if self.workers.iter().any(thread::JoinHandle::is_finished) {
@@ -118,7 +154,7 @@ impl Control {
     /// Makes what all workers will share, and has its servers looked after from now on; a server that is new is to be checked
     /// before it is needed.
     fn begin_reload(&mut self, reload: Reload, descriptors: Vec<OwnedFd>) -> Result<Reloading, String> {
-        let Reload { config, listeners: places, resolv_conf, hosts } = reload;
+        let Reload { config, listeners: places, resolv_conf, hosts, wishes } = reload;
         if config.threads != self.workers.len() {
             return Err(format!("there are {} workers", self.workers.len()));
         }
@@ -129,6 +165,8 @@ impl Control {
             tracing::warn!("{shortage}");
         }
         let shared = self.shared.succeeded_by(config);
+        shared.heed_all(&wishes);
+        self.next = Some(shared.clone());
         self.watching = super::watch_servers(&shared, resolv_conf, hosts);
         Ok(Box::pin(reload_workers(shared, self.reloads.clone(), listeners)))
     }
@@ -164,7 +202,7 @@ impl Control {
         let shared = &self.shared;
         Beat {
             worker_silence_ms: shared.beats.iter().map(|beat| now.saturating_sub(beat.0.load(Relaxed))).collect(),
-            connections: shared.connections.load(Relaxed),
+            connections: shared.connections.count(),
             requests: shared.requests.load(Relaxed),
             backends: shared.report(),
             log_is_broken: self.log.was_broken(),

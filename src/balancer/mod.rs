@@ -5,6 +5,7 @@
 
 pub mod access_log;
 mod accounting;
+pub mod admission;
 pub mod balance;
 pub mod clock;
 pub mod connect;
@@ -14,8 +15,12 @@ pub mod http;
 pub mod listener;
 pub mod persistence;
 pub mod pool;
+pub mod queue;
 pub mod relay;
+mod replication;
 pub mod resolve;
+pub mod retry_budget;
+pub mod room;
 pub mod routing;
 pub mod rules;
 mod sandbox;
@@ -41,6 +46,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::balancer::control::Control;
+use crate::balancer::replication::Replication;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
 use crate::config::model::{LogLevel, open_files_for};
@@ -94,7 +100,10 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
         tracing::warn!("{shortage}");
     }
     let is_logged = guard.log().wants(LogLevel::Info);
+    let replication = start.has_peers.then(Replication::default);
     let shared = Shared::new(start.config);
+    shared.heed_all(&start.wishes);
+    start.known.iter().for_each(|known| shared.believe(&known.backends, &known.by));
     let watching = watch_servers(&shared, start.resolv_conf, start.hosts);
     health::first_results(&shared, FIRST_RESULTS_PATIENCE).await;
 
@@ -119,7 +128,20 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     drop((ready_sender, stop_receiver));
 
     let log = guard.log().clone();
-    let control = Control { sender, receiver, log, shared, watching, started, ready, stop, reloads, workers };
+    let control = Control {
+        sender,
+        receiver,
+        log,
+        shared,
+        next: None,
+        replication,
+        watching,
+        started,
+        ready,
+        stop,
+        reloads,
+        workers,
+    };
     let result = control.run().await;
     drop(guard);
     Ok(result?)

@@ -8,10 +8,32 @@ use crate::balancer::clock::Millis;
 use crate::balancer::connect::{Connected, Way};
 use crate::balancer::http::upstream::Connection;
 use crate::balancer::state::Shared;
-use crate::config::model::BackendIndex;
+use crate::config::model::{BackendIndex, ConnectionMode, Reuse};
 
 /// Servers close a connection that was idle for 5 s and more (nginx 75 s, Apache and Node.js 5 s): ours goes before.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// What becomes of a connection to a server that has done its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is closed.
+    No,
+    /// It waits for its client's next request.
+    ForClient,
+    /// It waits for whoever comes.
+    ForAll,
+}
+
+impl Keep {
+    /// As it is configured.
+    pub fn new(mode: ConnectionMode, reuse: Reuse) -> Self {
+        match (mode, reuse) {
+            (ConnectionMode::ServerClose | ConnectionMode::Close, _) => Self::No,
+            (ConnectionMode::KeepAlive, Reuse::Never) => Self::ForClient,
+            (ConnectionMode::KeepAlive, Reuse::Safe | Reuse::Always) => Self::ForAll,
+        }
+    }
+}
 
 /// A connection to a server, and which one it is.
 pub struct Upstream {
@@ -22,14 +44,16 @@ pub struct Upstream {
     server: usize,
     idle_since: Millis,
     is_reused: bool,
+    /// What becomes of it.
+    pub keep: Keep,
 }
 
 impl Upstream {
     /// On a new connection.
-    pub fn new(connected: Connected, backend: BackendIndex, server: usize) -> Box<Self> {
+    pub fn new(connected: Connected, backend: BackendIndex, server: usize, keep: Keep) -> Box<Self> {
         let Connected { stream, way } = connected;
         let connection = Connection::new(stream);
-        Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false })
+        Box::new(Self { connection, way, backend, server, idle_since: 0, is_reused: false, keep })
     }
 
     /// Belongs to its server's place in another configuration from now on, if the server is there.
@@ -44,6 +68,20 @@ impl Upstream {
     /// Has it served a request before?
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// Frees what it needs only while it serves; `None`: it cannot serve again.
+    pub fn resting(mut self: Box<Self>, now: Millis) -> Option<Box<Self>> {
+        self.idle_since = now;
+        self.connection.rest().then_some(self)
+    }
+
+    /// It serves again, if it leads to this server still, where a new one would.
+    pub fn waking(mut self: Box<Self>, shared: &Shared, to: (BackendIndex, usize), now: Millis) -> Option<Box<Self>> {
+        let leads_there = (self.backend, self.server) == to && Way::to(shared, to.0, to.1) == Some(self.way);
+        let may_serve = leads_there && !is_stale(&self, now) && self.connection.is_quiet();
+        self.is_reused = true;
+        may_serve.then_some(self)
     }
 }
 
@@ -79,11 +117,8 @@ impl Pool {
     }
 
     /// Keeps a connection that has done its work, if it can serve again.
-    pub fn put(&self, mut upstream: Box<Upstream>, now: Millis) {
-        if !upstream.connection.rest() {
-            return;
-        }
-        upstream.idle_since = now;
+    pub fn put(&self, upstream: Box<Upstream>, now: Millis) {
+        let Some(upstream) = upstream.resting(now) else { return };
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle[upstream.backend.0][upstream.server];
         if self.waiting.get() < self.most {

@@ -4,6 +4,7 @@
 mod facts;
 mod lasting;
 mod succession;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -21,14 +22,19 @@ use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
+use crate::balancer::queue::{Lengths, Queue, Servers, Slots};
+use crate::balancer::retry_budget::RetryBudget;
+use crate::balancer::room::{Room, Sources};
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
 use crate::stats::counters::Counters;
 use crate::status::{BackendStatus, ServerState, ServerStatus};
 
+pub use crate::wish::Admin;
+use crate::wish::Weight;
 use facts::Facts;
-pub use facts::{Admin, AgentReport, Health};
+pub use facts::{AgentReport, Health};
 pub use lasting::{Beat, Lasting, Statistics};
 
 /// One configuration and the state of what is in it, shared by the control thread and all workers.
@@ -73,8 +79,10 @@ impl Deref for Count {
 
 /// A frontend's part.
 pub struct FrontendState {
-    /// Client connections open now.
-    pub connections: Arc<Count>,
+    /// Client connections open now, and how many there may be.
+    pub connections: Arc<Room>,
+    /// By where they come from, if there is a limit to that.
+    pub sources: Option<Arc<Sources>>,
     /// By index of the rule: its limit, if it is one.
     pub rate_limits: Box<[Option<Arc<RateLimiter>>]>,
 }
@@ -90,6 +98,8 @@ pub struct BackendState {
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
     pub connections: Arc<Count>,
+    /// Who waits for servers; `None`: none of them has a limit.
+    pub queue: Option<Box<Queue>>,
     /// What servers are chosen by, for their states and weights at this generation.
     pub plan: ArcSwap<Plan>,
     /// It was said that it has no server left.
@@ -100,6 +110,8 @@ pub struct BackendState {
     pub stick: Option<StickTable>,
     /// When it lost its last server, and got one again.
     pub checks: Arc<Checks>,
+    /// Where requests are sent again.
+    pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
     pub servers: Vec<Arc<ServerShared>>,
 }
@@ -115,7 +127,9 @@ pub struct ServerShared {
     /// Errors of the traffic in a row, where they are counted.
     pub errors: AtomicU32,
     /// Requests or TCP connections under way.
-    pub connections: AtomicU64,
+    pub connections: Slots,
+    /// How many there may be, by the newest configuration.
+    most: AtomicU64,
     /// Since the start.
     pub requests: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
@@ -124,6 +138,8 @@ pub struct ServerShared {
     pub address_changed: Notify,
     /// Told when its traffic took it down: the next check is at the fast interval.
     pub marked_down: Notify,
+    /// Told when people end its maintenance.
+    returned: Notify,
     /// What its checks found and how long it was down. Never locked on a request's way, and nor are the two below; all of them
     /// are elsewhere, so that the rest stays on one line.
     pub checks: Checks,
@@ -163,7 +179,10 @@ impl Shared {
     ) -> Arc<Self> {
         let shows_statistics = config.frontends.iter().any(|frontend| frontend.statistics.is_some());
         let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
+        shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
         shared.lasting.begins(&shared);
+        // Whoever waits under an old configuration may have the room that this one gives.
+        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
         shared
     }
 
@@ -179,22 +198,28 @@ impl Shared {
     /// As with all that changes a server: a change of its state is logged, with its cause, and reaches every worker with its
     /// next choice. Says whether the state changed.
     pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.health, facts.health_reason) = (health, reason.into()))
+        self.change(backend, server, |facts| facts.set_health(health, reason))
     }
 
     /// What a person wants of a server, with the reason in words.
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
-        self.change(backend, server, |facts| (facts.operator, facts.operator_reason) = (admin, reason.into()))
+        let Some(place) = self.server(backend, server) else { return false };
+        let was_in_maintenance = place.state.is_in_maintenance();
+        let has_changed = self.change(backend, server, |facts| facts.set_operator(admin, reason, place.server.check));
+        if was_in_maintenance {
+            place.state.returned.notify_waiters();
+        }
+        has_changed
+    }
+
+    /// Another weight than the configured one; `None`: that one again.
+    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
+        self.change(backend, server, |facts| facts.weight = weight.map_or(Weight::Default, Weight::Absolute));
     }
 
     /// What a server's agent says of it.
     pub fn set_agent(&self, backend: BackendIndex, server: usize, report: AgentReport) -> bool {
         self.change(backend, server, |facts| facts.agent = report)
-    }
-
-    /// Another weight than the configured one; `None`: that one again.
-    pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
-        self.change(backend, server, |facts| facts.weight = weight);
     }
 
     fn change(&self, backend: BackendIndex, server: usize, change: impl FnOnce(&mut Facts)) -> bool {
@@ -210,8 +235,9 @@ impl Shared {
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
-            let was_away = matches!(before.0, ServerState::Down | ServerState::Maintenance);
-            let rises = was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away |= matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let rises = facts.was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
+            facts.was_away &= after.0 != ServerState::Up;
             facts.rising_since = rises.then_some(now);
             place.state.tenths.store(if rises { 1 } else { WHOLE }, Relaxed);
             place.state.errors.store(0, Relaxed);
@@ -279,12 +305,42 @@ impl Shared {
         is_rising
     }
 
+    /// A request at this server is over.
+    pub fn give_back(&self, backend: BackendIndex, server: usize) {
+        let Some(place) = self.server(backend, server) else { return };
+        if place.state.connections.give_back() {
+            self.has_room(place.state);
+        }
+    }
+
+    /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
+    fn has_room(&self, server: &ServerShared) {
+        for shared in self.lasting.live() {
+            for state in &shared.backends {
+                let index = state.servers.iter().position(|it| std::ptr::eq(&**it, server));
+                if let (Some(index), Some(queue)) = (index, &state.queue) {
+                    queue.has_room(state, index);
+                }
+            }
+        }
+    }
+
     /// What `relevo status` shows of the backends.
     pub fn report(&self) -> Vec<BackendStatus> {
         let backends = self.config.backends.iter().zip(&self.backends);
-        let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
-            name: config.name.clone(),
-            servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
+        let report = |(config, shared): (&model::Backend, &BackendState)| {
+            let queue = shared.queue_lengths();
+            let servers = config.servers.iter().zip(&shared.servers).enumerate();
+            let server = |(index, (config, shared)): (usize, (&model::Server, &Arc<ServerShared>))| {
+                let queue = queue.own.get(index).map_or(0, |(now, _)| *now);
+                ServerStatus { queue, ..shared.report(config) }
+            };
+            BackendStatus {
+                name: config.name.clone(),
+                sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
+                queue: queue.any.0,
+                servers: servers.map(server).collect(),
+            }
         };
         backends.map(report).collect()
     }
@@ -292,7 +348,11 @@ impl Shared {
 
 impl FrontendState {
     fn new(config: &model::Frontend) -> Self {
-        Self { connections: Arc::default(), rate_limits: rules::rate_limits(&config.rules) }
+        Self {
+            connections: Arc::new(Room::new(config.max_connections.map(u64::from))),
+            sources: config.max_connections_per_source.map(Sources::new).map(Arc::new),
+            rate_limits: rules::rate_limits(&config.rules),
+        }
     }
 }
 
@@ -308,6 +368,7 @@ impl BackendState {
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             connections: Arc::default(),
+            queue: Queue::new(config),
             plan: ArcSwap::default(),
             is_empty: AtomicBool::new(false),
             came_back: Notify::new(),
@@ -316,6 +377,7 @@ impl BackendState {
                 .as_ref()
                 .map(|stick| StickTable::new(Arc::new(Table::new(stick, Instant::now())), &config.servers)),
             checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
+            retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
             servers,
         };
         state.replan(config);
@@ -348,6 +410,30 @@ impl BackendState {
         // Again with the states of that moment, should two threads do this at once.
         self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
+        self.queue.iter().for_each(|queue| queue.reconsider(self));
+    }
+
+    /// Who waits.
+    pub fn queue_lengths(&self) -> Lengths {
+        self.queue.as_ref().map(|queue| queue.lengths()).unwrap_or_default()
+    }
+}
+
+impl Servers for BackendState {
+    fn slots(&self, server: usize) -> Option<&Slots> {
+        self.servers.get(server).map(|server| &server.connections)
+    }
+
+    fn most(&self, server: usize) -> u64 {
+        self.servers.get(server).map_or(0, |server| server.most())
+    }
+
+    fn takes_new(&self, server: usize) -> bool {
+        self.plan.load().takes(server)
+    }
+
+    fn keeps_sessions(&self, server: usize) -> bool {
+        self.servers.get(server).is_some_and(|server| server.keeps_sessions())
     }
 }
 
@@ -357,13 +443,16 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
     }
-    if state == ServerState::Down && place.backend_state.state() == ServerState::Down {
-        let consequence = match place.backend.when_all_down {
-            WhenAllDown::Reject => "",
-            WhenAllDown::TryAll => ", and all are tried",
+    let is_away = !matches!(state, ServerState::Up | ServerState::Starting);
+    if is_away && place.backend_state.state() == ServerState::Down {
+        let are_all_down = place.backend_state.servers.iter().all(|server| server.state() == ServerState::Down);
+        let how = match (are_all_down, place.backend.when_all_down) {
+            (false, _) => "none is up",
+            (true, WhenAllDown::Reject) => "all are down",
+            (true, WhenAllDown::TryAll) => "all are down, and all are tried",
         };
         place.backend_state.is_empty.store(true, Relaxed);
-        error!("backend {backend} has no server left: all are down{consequence}");
+        error!("backend {backend} has no server left: {how}");
     }
 }
 
@@ -384,11 +473,13 @@ impl ServerShared {
             weight: AtomicU32::new(facts.weight()),
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
-            connections: AtomicU64::new(0),
+            connections: Slots::default(),
+            most: AtomicU64::new(most(config)),
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),
+            returned: Notify::new(),
             checks: Checks::new(facts.state(), Instant::now()),
             progress: Box::default(),
             facts: Box::new(Mutex::new(facts)),
@@ -398,6 +489,11 @@ impl ServerShared {
     /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
     pub fn state(&self) -> ServerState {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    /// How many requests or TCP connections there may be at once.
+    pub fn most(&self) -> u64 {
+        self.most.load(Relaxed)
     }
 
     /// Does it serve the sessions that are at it?
@@ -462,16 +558,26 @@ impl ServerShared {
             ServerState::Up if self.weight() == 0 => ServerState::Drain,
             state => state,
         };
+        let facts = self.facts();
         ServerStatus {
             name: config.name.clone(),
             address,
             state,
-            reason: ServerStatus::reason_from(&self.facts().reason()),
+            reason: ServerStatus::reason_from(&facts.reason()),
+            admin: facts.operator,
             weight: self.weight(),
-            connections: self.connections.load(Relaxed),
+            configured_weight: config.weight,
+            connections: self.connections.count(),
+            max_connections: config.max_connections,
+            queue: 0,
             requests: self.requests.load(Relaxed),
         }
     }
+}
+
+/// A server's limit; where it has none there is no such number.
+fn most(config: &model::Server) -> u64 {
+    config.max_connections.map_or(u64::MAX, u64::from)
 }
 
 /// The reason of a server without checks.

@@ -1,6 +1,7 @@
 //! `relevo check`: all errors of a configuration, or a summary of what it would run.
 
 mod condition;
+mod failure;
 mod persistence;
 mod rule;
 
@@ -78,6 +79,12 @@ impl Summary<'_> {
         for it in &frontend.rules {
             writeln!(f, "  {}", rule::words(it))?;
         }
+        if let Some(line) = failure::connection(frontend.connection) {
+            writeln!(f, "  {line}")?;
+        }
+        if let Some(line) = failure::pages(&frontend.errors) {
+            writeln!(f, "  {line}")?;
+        }
         if let Some(statistics) = &frontend.statistics {
             let to = if statistics.users.is_empty() { "everybody" } else { "those with a password" };
             writeln!(f, "  {} → statistics for {to}", statistics.path)?;
@@ -130,6 +137,9 @@ fn backend(f: &mut fmt::Formatter<'_>, backend: &Backend, is_used: bool) -> fmt:
     }
     if backend.when_all_down == WhenAllDown::TryAll {
         writeln!(f, "  when all are down, all are tried")?;
+    }
+    for line in failure::lines(backend) {
+        writeln!(f, "  {line}")?;
     }
     if backend.servers.iter().any(|server| server.check) {
         writeln!(f, "  checks: {}", check(&backend.health))?;
@@ -191,6 +201,9 @@ fn server(f: &mut fmt::Formatter<'_>, server: &Server) -> fmt::Result {
     if let Some(source) = server.source {
         let held = if server.source_is_virtual { " while this node is active" } else { "" };
         write!(line, ", from {source}{held}")?;
+    }
+    if let Some(most) = server.max_connections {
+        write!(line, ", at most {}", count(most as usize, "connection"))?;
     }
     if server.backup {
         line.push_str(", backup");

@@ -9,6 +9,7 @@ mod key;
 mod release;
 mod reload;
 mod run;
+mod server;
 mod status;
 
 use std::ffi::CStr;
@@ -41,6 +42,7 @@ enum Command {
     Release(release::Arguments),
     Reload(reload::Arguments),
     Run(run::Arguments),
+    Server(server::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]
     Keeper,
@@ -57,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Server(arguments) => server::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Keeper => {
             name_process(c"relevo-keeper");
@@ -112,7 +115,10 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
-    runtime.block_on(work).map_err(|error| error.to_string())
+    let result = runtime.block_on(work);
+    // A file that takes its time keeps nobody from ending.
+    runtime.shutdown_background();
+    result.map_err(|error| error.to_string())
 }
 
 fn finish(result: Result<ExitCode, String>) -> ExitCode {

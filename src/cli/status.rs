@@ -1,6 +1,6 @@
 //! `relevo status`: asks the running node for the state of the pair and prints it, for people or for scripts.
 
-mod text;
+pub(super) mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 /// Why there is no state to show.
 #[derive(Debug, thiserror::Error)]
-enum StatusError {
+pub(super) enum StatusError {
     #[error(transparent)]
     Control(#[from] control::Error),
     #[error("the node at {} answered {answer:?}, which is no state: is it another version?", socket.display())]
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
+pub(super) fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
     let answer = control::ask(socket, "status", PATIENCE)?;
     serde_json::from_slice(&answer).map_err(|_| {
         let answer = String::from_utf8_lossy(&answer).trim().chars().take(200).collect();

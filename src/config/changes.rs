@@ -156,7 +156,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../docs/example.toml");
 
     fn config(text: &str) -> Config {
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 4, ..Machine::this() };
         parse_for(text, "test", &machine).unwrap_or_else(|errors| panic!("{errors}"))
     }
 

@@ -20,12 +20,12 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{
-    AccessLog, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password, ServerAddress,
-    WhenAllDown,
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password, Reuse,
+    ServerAddress, WhenAllDown,
 };
 use super::value::{
     Account, Algorithm, BindAddress, CookieValue, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused,
-    OneOrMany, Realm, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
+    OneOrMany, Realm, RetryOn, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
 pub(super) use persistence::{Cookie, Stick};
@@ -65,6 +65,7 @@ pub(super) struct File {
     pub(super) process: Table<Process>,
     pub(super) log: Table<Log>,
     pub(super) timeouts: Table<Timeouts>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
     pub(super) frontends: Named<Frontend>,
     pub(super) backends: Named<Backend>,
     pub(super) vrrp: Named<VirtualRouter>,
@@ -160,12 +161,19 @@ pub(super) struct Frontend {
     pub(super) forwarded_host: Option<Spanned<bool>>,
     pub(super) trusted_proxies: Option<Spanned<OneOrMany<Text<Network>>>>,
     pub(super) request_id: Option<Spanned<Table<RequestId>>>,
+    pub(super) max_connections: Option<Number<1, 1_000_000>>,
+    pub(super) max_connections_per_source: Option<Number<1, 1_000_000>>,
     pub(super) timeouts: Table<ClientTimeouts>,
     pub(super) rules: Vec<Spanned<Table<Rule>>>,
     pub(super) routes: Vec<Spanned<Table<Route>>>,
     pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
     pub(super) capture: Option<Spanned<Table<Capture>>>,
+    pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
 }
+
+/// `errors`: files by status.
+pub(super) type ErrorFiles = BTreeMap<Spanned<String>, Spanned<Text<PathBuf>>>;
 
 /// `[stats]`
 #[derive(Debug, Default, Deserialize)]
@@ -257,6 +265,14 @@ pub(super) struct Backend {
     pub(super) agent: Option<Spanned<Table<Agent>>>,
     pub(super) retries: Option<Number<0, 100>>,
     pub(super) redispatch: Option<bool>,
+    pub(super) max_queue: Option<Spanned<Number<0, 1_000_000>>>,
+    pub(super) retry_on: Option<Spanned<OneOrMany<Text<RetryOn>>>>,
+    pub(super) retry_non_idempotent: Option<Spanned<bool>>,
+    pub(super) retry_budget: Option<Spanned<Table<RetryBudget>>>,
+    pub(super) buffer_request: Option<Spanned<Number<1, 1_048_576>>>,
+    pub(super) reuse: Option<Spanned<Text<Reuse>>>,
+    pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) errors: Option<Spanned<ErrorFiles>>,
     pub(super) timeouts: Table<ServerTimeouts>,
     pub(super) servers: Vec<Spanned<Table<Server>>>,
 }
@@ -346,6 +362,14 @@ pub(super) type CheckHeaders = BTreeMap<Spanned<String>, Text<HeaderText>>;
 /// `health.expect`
 pub(super) type Expect = OneOrMany<Text<StatusRange>>;
 
+/// `retry_budget`
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetryBudget {
+    pub(super) percent: Option<Number<0, 1000>>,
+    pub(super) min_per_second: Option<Number<0, 1_000_000>>,
+}
+
 /// `[backends.NAME.timeouts]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -362,6 +386,8 @@ pub(super) struct Server {
     pub(super) name: Option<Spanned<Text<Name>>>,
     pub(super) address: Option<Text<ServerAddress>>,
     pub(super) weight: Option<Number<0, 256>>,
+    pub(super) max_connections: Option<Number<1, 1_000_000>>,
+    pub(super) max_queue: Option<Spanned<Number<0, 1_000_000>>>,
     pub(super) cookie: Option<Spanned<Text<CookieValue>>>,
     pub(super) backup: Option<bool>,
     pub(super) check: Option<bool>,

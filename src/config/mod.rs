@@ -2,17 +2,19 @@
 
 pub mod changes;
 mod diagnostic;
+mod error_page;
 mod file;
 mod hash;
 pub mod key;
 pub mod log_format;
 pub mod model;
-mod nearest;
+pub(crate) mod nearest;
 mod read;
 mod syntax;
 mod validate;
 mod value;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -66,7 +68,7 @@ pub fn load_for(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
     Ok(parse_for(&read_text(path)?, &path.display().to_string(), machine)?)
 }
 
-/// What defaults depend on.
+/// What defaults and files depend on.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// The default of `node.name`.
@@ -75,6 +77,8 @@ pub struct Machine {
     pub cores: usize,
     /// How many files one process may have open, which limits the default of `process.max_connections`.
     pub open_files: u64,
+    /// Reads a file that the configuration names.
+    pub read: fn(&Path) -> io::Result<Vec<u8>>,
 }
 
 impl Machine {
@@ -85,6 +89,7 @@ impl Machine {
             host_name: if host_name.trim().is_empty() { "localhost".to_owned() } else { host_name.trim().to_owned() },
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
+            read: error_page::read,
         }
     }
 }
@@ -141,7 +146,11 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../docs/example.toml");
 
     fn machine() -> Machine {
-        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX }
+        let read = |path: &Path| match path.to_str() {
+            Some(path) if path.starts_with("/errors/") => Ok(path.as_bytes().to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        Machine { host_name: "lb1".to_owned(), cores: 4, open_files: u64::MAX, read }
     }
 
     fn hash(text: &str) -> String {
@@ -243,6 +252,24 @@ mod tests {
             "agent = { port = 81 }",
             "agent = { port = 81, interval = '1s' }",
             "agent = { port = 81, send = 'x' }",
+            "retry_on = []",
+            "retry_on = 'empty_response'",
+            "retry_on = 'junk_response'",
+            "retry_on = 'response_timeout'",
+            "retry_on = 503",
+            "retry_on = [502, 503]",
+            "retry_on = 'all_retryable_errors'",
+            "retry_budget = { percent = 30 }",
+            "retry_budget = { min_per_second = 30 }",
+            "retry_non_idempotent = true",
+            "buffer_request = 1000",
+            "reuse = 'never'",
+            "reuse = 'always'",
+            "connection = 'server_close'",
+            "connection = 'close'",
+            "errors = { 503 = '/errors/a.html' }",
+            "errors = { 503 = '/errors/b.html' }",
+            "errors = { 504 = '/errors/a.html' }",
             "cookie = { name = 'S', mode = 'prefix' }",
             "cookie = { name = 'S', mode = 'rewrite' }",
             "cookie = { name = 'S', mode = 'insert' }",
@@ -284,6 +311,13 @@ mod tests {
                 "health = { interval = '8s' }",
             ),
             ("agent = { port = 1, interval = '2s', send = '' }", "agent = { port = 1 }"),
+            ("retry_on = 'connection_failure'\nretry_budget = { percent = 20, min_per_second = 10 }", ""),
+            ("retry_on = [503, 502, 503]", "retry_on = [502, 503]"),
+            (
+                "retry_on = 'all_retryable_errors'",
+                "retry_on = ['connection_failure', 'empty_response', 'junk_response', 'response_timeout', 500, 502, 503, 504]",
+            ),
+            ("retry_non_idempotent = false\nreuse = 'safe'\nconnection = 'keep_alive'\nerrors = {}", ""),
             (
                 "cookie = { name = 'S', mode = 'insert', indirect = true, nocache = false, postonly = false, \
                  httponly = false, secure = false }",
@@ -344,6 +378,8 @@ mod tests {
             "routes = [{ query = { name = 'a', regex = 'b' }, backend = 'b' }]",
             "routes = [{ source = '::1', backend = 'b' }]",
             "routes = [{ destination_port = 1, backend = 'b' }]",
+            "connection = 'close'",
+            "errors = { 503 = '/errors/a.html' }",
             "rules = [{ deny = 403 }]",
             "rules = [{ deny = 403, when = { path = '/' } }]",
             "rules = [{ redirect = { prefix = '/a' } }]",

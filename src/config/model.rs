@@ -5,6 +5,7 @@
 
 mod backend;
 mod condition;
+mod failure;
 mod origins;
 mod persistence;
 mod rule;
@@ -24,6 +25,7 @@ pub use backend::{
     Agent, Backend, Balance, HashKey, HashMethod, HealthCheck, Observe, Probe, Server, ServerAddress, WhenAllDown,
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
+pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
 pub use origins::{BackendOrigin, Origins};
 pub use persistence::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
 pub use rule::{
@@ -254,12 +256,20 @@ pub struct Frontend {
     pub trusted_proxies: Vec<Network>,
     /// Every request has one.
     pub request_id: Option<RequestId>,
+    /// Client connections at once; those of the process are counted beside it.
+    pub max_connections: Option<u32>,
+    /// The same from one address, or from one /64 of IPv6.
+    pub max_connections_per_source: Option<u32>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
     /// What of its requests goes into the log.
     pub capture: Capture,
     /// Where it shows the statistics, if anywhere.
     pub statistics: Option<Statistics>,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Its own, and those of the file.
+    pub errors: ErrorPages,
 }
 
 /// `frontends.NAME.capture`: headers for the log.

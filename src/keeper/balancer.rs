@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
+use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
+use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Reload, Start, ToBalancer};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerStatus};
+use crate::process::messages::{Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Reload, Start, ToBalancer};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -81,6 +83,14 @@ pub(super) struct Balancer {
     held: Vec<IpAddr>,
     state: BalancerState,
     beat: Beat,
+    /// What people want of servers.
+    wishes: watch::Receiver<Arc<Wishes>>,
+    /// Of the last ones that it was told.
+    number: u64,
+    /// Some did not reach it.
+    owes_wishes: bool,
+    /// What the peers' balancers know.
+    knowledge: Knowledge,
 }
 
 /// What the keeper has to know.
@@ -92,6 +102,8 @@ pub(super) enum Change {
     Lost(String),
     /// One of its servers went up or down.
     Servers,
+    /// It heeds the wishes up to this number.
+    Heeded(u64),
     /// It follows the configuration that it was offered, or it does not, for this reason.
     Reloaded(Result<(), String>),
 }
@@ -115,7 +127,12 @@ enum Happening {
 
 impl Balancer {
     /// Nothing runs before [`Balancer::next`].
-    pub(super) fn new(template: Template, listeners: Listeners) -> Self {
+    pub(super) fn new(
+        template: Template,
+        listeners: Listeners,
+        wishes: watch::Receiver<Arc<Wishes>>,
+        knowledge: Knowledge,
+    ) -> Self {
         Balancer {
             template,
             lifecycle: Lifecycle::new(Instant::now()),
@@ -126,6 +143,10 @@ impl Balancer {
             held: Vec::new(),
             state: BalancerState::Starting,
             beat: Beat::default(),
+            wishes,
+            number: 0,
+            owes_wishes: false,
+            knowledge,
         }
     }
 
@@ -161,10 +182,19 @@ impl Balancer {
                         self.reopen_log();
                     }
                     self.beat = beat;
+                    if std::mem::take(&mut self.owes_wishes) {
+                        let all: Vec<_> = self.wishes.borrow().iter().cloned().collect();
+                        self.heed(&all);
+                    }
                     if servers_changed && verdict == Verdict::Wait {
                         return Change::Servers;
                     }
                     verdict
+                }
+                Happening::Message(FromBalancer::Heeded(number)) => return Change::Heeded(number),
+                Happening::Message(FromBalancer::Sessions(batch)) => {
+                    self.knowledge.pass_on(batch);
+                    Verdict::Wait
                 }
                 Happening::Ended(reason) => return self.lost(reason),
                 Happening::Look => self.lifecycle.look(Instant::now()),
@@ -201,6 +231,7 @@ impl Balancer {
             listeners: places,
             resolv_conf: template.files.resolv_conf.clone(),
             hosts: template.files.hosts.clone(),
+            wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
         }));
         process.receiver.allow(longest_message(&template.config).max(longest_message(&self.template.config)));
         process.outbox.try_send((message, descriptors)).map_err(|_| ReloadError::Silent)?;
@@ -233,6 +264,41 @@ impl Balancer {
         let is_shown = self.template.config.frontends.iter().any(|frontend| frontend.statistics.is_some());
         if is_shown && self.state == BalancerState::Serving {
             self.tell(ToBalancer::Pair(Box::new(pair())));
+        }
+    }
+
+    /// Tells it what people want of servers now. Gives the number that it answers with, or `None` where no balancer hears it:
+    /// the next one begins with it.
+    pub(super) fn heed(&mut self, wishes: &[StampedWish]) -> Option<u64> {
+        self.number += 1;
+        let wishes = wishes.iter().map(StampedWish::for_balancer).collect();
+        self.owes_wishes |= !self.tell(ToBalancer::Wishes(self.number, wishes));
+        // One that starts hears it as well, and takes its time for the answer.
+        (self.state == BalancerState::Serving).then_some(self.number)
+    }
+
+    /// Tells it what the peers know of servers that it has yet to check.
+    pub(super) fn tell_known(&self) {
+        let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
+        if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
+            for known in self.knowledge.of_peers() {
+                self.tell(ToBalancer::Known(known));
+            }
+        }
+    }
+
+    /// Sessions of a peer. More of them than it reads are lost: what matters more has to get through.
+    pub(super) fn tell_sessions(&self, batch: String) {
+        if let Some(process) = self.process.as_ref().filter(|process| process.outbox.capacity() > OUTBOX / 2) {
+            let _ = process.outbox.try_send((ToBalancer::Sessions(batch), Vec::new()));
+        }
+    }
+
+    /// A peer that knows no sessions is to be told all of them.
+    pub(super) fn greet_peers(&mut self) {
+        let has_sessions = self.template.config.backends.iter().any(|backend| backend.stick.is_some());
+        if self.knowledge.has_new_peer() && has_sessions {
+            self.tell(ToBalancer::TellSessions);
         }
     }
 
@@ -297,14 +363,34 @@ impl Balancer {
         };
         self.listeners = Some(listeners.clone());
         let longest = longest_message(&self.template.config);
-        let process = Process::start(self.template.first_message(&listeners), listeners, longest)?;
+        let process = Process::start(self.first_message(&listeners), listeners, longest)?;
         tracing::info!(pid = process.pid, "the balancer starts");
         self.process = Some(process);
         self.state = BalancerState::Starting;
         self.beat = Beat::default();
+        self.owes_wishes = false;
         self.lifecycle.started(Instant::now());
         self.tell(ToBalancer::Held(self.held.clone()));
         Ok(())
+    }
+
+    fn first_message(&self, listeners: &Listeners) -> Start {
+        let template = &self.template;
+        let mut known = self.knowledge.of_peers();
+        known.push(Known { by: "the balancer before".to_owned(), backends: self.beat.backends.clone() });
+        Start {
+            keeper: Pid::this().as_raw(),
+            config: template.config.clone(),
+            log_targets: template.log_targets.clone(),
+            user: template.user,
+            chroot: template.chroot.clone(),
+            listeners: listeners.places(),
+            resolv_conf: template.files.resolv_conf.clone(),
+            hosts: template.files.hosts.clone(),
+            wishes: self.wishes.borrow().iter().map(StampedWish::for_balancer).collect(),
+            known,
+            has_peers: self.knowledge.has_peers(),
+        }
     }
 
     fn lost(&mut self, reason: String) -> Change {
@@ -332,11 +418,14 @@ impl Balancer {
         }
     }
 
-    fn tell(&self, message: ToBalancer) {
-        let Some(process) = &self.process else { return };
-        if process.outbox.try_send((message, Vec::new())).is_err() {
+    /// Did the message find its place? Where there is no balancer, it is not missed.
+    fn tell(&self, message: ToBalancer) -> bool {
+        let Some(process) = &self.process else { return true };
+        let told = process.outbox.try_send((message, Vec::new())).is_ok();
+        if !told {
             tracing::warn!("the balancer does not read its messages; one was dropped");
         }
+        told
     }
 }
 
@@ -346,21 +435,6 @@ enum StartError {
     Listeners(#[from] super::listeners::Error),
     #[error(transparent)]
     Process(#[from] io::Error),
-}
-
-impl Template {
-    fn first_message(&self, listeners: &Listeners) -> Start {
-        Start {
-            keeper: Pid::this().as_raw(),
-            config: self.config.clone(),
-            log_targets: self.log_targets.clone(),
-            user: self.user,
-            chroot: self.chroot.clone(),
-            listeners: listeners.places(),
-            resolv_conf: self.files.resolv_conf.clone(),
-            hosts: self.files.hosts.clone(),
-        }
-    }
 }
 
 impl Process {
@@ -428,13 +502,13 @@ async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
     tokio::task::spawn_blocking(open).await.unwrap_or_default()
 }
 
-/// What a beat needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
+/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
 fn longest_message(config: &model::Balancer) -> usize {
     let backend = |backend: &model::Backend| {
         let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
         256 + backend.name.len() + names + backend.servers.len() * (512 + 2 * 4 * ServerStatus::LONGEST_TEXT)
     };
-    1024 + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
+    1024 + LONGEST_BATCH + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
 }
 
 /// Does it speak of the workers and servers that there are, in words that a log, a terminal and a peer can take?
@@ -472,7 +546,7 @@ mod tests {
     fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
         let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
                     [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, open_files: u64::MAX };
+        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, ..Machine::this() };
         let config = parse_for(text, "test", &machine).unwrap().balancer;
         let beat = |silences: &[u64], servers: &[(&str, &str)]| {
             let server = |(name, reason): &(&str, &str)| ServerStatus {
@@ -482,7 +556,7 @@ mod tests {
                 ..ServerStatus::default()
             };
             let servers = servers.iter().map(server).collect();
-            let backends = vec![BackendStatus { name: "b".to_owned(), servers }];
+            let backends = vec![BackendStatus { name: "b".to_owned(), servers, ..BackendStatus::default() }];
             Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
         };
         let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));

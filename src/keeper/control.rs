@@ -1,4 +1,5 @@
-//! The control socket: where `relevo status` and `relevo reload` ask. One line in, the answer out, and it is closed.
+//! The control socket: where `relevo status`, `relevo server` and `relevo reload` ask. One line in, the answer out, and it is
+//! closed.
 //!
 //! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
 
@@ -17,8 +18,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::orders::Order;
 use super::reload::Answer;
 use crate::status::PairStatus;
+use crate::wish::LONGEST_LINE;
 
 /// Clients at once; the next one waits in the socket's queue.
 const CLIENTS: usize = 16;
@@ -28,8 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RELOAD_PATIENCE: Duration = Duration::from_secs(20);
 /// After each client, so that many of them, one after the other, leave the election its time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// No command is longer.
-const LONGEST_LINE: u64 = 256;
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
 /// Nobody else may take the lock.
@@ -39,6 +40,8 @@ const LOCK_MODE: u32 = 0o600;
 pub(super) enum Query {
     /// The state of the pair.
     Status(oneshot::Sender<PairStatus>),
+    /// Something of servers. The answer is a text, or what is wrong.
+    Server(Order, oneshot::Sender<Result<String, String>>),
     /// That the configuration is read again.
     Reload(oneshot::Sender<Answer>),
 }
@@ -146,10 +149,12 @@ async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Res
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LONGEST_LINE));
     timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
-    let reply = match line.trim_end() {
-        "status" => timeout(PATIENCE, status(&queries)).await??,
-        "reload" => reload(&queries).await?,
-        unknown => format!("error: unknown command {unknown:?}; known: status, reload\n").into_bytes(),
+    let reply = match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+        ("status", "") => timeout(PATIENCE, status(&queries)).await??,
+        ("reload", "") => reload(&queries).await?,
+        // The end of a line that was cut is no name.
+        ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, &queries)).await??,
+        _ => format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end()).into_bytes(),
     };
     timeout(PATIENCE, writer.write_all(&reply)).await??;
     writer.shutdown().await
@@ -159,6 +164,14 @@ async fn status(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&ask(queries, Query::Status).await?)?;
     text.push(b'\n');
     Ok(text)
+}
+
+async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    let answer = match Order::parse(words) {
+        Ok(order) => ask(queries, |reply| Query::Server(order, reply)).await?,
+        Err(error) => Err(error),
+    };
+    Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
 }
 
 /// `ok: ` and what has changed, or `error: ` and why nothing has.
@@ -225,6 +238,7 @@ mod tests {
                         let _ = reply.send(status);
                     }
                     Query::Reload(reply) => drop(reply.send(Err("the file is bad".to_owned()))),
+                    Query::Server(order, reply) => drop(reply.send(Ok(format!("{}\n", order.names.join(" "))))),
                 }
             }
         });
@@ -232,7 +246,9 @@ mod tests {
         let status: PairStatus = serde_json::from_str(&ask(&path, "status\n").await).unwrap();
         assert_eq!(status.node.node, "lb1");
         assert_eq!(ask(&path, "reload\n").await, "error: the file is bad\n");
-        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status, reload\n");
+        assert_eq!(ask(&path, "stop\n").await, "error: unknown command \"stop\"; known: status, server, reload\n");
+        assert!(ask(&path, "server drain\n").await.starts_with("error: no server is named"));
+        assert_eq!(ask(&path, "server drain a/b c/d\n").await, "a/b c/d\n");
         drop(socket);
         assert!(!path.exists());
     }

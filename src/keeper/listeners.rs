@@ -195,7 +195,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{AccessLog, Balancer, Bind, Capture, ClientTimeouts, Frontend, Mode};
+    use crate::config::model::{
+        AccessLog, Balancer, Bind, Capture, ClientTimeouts, ConnectionMode, ErrorPages, Frontend, Mode,
+    };
 
     fn config(threads: usize, address: SocketAddr) -> Balancer {
         let second = Duration::from_secs(1);
@@ -206,6 +208,8 @@ mod tests {
             hard_stop_after: Duration::from_secs(3600),
             access_log: AccessLog::Off,
             frontends: vec![Frontend {
+                max_connections: None,
+                max_connections_per_source: None,
                 name: "web".to_owned(),
                 binds: vec![Bind { address }],
                 mode: Mode::Tcp,
@@ -218,6 +222,8 @@ mod tests {
                 timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
                 capture: Capture::default(),
                 statistics: None,
+                connection: ConnectionMode::default(),
+                errors: ErrorPages::new(),
             }],
             backends: Vec::new(),
         }

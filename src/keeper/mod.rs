@@ -7,12 +7,16 @@ mod balancer;
 mod control;
 mod guard_link;
 mod identity;
+mod knowledge;
 mod lifecycle;
 mod listeners;
+mod operator;
+mod orders;
 pub mod peering;
 mod realtime;
 mod reload;
 mod view;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,9 +34,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
 use self::guard_link::GuardLink;
+use self::knowledge::Knowledge;
 use self::listeners::Listeners;
-use self::peering::{PeerEvent, Peering};
+use self::operator::Waiting;
+use self::peering::{Local, PeerEvent, Peering};
 use self::reload::{Arrived, Reloads};
+use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
@@ -111,7 +118,9 @@ pub async fn run() -> Result<(), Error> {
         }
     }
 
-    let (status, _) = watch::channel(Arc::new(NodeStatus::default()));
+    let status = watch::Sender::new(Arc::new(NodeStatus::default()));
+    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
+    let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
             let settings = peering::Settings {
@@ -122,7 +131,8 @@ pub async fn run() -> Result<(), Error> {
                 source: peering.listen.ip(),
                 first_descriptor: first_high_descriptor(&config) + GUARD_DESCRIPTORS,
             };
-            Some(peering::start(settings, listener, status.subscribe())?)
+            let local = Local { status: status.subscribe(), wishes: wishes.subscribe(), sessions: sessions.clone() };
+            Some(peering::start(settings, listener, local)?)
         }
         _ => None,
     };
@@ -134,6 +144,7 @@ pub async fn run() -> Result<(), Error> {
         chroot: confinement.chroot,
         files: HostFiles::read(),
     };
+    let peers = peering.as_ref().map(Peering::peers);
     let mut keeper = Keeper {
         started: Instant::now(),
         guard,
@@ -142,8 +153,10 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        balancer: Balancer::new(template, listeners),
-        peers: peering.as_ref().map(Peering::peers),
+        balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
+        wishes,
+        waiting: Vec::new(),
+        peers,
         equals: BTreeSet::new(),
         peering,
         is_eligible: false,
@@ -174,6 +187,10 @@ struct Keeper {
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     /// Virtual router and peer with the same priority: of each it was said.
     equals: BTreeSet<(String, String)>,
+    /// What people want of servers.
+    wishes: watch::Sender<Arc<Wishes>>,
+    /// Who asked, and hears of it when the balancer heeds it.
+    waiting: Vec<Waiting>,
     /// What the election was told last.
     is_eligible: bool,
     /// Has it ever served?
@@ -209,6 +226,7 @@ impl Keeper {
                     Change::Serving => self.serves(),
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
+                        self.answer_waiting(u64::MAX, false);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
                         self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
                         if self.is_eligible {
@@ -216,6 +234,7 @@ impl Keeper {
                         }
                     }
                     Change::Servers => {}
+                    Change::Heeded(number) => self.answer_waiting(number, true),
                     Change::Reloaded(result) => self.reloaded(result),
                 },
                 arrived = self.reloads.arrived() => self.reload(arrived),
@@ -230,6 +249,8 @@ impl Keeper {
                 () = changed(self.peers.as_mut()) => {
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn_of_equal_priorities();
+                    self.balancer.tell_known();
+                    self.balancer.greet_peers();
                     continue;
                 }
                 _ = self.reopen.recv() => {
@@ -241,6 +262,7 @@ impl Keeper {
                     match query {
                         // A client that has gone does not matter.
                         Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Server(order, reply) => self.order(&order, reply),
                         Query::Reload(reply) => self.wants_reload(reply),
                     }
                     continue;
@@ -344,8 +366,10 @@ impl Keeper {
     }
 
     /// A router that is known to be gone need not be waited for.
-    fn peer_event(&self, event: PeerEvent) {
+    fn peer_event(&mut self, event: PeerEvent) {
         let (peer, routers, reason) = match event {
+            PeerEvent::Wishes(told) => return self.learn(told),
+            PeerEvent::Sessions(batch) => return self.balancer.tell_sessions(batch),
             PeerEvent::Gone { peer, last } => {
                 let reason = format!("the keeper of {peer} is gone");
                 (peer, view::routers_of(&last), reason)

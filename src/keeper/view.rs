@@ -114,7 +114,7 @@ mod tests {
                 router(State::Active, 200, 1),
                 RouterStatus { name: "web".into(), ..router(State::Fault, 0, 1) },
             ],
-            backends: vec![BackendStatus { name: "app".into(), servers }],
+            backends: vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }],
             ..NodeStatus::default()
         };
         node.balancer.state = BalancerState::Serving;

@@ -56,6 +56,8 @@ pub struct Options {
     pub max_connections: Option<usize>,
     /// How many web servers.
     pub servers: u8,
+    /// Further lines of the backend.
+    pub backend: String,
     /// `log.level` of the nodes.
     pub log_level: String,
     /// Where the nodes' messages go.
@@ -95,6 +97,7 @@ impl Options {
             threads: None,
             max_connections: None,
             servers: 3,
+            backend: String::new(),
             log_level: "info".into(),
             messages: Messages::File,
         }
@@ -133,7 +136,7 @@ forwarded_for = true
 
 [backends.app]
 health = {{ method = "HEAD", path = "/", interval = "200ms", rise = 2, fall = 2 }}
-
+{backend}
 {servers}[vrrp.main]
 interface = "{INTERFACE}"
 virtual_router_id = {VIRTUAL_ROUTER_ID}
@@ -152,6 +155,7 @@ peers = {{ {peer_name} = "{peer_address}:{PEERING_PORT}" }}
             chroot = quoted("chroot", self.chroot.as_ref().map(|path| path.display().to_string())),
             threads = number("threads", self.threads),
             max_connections = number("max_connections", self.max_connections),
+            backend = self.backend,
             level = self.log_level,
             priority = self.priorities[node],
             interval = self.interval.as_millis(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
 use crate::status::{BackendStatus, OldConfigurations, PairStatus};
+use crate::wish::{ServerName, Wish};
 
 /// From the guard, first, with the lock of the virtual addresses where there are any: what a keeper runs on. It was read
 /// before the first keeper started, or when one was last told to reload: one that follows another that died runs what that
@@ -17,8 +18,8 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// From the guard, after the charge.
-#[derive(Debug, Serialize, Deserialize)]
+/// From the guard, after the charge. It is not printed, not even by a debugger's format: the text has the key in it.
+#[derive(Serialize, Deserialize)]
 pub enum ToKeeper {
     /// Another charge, which differs in nothing that needs a restart.
     Reload {
@@ -68,6 +69,14 @@ pub enum ToBalancer {
     Held(Vec<std::net::IpAddr>),
     /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
     Pair(Box<PairStatus>),
+    /// What people want of servers; answered with [`FromBalancer::Heeded`] and this number.
+    Wishes(u64, Vec<ServerWish>),
+    /// What others know of servers.
+    Known(Known),
+    /// Sessions of a peer's stick tables, as its balancer wrote them.
+    Sessions(String),
+    /// A peer knows none of the sessions: it is to be told all of them.
+    TellSessions,
     /// Another configuration takes the place of the one it follows; with it come listening sockets for addresses that are new.
     Reload(Box<Reload>),
     /// The targets of the log, opened again; their descriptors come with it.
@@ -95,6 +104,32 @@ pub struct Start {
     pub resolv_conf: String,
     /// The text of /etc/hosts.
     pub hosts: String,
+    /// What people want of servers.
+    pub wishes: Vec<ServerWish>,
+    /// What others know of servers, the best known last.
+    pub known: Vec<Known>,
+    /// Is there anybody to tell of sessions?
+    pub has_peers: bool,
+}
+
+/// What somebody wants of a server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerWish {
+    /// Whom it concerns.
+    pub server: ServerName,
+    /// What it is.
+    pub wish: Wish,
+    /// Where they asked for it.
+    pub node: String,
+}
+
+/// What somebody else knows of servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// Who it is, in words.
+    pub by: String,
+    /// Their states there.
+    pub backends: Vec<BackendStatus>,
 }
 
 /// What a balancer follows from now on.
@@ -109,6 +144,8 @@ pub struct Reload {
     pub resolv_conf: String,
     /// The text of /etc/hosts.
     pub hosts: String,
+    /// What people want of servers: of some that are new, perhaps.
+    pub wishes: Vec<ServerWish>,
 }
 
 /// A user and group by number.
@@ -137,9 +174,20 @@ pub enum FromBalancer {
     Serving,
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
+    /// Sessions of stick tables, for the peers' balancers: [`LONGEST_BATCH`] bytes at most, and two of them at most every
+    /// [`BATCH_PAUSE`].
+    Sessions(String),
+    /// The wishes of this number count, and a beat with what became of them went before.
+    Heeded(u64),
     /// Every worker follows the configuration that was sent last, and this is its first beat; or none does, for this reason.
     Reloaded(Result<Beat, String>),
 }
+
+/// Of [`FromBalancer::Sessions`]: a keeper passes it on between two of its timers.
+pub const LONGEST_BATCH: usize = 32 << 10;
+
+/// Between two looks for sessions that the peers are to be told.
+pub const BATCH_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Between two beats.
 pub const BEAT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);

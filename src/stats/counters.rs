@@ -32,11 +32,13 @@ pub enum Event {
     ConnectError,
     /// The server's response was none, or broke off.
     ResponseError,
-    /// A connection that failed and was tried again.
+    /// What failed and was tried again at the same server.
     Retry,
     /// A session or a retry that went to another server.
     Redispatch,
     DeniedRequest,
+    /// Closed at once: there were too many of its source.
+    DeniedConnection,
     DeniedResponse,
     ClientAbort,
     ServerAbort,
@@ -46,10 +48,12 @@ pub enum Event {
     Connect,
     /// A kept connection to the server.
     Reuse,
+    /// The budget did not allow to send a request again.
+    OverBudget,
 }
 
 impl Event {
-    const COUNT: usize = Event::Reuse as usize + 1;
+    const COUNT: usize = Event::OverBudget as usize + 1;
 
     /// By the status that the client was sent.
     pub fn response(status: u16) -> Self {

@@ -2,15 +2,20 @@
 
 mod bodies;
 mod choice;
+mod connections;
+mod error_files;
 mod errors;
 mod forwarded;
 mod haproxy;
 mod health;
 mod hostile;
 mod idle;
+mod kill;
+mod limits;
 mod log;
 mod log_targets;
 mod names;
+mod operator;
 mod php;
 mod reload;
 mod retries;

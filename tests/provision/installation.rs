@@ -60,7 +60,21 @@ fn the_package_comes_and_goes_without_a_trace() {
     // systemd's own scale, from 0 to 100. It was 32; what widens the sandbox has to be wanted.
     machine.shell("systemd-analyze security --no-pager --threshold=33 relevo.service");
 
+    // systemd waits for a reload, and knows when it comes to nothing.
     let guard = unit(machine, "MainPID");
+    let reload = |configuration: &str| {
+        machine.write("/etc/relevo/relevo.toml", configuration);
+        machine.shell("systemctl reload relevo >/dev/null 2>&1 && echo done || echo refused").trim().to_owned()
+    };
+    assert_eq!(reload("[frontends"), "refused");
+    assert_eq!(reload(&CONFIGURATION.replace("*:80", "*:81")), "done");
+    assert_eq!((unit(machine, "ActiveState"), unit(machine, "MainPID")), ("active".to_owned(), guard.clone()));
+    let messages = machine.shell("journalctl --unit=relevo --output=cat");
+    for words in ["the configuration stays as it is: ", "the configuration was reloaded: frontend web changed"] {
+        assert!(messages.contains(words), "{words}\n{messages}");
+    }
+    assert_eq!(reload(CONFIGURATION), "done");
+
     machine.install(&second);
     assert_eq!(machine.shell("dpkg-query --show --showformat='${Version}' relevo").rsplit('-').next(), Some("2"));
     assert_eq!(unit(machine, "ActiveState"), "active");

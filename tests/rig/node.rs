@@ -91,6 +91,11 @@ impl Relevo {
         find().unwrap_or_default()
     }
 
+    /// Runs `relevo server` with these arguments.
+    pub(crate) fn server(&self, arguments: &[&str]) -> Output {
+        server(&control_socket(self.directory.path()), arguments)
+    }
+
     /// Where its configuration, its control socket and its messages are.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
@@ -140,7 +145,8 @@ impl Relevo {
         *children.get(1).expect("a keeper runs")
     }
 
-    fn pid(&self) -> Pid {
+    /// Of its guard, the first of its processes.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.guard.id().cast_signed())
     }
 }
@@ -201,6 +207,12 @@ pub(crate) fn run_refused_by(mut command: Command, configuration: &str) -> Refus
 /// Runs a command to its end.
 pub(crate) fn relevo(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs `relevo server` with these arguments, on the node with this control socket.
+pub(crate) fn server(socket: &Path, arguments: &[&str]) -> Output {
+    let socket = format!("--socket={}", socket.display());
+    relevo(&[&["server", &socket], arguments].concat())
 }
 
 /// So that a node of another user can make its socket there.

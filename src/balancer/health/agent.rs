@@ -30,6 +30,7 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
     let mut report = state.agent();
     let mut is_in_trouble = false;
     loop {
+        state.end_of_maintenance().await;
         let began = Instant::now();
         if let Some(address) = state.address.load_full() {
             let address = SocketAddr::new(address.ip(), agent.port);

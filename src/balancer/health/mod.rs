@@ -67,8 +67,12 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         tokio::select! {
             () = sleep_until(due) => {}
             () = state.address_changed.notified() => row = Row::default(),
+            () = state.returns() => row = Row::default(),
             // The traffic took it down: what follows is a row of successes, or none.
             () = state.marked_down.notified() => sleep(health.fast_interval).await,
+        }
+        if state.end_of_maintenance().await {
+            row = Row::default();
         }
         let Some(address) = state.address.load_full() else {
             state.address_changed.notified().await;
@@ -77,7 +81,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
 
         let began = Instant::now();
         let outcome = probe::probe(health, place.server, *address).await;
-        if state.address.load_full() != Some(address) {
+        if state.address.load_full() != Some(address) || state.is_in_maintenance() {
             row = Row::default();
             continue;
         }

@@ -17,6 +17,8 @@ use crate::balancer::session::UnderWay;
 pub enum RequestBody {
     /// None.
     Empty,
+    /// All of it, held so that it can be sent again.
+    Held(Bytes),
     /// As it comes from the client.
     Client(ClientBody),
 }
@@ -40,10 +42,25 @@ impl RequestBody {
         Self::Client(ClientBody { held, incoming, client: client.clone(), server_timeout })
     }
 
+    /// One that has come whole.
+    pub fn held(body: Bytes) -> Self {
+        if body.is_empty() { Self::Empty } else { Self::Held(body) }
+    }
+
+    /// The whole of it, where it can be sent again.
+    pub fn repeatable(&self) -> Option<Bytes> {
+        match self {
+            Self::Empty => Some(Bytes::new()),
+            Self::Held(body) => Some(body.clone()),
+            Self::Client(_) => None,
+        }
+    }
+
     /// Is there none, or none left?
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Held(body) => body.is_empty(),
             Self::Client(body) => body.held.is_empty() && body.incoming.is_end_stream(),
         }
     }
@@ -52,6 +69,7 @@ impl RequestBody {
     pub fn remaining(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
+            Self::Held(body) => Some(body.len() as u64),
             Self::Client(body) => Some(body.held.len() as u64 + body.incoming.size_hint().exact()?),
         }
     }
@@ -59,7 +77,12 @@ impl RequestBody {
     /// The next piece of it. Trailers go no further (RFC 9110 §6.5.1 leaves that to us): a server might take them for headers,
     /// behind the back of every rule.
     pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-        let Self::Client(body) = self else { return Poll::Ready(None) };
+        let body = match self {
+            Self::Empty => return Poll::Ready(None),
+            Self::Held(body) if body.is_empty() => return Poll::Ready(None),
+            Self::Held(body) => return Poll::Ready(Some(Ok(std::mem::take(body)))),
+            Self::Client(body) => body,
+        };
         if !body.held.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut body.held))));
         }
@@ -222,7 +245,7 @@ impl Drop for ServerBody {
         }
         client.is_answered.set(true);
         if let Some(upstream) = self.upstream.take() {
-            session.worker.keep(upstream);
+            client.leave(upstream);
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::balancer::clock::{self, Millis};
 use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::pool::{Keep, Upstream};
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
 
@@ -72,11 +73,13 @@ pub struct Client {
     pub has_unsent: Cell<bool>,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// A connection to a server that is for its requests alone.
+    own: RefCell<Option<Box<Upstream>>>,
 }
 
 impl Client {
     /// A client that has something to say after a pause.
-    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis) -> Rc<Self> {
+    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis, own: Option<Box<Upstream>>) -> Rc<Self> {
         // Both forms are made once for all its requests.
         let source = session.client.ip().to_canonical();
         let ip = source.to_string();
@@ -102,6 +105,7 @@ impl Client {
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             tunnel: RefCell::default(),
+            own: RefCell::new(own),
             session,
         })
     }
@@ -133,6 +137,7 @@ impl Client {
         self.is_answered.set(false);
         self.sent.set(0);
         let is_counted = self.session.worker.shared.shows_statistics || access_log.has_received();
+        self.session.queued.reset();
         self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
@@ -163,6 +168,33 @@ impl Client {
     /// Where the request goes.
     pub fn goes_to(&self, backend: BackendIndex) {
         self.record.borrow_mut().backend = Some(backend);
+    }
+
+    /// Has no request come on its connection before this one?
+    pub fn is_at_its_first_request(&self) -> bool {
+        self.waiting_since.get() == self.session.accepted
+    }
+
+    /// A connection to this server that has served before.
+    pub fn kept(&self, keep: Keep, backend: BackendIndex, server: usize) -> Option<Box<Upstream>> {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match keep {
+            Keep::No => None,
+            Keep::ForClient => self.own.take()?.waking(&worker.shared, (backend, server), now),
+            Keep::ForAll => worker.pool.take(&worker.shared, backend, server, now),
+        }
+    }
+
+    /// A connection to a server has done its work.
+    pub fn leave(&self, upstream: Box<Upstream>) {
+        let worker = &self.session.worker;
+        let now = worker.clock.millis();
+        match upstream.keep {
+            Keep::No => {}
+            Keep::ForClient => drop(self.own.replace(upstream.resting(now))),
+            Keep::ForAll => worker.keep(upstream),
+        }
     }
 
     /// The request is over: its line is written.
@@ -247,8 +279,9 @@ impl Client {
 
 /// What stays of a client that has nothing to say. Nobody else may know it by then.
 pub(super) fn rest(client: Rc<Client>, stream: TcpStream) -> Option<Resting> {
-    let Client { session, waiting_since, idle_until, .. } = Rc::into_inner(client)?;
-    Some(Resting { stream, session, waiting_since: waiting_since.get(), until: idle_until.get() })
+    let Client { session, waiting_since, idle_until, own, .. } = Rc::into_inner(client)?;
+    let (waiting_since, until, own) = (waiting_since.get(), idle_until.get(), own.into_inner());
+    Some(Resting { stream, session, waiting_since, until, own })
 }
 
 /// As it came; formatting would cost as much as the rest of the line.

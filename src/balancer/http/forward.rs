@@ -10,26 +10,23 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use crate::balancer::access_log::Record;
 use crate::balancer::balance::key;
-use crate::balancer::clock;
-use crate::balancer::connect::{Attempts, Unreachable};
+use crate::balancer::connect::Attempts;
 use crate::balancer::health::observation::Seen;
+use crate::balancer::http::ask::{ask, held_body};
 use crate::balancer::http::body::{RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
-use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
-use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::http::{forwarded, headers};
 use crate::balancer::persistence::Persistence;
-use crate::balancer::pool::Upstream;
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
 use crate::balancer::rules::{self, ResponseEdits};
 use crate::balancer::session::UnderWay;
-use crate::config::model::BackendIndex;
+use crate::config::model::{ConnectionMode, ErrorPage};
 
 /// A server's answer to a client's request, or a page of ours.
 pub(super) async fn answer(
@@ -43,16 +40,31 @@ pub(super) async fn answer(
         record.end(refusal.termination());
         drop(record);
         client.is_answered.set(true);
-        refusal.response()
+        refusal.response(page_instead(&client, refusal))
     });
     edits.apply(&client, &mut response);
-    if client.session.is_left_behind() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let closes = mode(&client) == ConnectionMode::Close || client.session.is_left_behind();
+    if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.response_begins(response.headers());
     client.phase.set(Phase::Responding);
     Ok(response)
+}
+
+/// What becomes of the connections: the later of what the frontend and the backend say.
+fn mode(client: &Client) -> ConnectionMode {
+    let backend = client.record.borrow().backend.map(|backend| client.session.backend(backend).connection);
+    client.session.frontend().connection.max(backend.unwrap_or_default())
+}
+
+/// A page of the backend's, or else of the frontend's.
+fn page_instead(client: &Client, refusal: Refusal) -> Option<&ErrorPage> {
+    let status = refusal.status().as_u16();
+    let backend =
+        client.record.borrow().backend.and_then(|backend| client.session.backend(backend).errors.get(&status));
+    backend.or_else(|| client.session.frontend().errors.get(&status))
 }
 
 async fn forward(
@@ -102,17 +114,30 @@ async fn forward(
     let mut persistence = Persistence::of_request(backend, state, source, &head.headers);
     note_cookie(client, &persistence, None);
     let key = key::of_request(&backend.balance, source, &head.uri, &head.headers);
+    let mode = mode(client);
     prepare_request(client, &persistence, &mut head);
+    if mode != ConnectionMode::KeepAlive && !wants_upgrade {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let server_timeout = backend.timeouts.server;
+    let body = match backend.retry.buffer {
+        None => RequestBody::new(opening.into_bytes(), body, client, server_timeout),
+        Some(most) => Box::pin(held_body(client, most, opening, body, server_timeout)).await?,
+    };
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let mut attempts = Attempts::begin(session, index, persistence.server(), key).map_err(Refusal::Unavailable)?;
-    client.record.borrow_mut().server = Some(attempts.server());
+    let begun = Attempts::begin(session, index, persistence.server(), key).await;
+    client.record.borrow_mut().server =
+        begun.as_ref().map_or_else(|_| session.queued.server(), |attempts| Some(attempts.server()));
+    let mut attempts = begun.map_err(|reason| {
+        client.record.borrow_mut().leave(&at_backend, None);
+        Refusal::Unavailable(reason)
+    })?;
     // Before anything comes of it: what a browser asks at the same time is to go to the same server.
     persistence.goes_to(attempts.server());
     note_cookie(client, &persistence, Some(attempts.server()));
-    let body = RequestBody::new(opening.into_bytes(), body, client, backend.timeouts.server);
     let has_body = !body.is_empty();
-    let asked = ask(client, index, &mut attempts, &head, body).await;
+    let asked = ask(client, index, mode, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     note_cookie(client, &persistence, Some(attempts.server()));
     match &asked {
@@ -161,68 +186,6 @@ fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Pa
         head.headers.insert(HOST, host);
     }
     head.version = Version::HTTP_11;
-}
-
-/// Asks servers until one has answered or no further attempt may be made.
-async fn ask(
-    client: &Client,
-    backend: BackendIndex,
-    attempts: &mut Attempts<'_>,
-    request: &Parts,
-    body: RequestBody,
-) -> Result<(Response<()>, Box<Upstream>), Refusal> {
-    let worker = &client.session.worker;
-    let timeout = client.session.backend(backend).timeouts.server;
-    let is_repeatable = body.is_empty() && request.method.is_idempotent();
-    let mut outgoing = Outgoing::new(request, body);
-    let mut may_reuse = true;
-    loop {
-        let kept = if may_reuse {
-            worker.pool.take(&worker.shared, backend, attempts.server(), worker.clock.millis())
-        } else {
-            None
-        };
-        let mut upstream = match kept {
-            Some(upstream) => upstream,
-            None => Box::pin(connect(backend, attempts)).await?,
-        };
-        let is_reused = upstream.is_reused();
-        attempts.under_way.reached(is_reused);
-        client.record.borrow_mut().connected = Some(clock::now());
-
-        let failure = match exchange(client, &mut upstream.connection, outgoing, timeout).await {
-            Ok(response) => {
-                client.record.borrow_mut().answered = Some(clock::now());
-                return Ok((response, upstream));
-            }
-            Err(Failure::ServerTimeout) => return Err(Refusal::ServerTimeout),
-            Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout),
-            Err(Failure::Connection(failure)) => failure,
-        };
-        outgoing = match failure {
-            // It was closed before anything was sent: this costs a kept connection, not an attempt.
-            upstream::Failure::NotSent(unsent) if is_reused => *unsent,
-            upstream::Failure::NotSent(unsent) => {
-                attempts.observe(Seen::NotAnswered);
-                attempts.failed(Unreachable::Failed).await.map_err(Refusal::Unavailable)?;
-                *unsent
-            }
-            // The keep-alive race: a server may close a connection just as a request is on its way to it. The request is
-            // then sent once more, on a new connection, if nothing of an answer had come, it has no body, and its method
-            // is one that may be repeated (RFC 9112 §9.3.1). nginx does the same; HAProxy leaves it to the client.
-            upstream::Failure::Lost { in_silence: true } if is_reused && is_repeatable => {
-                may_reuse = false;
-                Outgoing::new(request, RequestBody::Empty)
-            }
-            upstream::Failure::Lost { .. } => return Err(Refusal::BadGateway),
-            upstream::Failure::Client => return Err(Refusal::BadBody),
-        };
-    }
-}
-
-async fn connect(backend: BackendIndex, attempts: &mut Attempts<'_>) -> Result<Box<Upstream>, Refusal> {
-    let connected = attempts.connect().await.map_err(Refusal::Unavailable)?;
-    Ok(Upstream::new(connected, backend, attempts.server()))
 }
 
 fn note_attempts(record: &mut Record, attempts: &Attempts<'_>, at_backend: &UnderWay) {

@@ -1,11 +1,12 @@
 //! A client's HTTP connection, from its first byte to its last.
 //!
-//! The way of a request: hyper reads its head here; `forward.rs` finds a server and asks it; `exchange.rs` is that one
-//! question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
+//! The way of a request: hyper reads its head here; `forward.rs` finds out where it goes; `ask.rs` asks servers until
+//! one has answered; `exchange.rs` is one such question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
 //!
 //! One task serves one client. The connection to the server has no task of its own: the request polls it, then the body of
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.
 
+mod ask;
 pub mod body;
 pub mod client;
 mod exchange;
@@ -23,6 +24,7 @@ pub mod upstream;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -34,7 +36,7 @@ use tokio::net::TcpStream;
 use crate::balancer::session::Session;
 use body::ResponseBody;
 use client::{Client, ClientSocket, Phase};
-use page::{HEAD_TIMEOUT, HTTP_2_PREFACE};
+use page::HTTP_2_PREFACE;
 use rest::{Resting, Serving, Stage};
 
 /// Longest head of a request, and what is read at once of its body.
@@ -61,9 +63,9 @@ pub fn serve(stream: TcpStream, session: Session) -> impl Future<Output = ()> {
 
 /// Serves a client while it has requests, the `first` bytes of which have come already.
 async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
-    let Resting { stream, mut session, waiting_since, until } = resting;
+    let Resting { stream, mut session, waiting_since, until, own } = resting;
     session.renew();
-    let client = Client::new(session, waiting_since, until);
+    let client = Client::new(session, waiting_since, until, own);
     let session = &client.session;
     let service = service_fn({
         let client = client.clone();
@@ -126,9 +128,10 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             }));
         }
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
-            client.bad_request(408, *b"cR");
+            let (status, answer) = page::head_timeout(session.frontend().errors.get(&408));
+            client.bad_request(status, *b"cR");
             // Best effort: it fits an empty send buffer, and the client may be gone.
-            let _ = connection.into_parts().io.into_stream().try_write(HEAD_TIMEOUT);
+            let _ = connection.into_parts().io.into_stream().try_write(&answer);
         }
         (End::Closed(Err(error)), _) if error.is_parse_version_h2() => {
             client.bad_request(400, *b"PR");
@@ -176,6 +179,14 @@ fn note_end(client: &Client, end: End) {
         (Phase::Head, Err(_)) => client.bad_request(400, *b"CR"),
         (Phase::Exchange, _) => {
             let mut record = client.record.borrow_mut();
+            let queued = &client.session.queued;
+            if queued.is_waiting() {
+                record.server = queued.server();
+                let backend = record.backend.and_then(|backend| client.session.worker.shared.backends.get(backend.0));
+                let others = backend.map_or(0, |backend| backend.connections.load(Relaxed).saturating_sub(1));
+                record.backend_connections = others;
+                return record.end(*b"CQ");
+            }
             let when = if record.connected.is_some() { *b"CH" } else { *b"CC" };
             record.end(when);
         }

@@ -51,6 +51,16 @@ impl Opening {
         Ok(self.text.get(..first).unwrap_or(&self.text))
     }
 
+    /// Has nothing been read?
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Is it the whole body, and no longer than this?
+    pub fn is_whole_in(&self, most: usize) -> bool {
+        self.is_whole && self.text.len() <= most
+    }
+
     /// What has been read, for the server.
     pub fn into_bytes(self) -> Bytes {
         self.text.into()

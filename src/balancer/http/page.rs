@@ -1,11 +1,14 @@
 //! What we answer ourselves: a plain page for each error.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::balancer::connect::Unreachable;
 use crate::balancer::http::body::ResponseBody;
+use crate::config::model::ErrorPage;
 
 macro_rules! page {
     ($title:literal, $text:literal) => {
@@ -44,18 +47,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Its page.
-    pub(super) fn response(self) -> Response<ResponseBody> {
+    /// Its page, or this one in its place.
+    pub(super) fn response(self, instead: Option<&ErrorPage>) -> Response<ResponseBody> {
         let status = self.status();
-        let page = match self {
-            Self::Denied(status) => denial(status),
-            other => Bytes::from_static(other.page().as_bytes()),
-        };
-        let mut response = Response::new(ResponseBody::Page(Some(page)));
-        *response.status_mut() = status;
+        let mut response = instead.map_or_else(|| self.own(), of_file);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Self::TooMany { retry_after } = self {
             headers.insert(RETRY_AFTER, retry_after.into());
         }
@@ -63,6 +59,18 @@ impl Refusal {
             // What follows on this connection is not to be trusted.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
+    }
+
+    fn own(self) -> Response<ResponseBody> {
+        let page = match self {
+            Self::Denied(status) => denial(status),
+            other => Bytes::from_static(other.page().as_bytes()),
+        };
+        let mut response = Response::new(ResponseBody::Page(Some(page)));
+        *response.status_mut() = self.status();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
 
@@ -78,14 +86,14 @@ impl Refusal {
             Self::Denied(_) | Self::TooMany { .. } | Self::BadTarget => b"PR",
             Self::ClientTimeout => b"cD",
             Self::BadBody => b"CD",
-            Self::Unavailable(Unreachable::NoServer | Unreachable::Failed) => b"SC",
-            Self::Unavailable(Unreachable::Timeout) => b"sC",
+            Self::Unavailable(reason) => return reason.termination(),
             Self::BadGateway => b"SH",
             Self::ServerTimeout => b"sH",
         }
     }
 
-    fn status(self) -> StatusCode {
+    /// Its status, unless a page in its place has another.
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadHost | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -110,6 +118,9 @@ impl Refusal {
             Self::BadTarget => page!("414 URI Too Long", "The address is too long."),
             Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
             Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
+            Self::Unavailable(Unreachable::QueueFull | Unreachable::QueueTimeout) => {
+                page!("503 Service Unavailable", "All servers are busy; try again later.")
+            }
             Self::Unavailable(_) => page!("503 Service Unavailable", "No server is there to answer this request."),
             Self::BadGateway => page!("502 Bad Gateway", "The server gave no valid answer."),
             Self::ServerTimeout => page!("504 Gateway Timeout", "The server did not answer in time."),
@@ -124,8 +135,28 @@ fn denial(status: StatusCode) -> Bytes {
     Bytes::from(format!("<html><body><h1>{code} {reason}</h1>\nThis request is not allowed here.\n</body></html>\n"))
 }
 
+/// A page of the user's.
+fn of_file(page: &ErrorPage) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Page(Some(Bytes::copy_from_slice(page.body.as_bytes()))));
+    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    for (name, value) in &page.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
 /// The answer to a head that never became complete, as it is written to a socket that hyper has left.
-pub(super) const HEAD_TIMEOUT: &[u8] = concat!(
+pub(super) fn head_timeout(instead: Option<&ErrorPage>) -> (u16, Cow<'static, [u8]>) {
+    let Some(page) = instead else { return (408, Cow::Borrowed(HEAD_TIMEOUT)) };
+    let reason = StatusCode::from_u16(page.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("-");
+    let headers: String = page.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let text = format!("HTTP/1.1 {} {reason}\r\n{headers}connection: close\r\n\r\n{}", page.status, page.body);
+    (page.status, Cow::Owned(text.into_bytes()))
+}
+
+const HEAD_TIMEOUT: &[u8] = concat!(
     "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/html\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n",
     "<html><body><h1>408 Request Timeout</h1>\nThe request took too long to arrive.\n</body></html>\n"
 )

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::balancer::clock::Millis;
+use crate::balancer::pool::Upstream;
 use crate::balancer::session::Session;
 
 /// How long a connection is quiet before it rests: long beside the way from a response to the next request, short beside the
@@ -28,6 +29,8 @@ pub(super) struct Resting {
     pub(super) waiting_since: Instant,
     /// When it is closed if nothing comes.
     pub(super) until: Millis,
+    /// A connection to a server that is for its requests alone.
+    pub(super) own: Option<Box<Upstream>>,
 }
 
 impl Resting {
@@ -36,7 +39,7 @@ impl Resting {
         // The runtime takes a new socket for readable until a read has failed. If it is, the next round will tell.
         let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         let until = session.await_client(session.frontend().timeouts.http_request);
-        Self { stream, waiting_since: session.accepted, until, session }
+        Self { stream, waiting_since: session.accepted, until, own: None, session }
     }
 
     /// Has something come? `false`: nothing has in time, or nothing is waited for any more.

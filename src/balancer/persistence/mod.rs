@@ -36,9 +36,23 @@ impl StickTable {
         Self::new(self.table.clone(), servers)
     }
 
-    fn find(&self, key: Key) -> Option<usize> {
-        let server = self.table.find(key, clock::now())?;
+    /// The table itself, which is told and learns where servers go by their names.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The index of a server, if the backend has it.
+    pub fn index_of(&self, server: ServerId) -> Option<usize> {
         self.servers.iter().position(|known| *known == server)
+    }
+
+    /// What the table calls the server of this index.
+    pub fn id_of(&self, server: usize) -> Option<ServerId> {
+        self.servers.get(server).copied()
+    }
+
+    fn find(&self, key: Key) -> Option<usize> {
+        self.index_of(self.table.find(key, clock::now())?)
     }
 
     fn keep(&self, key: Key, server: usize) {

@@ -3,6 +3,8 @@
 //! One table for all workers, in parts with a lock each, held for the few instructions that look at one session: nothing in
 //! a part is ever moved. A full part forgets the session that has not been used for the longest time. Servers go by name: a table outlives the configuration that it began with.
 
+mod news;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::config::model::Stick;
+use news::News;
+pub use news::{Cursor, Known};
 
 /// Parts of a table that is large enough for them.
 const PARTS: usize = 16;
@@ -21,7 +25,7 @@ const SMALLEST_PART: usize = 64;
 /// What a session is known by: an address, or the digest of a value. So every key takes the same room, and a table tells
 /// nobody the values: many of them are secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 16]);
+pub struct Key(pub(in crate::balancer) [u8; 16]);
 
 impl Key {
     /// A client's address, the same however it comes.
@@ -101,6 +105,12 @@ impl Table {
         }
     }
 
+    /// How many are in it, expired ones too.
+    pub fn sessions(&self) -> usize {
+        let parts = self.parts.iter().map(|part| part.0.lock().unwrap_or_else(PoisonError::into_inner).entries.len());
+        parts.sum()
+    }
+
     fn hash(&self, key: &Key) -> u64 {
         self.hasher.hash_one(key)
     }
@@ -111,8 +121,9 @@ impl Table {
         Some(part.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// More than `expire` from the beginning, so that there is a time before it for sessions of a peer.
     fn since_origin(&self, now: Instant) -> u64 {
-        milliseconds(now.saturating_duration_since(self.origin))
+        milliseconds(now.saturating_duration_since(self.origin)).saturating_add(self.expire)
     }
 }
 
@@ -131,6 +142,8 @@ struct Entries {
     entries: Vec<Entry>,
     newest: Place,
     oldest: Place,
+    /// What a peer is yet to be told; `None`: there is none.
+    news: Option<Box<News>>,
 }
 
 struct Entry {
@@ -148,7 +161,7 @@ struct Entry {
 impl Entries {
     fn new(size: usize) -> Self {
         let chains = vec![0; size.next_power_of_two()].into_boxed_slice();
-        Self { size, chains, entries: Vec::with_capacity(size), newest: 0, oldest: 0 }
+        Self { size, chains, entries: Vec::with_capacity(size), newest: 0, oldest: 0, news: None }
     }
 
     fn use_of(&mut self, hash: u64, key: Key, now: u64, expire: u64) -> Option<ServerId> {
@@ -160,6 +173,9 @@ impl Entries {
         entry.used = entry.used.max(now);
         let server = entry.server;
         self.move_to_front(place);
+        if let Some(news) = &mut self.news {
+            news.was_used(place, now);
+        }
         Some(server)
     }
 
@@ -169,8 +185,14 @@ impl Entries {
             None => self.new_place(hash, key, hash_of),
         };
         let Some(entry) = self.entry(place) else { return };
+        let is_news = entry.server != server || entry.used == 0;
         (entry.server, entry.used) = (server, entry.used.max(now));
         self.move_to_front(place);
+        match &mut self.news {
+            Some(news) if is_news => news.has_changed(place, now),
+            Some(news) => news.was_used(place, now),
+            None => {}
+        }
     }
 
     /// A new entry, or the one that was used before all others.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::status::ServerState;
+use crate::wish::{Admin, HIGHEST_WEIGHT, Weight};
 
 /// What checks, the resolver and the traffic say of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,18 +15,6 @@ pub enum Health {
     Up,
     /// It does not.
     Down,
-}
-
-/// What people, or the server's own agent, want of it. The later one is the stricter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Admin {
-    /// It serves if it can.
-    #[default]
-    Ready,
-    /// No new sessions, only those that a cookie brings.
-    Drain,
-    /// Nothing at all.
-    Maintenance,
 }
 
 /// What a server's agent said last, its answers one after the other taken together.
@@ -54,21 +43,22 @@ impl AgentReport {
     }
 }
 
-/// The highest weight there is.
-const HIGHEST_WEIGHT: u32 = 256;
-
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) health: Health,
     pub(super) health_reason: Arc<str>,
+    /// What others know of its health and why, which counts while it is `Starting`.
+    pub(super) hearsay: Option<(Health, Arc<str>)>,
     pub(super) agent: AgentReport,
     pub(super) operator: Admin,
     pub(super) operator_reason: Arc<str>,
     /// The one that was given while running.
-    pub(super) weight: Option<u32>,
+    pub(super) weight: Weight,
     /// The one that is configured.
     pub(super) configured_weight: u32,
+    /// It was down or in maintenance, and has not been up since.
+    pub(super) was_away: bool,
     /// Slow start: since when it rises.
     pub(super) rising_since: Option<Instant>,
 }
@@ -78,18 +68,41 @@ impl Facts {
         Self {
             health,
             health_reason: reason.into(),
+            hearsay: None,
             agent: AgentReport::default(),
             operator: Admin::Ready,
             operator_reason: "".into(),
-            weight: None,
+            weight: Weight::Default,
             configured_weight,
+            was_away: false,
             rising_since: None,
+        }
+    }
+
+    /// What the checks, the resolver and the traffic say, and nobody else from now on.
+    pub(super) fn set_health(&mut self, health: Health, reason: &str) {
+        (self.health, self.health_reason, self.hearsay) = (health, reason.into(), None);
+    }
+
+    /// What people want. After maintenance a server that is checked has to prove itself.
+    pub(super) fn set_operator(&mut self, admin: Admin, reason: &str, is_checked: bool) {
+        let returns = self.operator == Admin::Maintenance && admin != Admin::Maintenance;
+        (self.operator, self.operator_reason) = (admin, reason.into());
+        if returns && is_checked {
+            self.set_health(Health::Starting, reason);
+        }
+    }
+
+    fn known(&self) -> (Health, &Arc<str>) {
+        match (self.health, &self.hearsay) {
+            (Health::Starting, Some((health, reason))) => (*health, reason),
+            (health, _) => (health, &self.health_reason),
         }
     }
 
     /// What is in maintenance is that whatever its health; what cannot serve is down, drained or not.
     pub(super) fn state(&self) -> ServerState {
-        match (self.operator.max(self.agent.admin), self.health) {
+        match (self.operator.max(self.agent.admin), self.known().0) {
             (Admin::Maintenance, _) => ServerState::Maintenance,
             (_, Health::Down) => ServerState::Down,
             _ if self.agent.down.is_some() => ServerState::Down,
@@ -104,7 +117,7 @@ impl Facts {
         match self.state() {
             ServerState::Maintenance => self.operator != Admin::Maintenance,
             ServerState::Drain => self.operator != Admin::Drain,
-            ServerState::Down => self.health != Health::Down,
+            ServerState::Down => self.known().0 != Health::Down,
             ServerState::Up => self.agent.percent == 0,
             ServerState::Starting => false,
         }
@@ -118,14 +131,15 @@ impl Facts {
             (ServerState::Drain, true) => self.agent.asks_for("drain"),
             (ServerState::Down, true) => self.agent.down.clone().unwrap_or_default(),
             (ServerState::Up, true) => self.agent.asks_for("a weight of 0%"),
-            (ServerState::Up, false) if self.weight() == 0 => format!("its weight is 0; {}", self.health_reason).into(),
-            _ => self.health_reason.clone(),
+            (ServerState::Up, false) if self.weight() == 0 => format!("its weight is 0; {}", self.known().1).into(),
+            _ => self.known().1.clone(),
         }
     }
 
     /// Of the weight it was given, or that is configured, the agent's percentage; only none at all is 0.
     pub(super) fn weight(&self) -> u32 {
-        let weight = u64::from(self.weight.unwrap_or(self.configured_weight)) * u64::from(self.agent.percent);
+        let weight = u64::from(self.weight.of(self.configured_weight).unwrap_or(self.configured_weight))
+            * u64::from(self.agent.percent);
         u32::try_from(weight.div_ceil(100)).unwrap_or(HIGHEST_WEIGHT).min(HIGHEST_WEIGHT)
     }
 }
@@ -169,6 +183,7 @@ mod tests {
         ];
         for (health, weight, percent, configured, reason) in rows {
             let agent = AgentReport { percent, why: Some("it is late".into()), ..AgentReport::default() };
+            let weight = weight.map_or(Weight::Default, Weight::Absolute);
             let facts = Facts { weight, agent, ..Facts::new(health, "checked", configured) };
             assert_eq!(&*facts.reason(), reason, "{facts:?}");
         }
@@ -189,6 +204,7 @@ mod tests {
         ];
         for (weight, percent, configured, expected) in rows {
             let agent = AgentReport { percent, ..AgentReport::default() };
+            let weight = weight.map_or(Weight::Default, Weight::Absolute);
             let facts = Facts { weight, agent, ..Facts::new(Health::Up, "", configured) };
             assert_eq!(facts.weight(), expected, "{weight:?} {percent} {configured}");
         }

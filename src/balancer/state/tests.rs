@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{AccessLog, Backend, Balance, Balancer, HealthCheck, Server, ServerTimeouts};
+use crate::config::model::{
+    AccessLog, Backend, Balance, Balancer, ConnectionMode, ErrorPages, HealthCheck, Retry, Reuse, Server,
+    ServerTimeouts,
+};
 
 /// A server on loopback that is not checked.
 pub(crate) fn server(name: &str, weight: u32) -> Server {
@@ -12,6 +15,8 @@ pub(crate) fn server(name: &str, weight: u32) -> Server {
         name: name.into(),
         address: ServerAddress::Socket((Ipv4Addr::LOCALHOST, 9).into()),
         weight,
+        max_connections: None,
+        max_queue: None,
         cookie: name.into(),
         backup: false,
         check: false,
@@ -37,6 +42,11 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         agent: None,
         retries: 3,
         redispatch: true,
+        max_queue: None,
+        retry: Retry::default(),
+        reuse: Reuse::default(),
+        connection: ConnectionMode::default(),
+        errors: ErrorPages::new(),
         timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
         servers,
     };
@@ -132,7 +142,8 @@ fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
         ERROR backend app has no server left: all are down\n \
         INFO server app/b is up: status 200\n \
         INFO backend app has a server again: b\n \
-        INFO server app/b is drained: an operator asks for it\n";
+        INFO server app/b is drained: an operator asks for it\n\
+        ERROR backend app has no server left: none is up\n";
     assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
 }
 

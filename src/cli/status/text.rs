@@ -12,7 +12,7 @@ use relevo_ha::{RouterStatus, State};
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
 /// Both nodes, their servers, and whether they could stand in for each other. `now` is for "since".
-pub(super) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String {
+pub(in crate::cli) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String {
     let mut text = Text { out: String::new(), now, colour };
     text.node(&pair.node, "this node");
     for peer in &pair.peers {
@@ -20,6 +20,30 @@ pub(super) fn render(pair: &PairStatus, now: Timestamp, colour: bool) -> String 
     }
     text.servers(pair);
     text.takeover(pair);
+    text.out
+}
+
+/// The servers of one node, for `relevo server list`.
+pub(in crate::cli) fn servers(node: &NodeStatus, colour: bool) -> String {
+    let mut text = Text { out: String::new(), now: Timestamp::UNIX_EPOCH, colour };
+    let row = |(backend, server): (&str, &ServerStatus)| {
+        let weight = match server.configured_weight {
+            configured if configured == server.weight => server.weight.to_string(),
+            configured => format!("{} of {configured}", server.weight),
+        };
+        vec![
+            Cell::left(format!("{backend}/{}", server.name)),
+            Cell::left(&server.address),
+            Cell::state(server.state),
+            Cell::right(weight),
+            Cell::right(server.connections),
+            Cell::right(server.requests),
+            Cell::left(&server.reason),
+        ]
+    };
+    let titles = ["server", "address", "state", "weight", "connections", "requests", "because"];
+    let rows: Vec<_> = std::iter::once(titles.map(Cell::title).into()).chain(servers_of(node).map(row)).collect();
+    text.table(&rows);
     text.out
 }
 
@@ -135,7 +159,10 @@ impl Text {
                 Cell::left(format!("{backend}/{}", server.name)),
                 Cell::left(&server.address),
                 Cell::right(server.weight),
-                Cell::right(server.connections),
+                match server.max_connections {
+                    Some(most) => Cell::right(format!("{} of {most}", server.connections)),
+                    None => Cell::right(server.connections),
+                },
                 Cell::right(server.requests),
             ];
             row.extend(nodes.iter().map(|(_, node)| match find(node, backend, &server.name) {
@@ -151,6 +178,12 @@ impl Text {
         rows.insert(0, titles.chain(nodes.iter().map(|(name, _)| *name)).map(Cell::title).collect());
         self.table(&rows);
         for (name, node) in nodes {
+            for backend in &node.backends {
+                self.waiting(name, &backend.name, backend.queue);
+                for server in &backend.servers {
+                    self.waiting(name, &format!("{}/{}", backend.name, server.name), server.queue);
+                }
+            }
             for (backend, server) in servers_of(node) {
                 if server.state != ServerState::Up && !server.reason.is_empty() {
                     let state = server_word(server.state).0;
@@ -159,6 +192,14 @@ impl Text {
             }
         }
         self.line("");
+    }
+
+    fn waiting(&mut self, node: &str, place: &str, queue: u64) {
+        match queue {
+            0 => {}
+            1 => self.line(format!("  1 request waits for {place} on {node}")),
+            more => self.line(format!("  {more} requests wait for {place} on {node}")),
+        }
     }
 
     fn table(&mut self, rows: &[Vec<Cell>]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CookiePersistence, ServerTimeouts, Stick};
+use super::{ConnectionMode, CookiePersistence, ErrorPages, Retry, Reuse, ServerTimeouts, Stick};
 
 /// `[backends.NAME]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,10 +29,20 @@ pub struct Backend {
     pub health: HealthCheck,
     /// What its servers say of themselves.
     pub agent: Option<Agent>,
-    /// Further attempts after a failed connection.
+    /// Further attempts after a failure.
     pub retries: u32,
     /// A retry goes to another server; a session whose server is down goes to another.
     pub redispatch: bool,
+    /// Requests that wait for any server at once.
+    pub max_queue: Option<u32>,
+    /// Which failures that is for.
+    pub retry: Retry,
+    /// Which requests share connections to servers.
+    pub reuse: Reuse,
+    /// What becomes of connections after a response.
+    pub connection: ConnectionMode,
+    /// Before those of the frontend.
+    pub errors: ErrorPages,
     /// Its own, or the defaults of the file.
     pub timeouts: ServerTimeouts,
     /// At least one.
@@ -226,6 +236,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// 0–256; 0: no new sessions, only those that a cookie brings.
     pub weight: u32,
+    /// Requests (TCP mode: connections) under way at once.
+    pub max_connections: Option<u32>,
+    /// Requests that wait for this server alone at once.
+    pub max_queue: Option<u32>,
     /// Its value in the persistence cookie; default: its name.
     pub cookie: String,
     /// It serves only where no other is up.

@@ -9,8 +9,8 @@ use toml::Spanned;
 use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{
-    BackendIndex, Bind, Capture, ClientTimeouts, FieldName, ForwardedFor, Forwarding, Frontend, Mode, Network,
-    RequestId, Route,
+    BackendIndex, Bind, Capture, ClientTimeouts, ErrorPages, FieldName, ForwardedFor, Forwarding, Frontend, Mode,
+    Network, RequestId, Route,
 };
 use crate::config::nearest::nearest;
 use crate::config::value::{BindAddress, FromText, OneOrMany, Text, Token};
@@ -23,12 +23,13 @@ impl Checker<'_> {
         &mut self,
         written: Named<file::Frontend>,
         defaults: &file::Timeouts,
+        errors: &ErrorPages,
         bound: &mut Bound,
     ) -> Vec<Frontend> {
         let mut frontends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            frontends.extend(self.frontend(name, written, defaults, bound));
+            frontends.extend(self.frontend(name, written, defaults, errors, bound));
         }
         frontends
     }
@@ -38,6 +39,7 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Frontend,
         defaults: &file::Timeouts,
+        errors: &ErrorPages,
         bound: &mut Bound,
     ) -> Option<Frontend> {
         let place = name.span();
@@ -63,6 +65,7 @@ impl Checker<'_> {
             proto: is_on(written.forwarded_proto),
             host: is_on(written.forwarded_host),
         };
+        let own_errors = self.error_pages(written.errors.as_ref());
         let own = written.timeouts.0;
         let (http_request, http_keep_alive) = (own.http_request.as_ref(), own.http_keep_alive.as_ref());
         let timeouts = ClientTimeouts {
@@ -80,9 +83,13 @@ impl Checker<'_> {
             forwarding: (forwarding != Forwarding::default()).then_some(forwarding),
             trusted_proxies: networks(written.trusted_proxies.map(Spanned::into_inner)),
             request_id,
+            max_connections: written.max_connections.map(|most| most.0),
+            max_connections_per_source: written.max_connections_per_source.map(|most| most.0),
             timeouts,
             capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
             statistics,
+            connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
+            errors: errors.clone().into_iter().chain(own_errors).collect(),
         })
     }
 
@@ -99,6 +106,8 @@ impl Checker<'_> {
             written.timeouts.0.http_keep_alive.as_ref().map(Spanned::span),
             written.stats.as_ref().map(Spanned::span),
             written.capture.as_ref().map(Spanned::span),
+            written.connection.as_ref().map(Spanned::span),
+            written.errors.as_ref().map(Spanned::span),
         ];
         for place in places.into_iter().flatten() {
             self.only_http(place);
@@ -189,11 +198,21 @@ impl Checker<'_> {
                 let Some((_, Table(backend))) = backend else { continue };
                 let cookie = backend.cookie.as_ref().map(Spanned::span);
                 let balance = backend.balance.as_ref().filter(|balance| balance.get_ref().needs_a_request());
+                let answers = "only in HTTP there is an answer to wait for";
+                let requests = "only in HTTP there are requests to send again";
+                let kept = "connections are used again in HTTP only";
                 let stick = backend.stick.as_ref().filter(|stick| stick.get_ref().0.needs_a_request());
                 for (span, message) in [
                     (stick.map(Spanned::span), "sessions are known by what is in a request in HTTP only"),
                     (cookie, "sessions are kept by cookie in HTTP only"),
                     (balance.map(Spanned::span), "servers are chosen by what is in a request in HTTP only"),
+                    (super::failure::retried_after_an_answer(backend), answers),
+                    (backend.retry_non_idempotent.as_ref().map(Spanned::span), requests),
+                    (backend.retry_budget.as_ref().map(Spanned::span), requests),
+                    (backend.buffer_request.as_ref().map(Spanned::span), requests),
+                    (backend.reuse.as_ref().map(Spanned::span), kept),
+                    (backend.connection.as_ref().map(Spanned::span), kept),
+                    (backend.errors.as_ref().map(Spanned::span), "only in HTTP there are pages"),
                 ] {
                     let Some(span) = span else { continue };
                     let (found, label) = ("has no effect in mode \"tcp\"", "a frontend of mode \"tcp\" leads here");

@@ -3,6 +3,7 @@
 mod backends;
 mod balance;
 mod conditions;
+mod failure;
 mod frontends;
 mod health;
 mod log;
@@ -27,10 +28,10 @@ use super::value::{FromText, Number, Text, is_name};
 use super::{Machine, hash};
 
 /// A configuration, or what is wrong with it.
-pub(super) fn validate(reading: Reading<'_>, machine: &Machine) -> Result<Config, Vec<Diagnostic>> {
+pub(super) fn validate<'a>(reading: Reading<'a>, machine: &'a Machine) -> Result<Config, Vec<Diagnostic>> {
     let Reading { file, tree, refused, problems } = reading;
-    let mut checker = Checker { tree, refused, problems };
-    let config = checker.config(file, machine);
+    let mut checker = Checker { tree, refused, problems, machine };
+    let config = checker.config(file);
     match config {
         Some(config) if checker.problems.is_empty() => Ok(config),
         _ => Err(checker.problems),
@@ -41,11 +42,13 @@ struct Checker<'a> {
     tree: Tree<'a>,
     refused: Vec<String>,
     problems: Vec<Diagnostic>,
+    machine: &'a Machine,
 }
 
 impl Checker<'_> {
-    fn config(&mut self, file: file::File, machine: &Machine) -> Option<Config> {
-        let file::File { node, process, log, timeouts, frontends, backends, vrrp, peering, stats } = file;
+    fn config(&mut self, file: file::File) -> Option<Config> {
+        let machine = self.machine;
+        let file::File { node, process, log, timeouts, errors, frontends, backends, vrrp, peering, stats } = file;
         let (Table(node), Table(process), Table(log), Table(timeouts)) = (node, process, log, timeouts);
         if self.problems.is_empty() && frontends.is_empty() && vrrp.is_empty() {
             let hint = "a configuration has at least one frontend or one virtual router";
@@ -59,7 +62,8 @@ impl Checker<'_> {
         self.conflicts_of_backends(&frontends, &backends);
         let mut bound = Vec::new();
         let stats = stats.map(|stats| self.frontend_of_stats(&frontends, stats, &timeouts, &mut bound));
-        let frontends = self.frontends(frontends, &timeouts, &mut bound);
+        let errors = self.error_pages(errors.as_ref());
+        let frontends = self.frontends(frontends, &timeouts, &errors, &mut bound);
         let backends = self.backends(backends, &timeouts, &virtual_addresses);
 
         let log_targets = self.log_targets(log.target, plain(log.level).unwrap_or(LogLevel::Info));

@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::frontends::Bound;
 use super::{Checker, plain, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{Capture, ClientTimeouts, Frontend, Mode, Statistics, User};
+use crate::config::model::{Capture, ClientTimeouts, ConnectionMode, ErrorPages, Frontend, Mode, Statistics, User};
 
 /// The name of the frontend that `[stats]` makes.
 const NAME: &str = "stats";
@@ -53,9 +53,13 @@ impl Checker<'_> {
             forwarding: None,
             trusted_proxies: Vec::new(),
             request_id: None,
+            max_connections: None,
+            max_connections_per_source: None,
             timeouts,
             capture: Capture::default(),
             statistics: Some(statistics),
+            connection: ConnectionMode::default(),
+            errors: ErrorPages::new(),
         })
     }
 

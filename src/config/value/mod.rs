@@ -21,7 +21,7 @@ pub(super) use text::{
     Account, CookieDomain, CookieValue, FieldValue, HeaderText, HostHeader, HostSuffix, Interface, Name, ParameterName,
     PathDirectory, PathSuffix, Realm, RouteHost, SearchedText, SentText, StatusRange, Token, UrlPath, is_name,
 };
-pub(super) use word::{Algorithm, CookieWord, OnRefused, StickWord};
+pub(super) use word::{Algorithm, CookieWord, OnRefused, RetryOn, StickWord};
 
 /// Why a value is refused, where more can be said than what is accepted.
 pub(super) type Hint = Option<String>;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::{FromText, Hint};
 use crate::config::log_format::LogFormat;
-use crate::config::model::{AccessLog, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, WhenAllDown};
+use crate::config::model::{
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, Reuse, WhenAllDown,
+};
 use crate::config::nearest::nearest;
 
 /// One of some words; `later` are those of a later release.
@@ -96,6 +98,63 @@ impl FromText for OnRefused {
 
     fn from_text(text: &str) -> Result<Self, Hint> {
         word(text, &[("retry", OnRefused::Retry), ("mark_down", OnRefused::MarkDown)], &[])
+    }
+}
+
+/// One of `retry_on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum RetryOn {
+    ConnectionFailure,
+    EmptyResponse,
+    JunkResponse,
+    ResponseTimeout,
+    Status(u16),
+    All,
+}
+
+impl FromText for RetryOn {
+    const ACCEPTED: &'static str = "\"connection_failure\", \"empty_response\", \"junk_response\", \"response_timeout\", a status from 400 to 599, or \"all_retryable_errors\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        if let Ok(status @ 400..=599) = text.parse::<u16>() {
+            return Err(Some(format!("write it without quotes: `{status}`")));
+        }
+        let words = [
+            ("connection_failure", RetryOn::ConnectionFailure),
+            ("empty_response", RetryOn::EmptyResponse),
+            ("junk_response", RetryOn::JunkResponse),
+            ("response_timeout", RetryOn::ResponseTimeout),
+            ("all_retryable_errors", RetryOn::All),
+        ];
+        word(text, &words, &[])
+    }
+
+    fn from_number(number: i64) -> Result<Self, Hint> {
+        match u16::try_from(number) {
+            Ok(status @ 400..=599) => Ok(RetryOn::Status(status)),
+            _ => Err(None),
+        }
+    }
+}
+
+impl FromText for Reuse {
+    const ACCEPTED: &'static str = "\"never\", \"safe\" or \"always\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("never", Reuse::Never), ("safe", Reuse::Safe), ("always", Reuse::Always)], &[])
+    }
+}
+
+impl FromText for ConnectionMode {
+    const ACCEPTED: &'static str = "\"keep_alive\", \"server_close\" or \"close\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        let words = [
+            ("keep_alive", ConnectionMode::KeepAlive),
+            ("server_close", ConnectionMode::ServerClose),
+            ("close", ConnectionMode::Close),
+        ];
+        word(text, &words, &[])
     }
 }
 

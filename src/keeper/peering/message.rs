@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::keeper::wishes::StampedWish;
 use crate::status::NodeStatus;
 
 /// Raised when an older node would misunderstand a newer one.
@@ -21,6 +22,10 @@ pub(super) enum Message {
     Hello(Hello),
     /// Its whole state: at once when a role or its readiness changes, and every second.
     State(Box<NodeStatus>),
+    /// What people want of servers: all that the peer may not know when it links, then what is new.
+    Wishes(Wishes),
+    /// Sessions of stick tables, as one balancer writes them for another.
+    Sessions(Sessions),
     /// The last: the link closes and this is why.
     Goodbye(Goodbye),
     /// Of a later version.
@@ -50,6 +55,26 @@ pub(super) struct Goodbye {
     pub(super) reason: String,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Wishes {
+    pub(super) wishes: Vec<Told>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Told {
+    Wish(StampedWish),
+    /// Of a later version.
+    Unknown(serde_json::Value),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Sessions {
+    pub(super) batch: String,
+}
+
 impl Hello {
     /// Nodes one protocol apart still link: that is how a pair is upgraded.
     pub(super) fn speaks_our_protocol(&self) -> bool {
@@ -60,6 +85,7 @@ impl Hello {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wish::{Admin, ServerName, Wish};
 
     #[test]
     fn a_newer_peer_is_understood() {
@@ -82,6 +108,21 @@ mod tests {
         assert!(!Hello { protocol: PROTOCOL + 2, ..Hello::default() }.speaks_our_protocol());
     }
 
+    fn wish() -> StampedWish {
+        let server = ServerName { backend: "app".into(), server: "a".into() };
+        StampedWish { server, wish: Wish::Admin(Admin::Drain), at: 5, node: "lb2".into() }
+    }
+
+    #[test]
+    fn a_wish_that_is_not_known_yet_keeps_no_other_from_being_heard() {
+        let newer = r#"{"type":"wishes","wishes":[
+            {"server":{"backend":"app","server":"a"},"wish":{"max_connections":5},"at":6,"node":"lb2"},
+            {"server":{"backend":"app","server":"a"},"wish":{"admin":"drain"},"at":5,"node":"lb2","colour":"red"}]}"#;
+        let Ok(Message::Wishes(newer)) = serde_json::from_str(newer) else { panic!("no wishes") };
+        assert!(matches!(newer.wishes[0], Told::Unknown(_)));
+        assert_eq!(newer.wishes[1], Told::Wish(wish()));
+    }
+
     #[test]
     fn survives_the_way() {
         let mut status = NodeStatus { node: "lb1".into(), uptime_s: 1.5, ..NodeStatus::default() };
@@ -93,6 +134,8 @@ mod tests {
             Message::State(Box::new(status)),
             Message::Hello(Hello { node: "lb1".into(), ..Hello::default() }),
             Message::Goodbye(Goodbye { reason: "stopping".into() }),
+            Message::Wishes(Wishes { wishes: vec![Told::Wish(wish())] }),
+            Message::Sessions(Sessions { batch: "AAEC".into() }),
         ] {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);

@@ -22,11 +22,12 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use crate::config::key::Key;
+use super::wishes::{StampedWish, Wishes};
+use crate::config::key::Key;
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.
@@ -52,7 +53,7 @@ pub struct Settings {
 
 /// What happened to a peer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PeerEvent {
+pub(super) enum PeerEvent {
     /// Its keeper's process is gone.
     Gone {
         /// Its name.
@@ -71,6 +72,28 @@ pub enum PeerEvent {
         /// In words.
         reason: String,
     },
+    /// It knows what people want of servers.
+    Wishes(Vec<StampedWish>),
+    /// Its balancer tells ours of sessions.
+    Sessions(String),
+}
+
+/// What the peers are told.
+pub struct Local {
+    /// The state of this node.
+    pub status: tokio::sync::watch::Receiver<Arc<NodeStatus>>,
+    /// What people want of servers.
+    pub(super) wishes: tokio::sync::watch::Receiver<Arc<Wishes>>,
+    /// Sessions, as our balancer tells them. A link that is too slow for them leaves some out.
+    pub sessions: broadcast::Sender<Arc<str>>,
+}
+
+/// Batches of sessions that wait for a slow link.
+const SESSION_BATCHES: usize = 8;
+
+/// What goes into [`Local::sessions`].
+pub(super) fn sessions() -> broadcast::Sender<Arc<str>> {
+    broadcast::Sender::new(SESSION_BATCHES)
 }
 
 /// The running links; dropped, they close without a goodbye.
@@ -84,15 +107,11 @@ pub struct Peering {
     _tasks: JoinSet<()>,
 }
 
-/// Starts the links on the current runtime: `local` is what the peers are told.
+/// Starts the links on the current runtime.
 ///
 /// # Errors
 /// When the runtime cannot take the listener.
-pub fn start(
-    settings: Settings,
-    listener: std::net::TcpListener,
-    local: tokio::sync::watch::Receiver<Arc<NodeStatus>>,
-) -> io::Result<Peering> {
+pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) -> io::Result<Peering> {
     let identity = Arc::new(Identity::new(&settings));
     let peers = settings.peers.keys().map(|name| never_linked(name)).collect();
     let peers = Arc::new(tokio::sync::watch::Sender::new(peers));
@@ -126,7 +145,7 @@ impl Peering {
     }
 
     /// The next thing that happens to a peer. Cancel safe.
-    pub async fn next_event(&mut self) -> PeerEvent {
+    pub(super) async fn next_event(&mut self) -> PeerEvent {
         match self.events.recv().await {
             Some(event) => event,
             None => std::future::pending().await,

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::warn;
 
 use super::channel::{Channel, ChannelError};
-use super::message::{Goodbye, Hello, Message};
-use super::{Identity, socket};
+use super::message::{self, Goodbye, Hello, Message, Sessions, Told};
+use super::{Identity, Local, socket};
+use crate::keeper::wishes::Wishes;
 use crate::status::NodeStatus;
 
 /// Handshakes under way; one more ends the oldest, so that nobody can keep a peer out by doing nothing.
@@ -34,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) struct Serve {
     pub(super) identity: Arc<Identity>,
-    pub(super) local: watch::Receiver<Arc<NodeStatus>>,
+    pub(super) local: Local,
     /// The reason to say goodbye, once there is one.
     pub(super) farewell: watch::Receiver<Option<String>>,
 }
@@ -58,7 +59,8 @@ impl Serve {
                 Some(greeted) = pending.join_next() => match greeted {
                     Ok((_, Ok((channel, hello)))) => {
                         // A peer that dials again has given up its former link.
-                        let link = links.spawn(tell(channel, self.local.clone(), farewell.clone()));
+                        let news = News::of(&self.local, farewell.clone());
+                        let link = links.spawn(tell(channel, news));
                         if let Some(former) = link_of.insert(hello.node, link) {
                             former.abort();
                         }
@@ -111,35 +113,79 @@ async fn greet(stream: TcpStream, identity: &Identity) -> Result<(Channel, Hello
     timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::TooSlow))
 }
 
+/// Where one link hears what to tell.
+struct News {
+    status: watch::Receiver<Arc<NodeStatus>>,
+    wishes: watch::Receiver<Arc<Wishes>>,
+    sessions: broadcast::Receiver<Arc<str>>,
+    farewell: watch::Receiver<Option<String>>,
+}
+
+impl News {
+    /// All of the wishes are news to somebody who has just linked.
+    fn of(local: &Local, farewell: watch::Receiver<Option<String>>) -> News {
+        let mut wishes = local.wishes.clone();
+        wishes.mark_changed();
+        News { status: local.status.clone(), wishes, sessions: local.sessions.subscribe(), farewell }
+    }
+}
+
+/// What is to be told next.
+enum Topic {
+    State { goodbye: Option<String> },
+    Wishes,
+    Sessions(Arc<str>),
+}
+
 /// Tells one peer our state until it leaves or we do.
-async fn tell(
-    mut channel: Channel,
-    mut local: watch::Receiver<Arc<NodeStatus>>,
-    mut farewell: watch::Receiver<Option<String>>,
-) {
+async fn tell(mut channel: Channel, mut news: News) {
     let mut tick = interval(TELL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: Option<Arc<NodeStatus>> = None;
+    let mut told_wishes = Arc::<Wishes>::default();
     loop {
-        let goodbye = tokio::select! {
+        let topic = tokio::select! {
             biased;
-            said = farewell.wait_for(Option::is_some) => match said {
-                Ok(reason) => reason.clone(),
+            said = news.farewell.wait_for(Option::is_some) => match said {
+                Ok(reason) => Topic::State { goodbye: reason.clone() },
                 Err(_) => return,
             },
-            _ = tick.tick() => None,
-            changed = local.changed() => match changed {
-                Ok(()) if told.as_ref().is_some_and(|told| is_news(told, &local.borrow())) => None,
+            _ = tick.tick() => Topic::State { goodbye: None },
+            changed = news.status.changed() => match changed {
+                Ok(()) if told.as_ref().is_some_and(|told| is_news(told, &news.status.borrow())) => {
+                    Topic::State { goodbye: None }
+                }
                 Ok(()) => continue,
                 Err(_) => return,
             },
+            Ok(()) = news.wishes.changed() => Topic::Wishes,
             said = channel.receive() => match said {
                 // Nothing is expected; a later version may have something to say.
                 Ok(_) | Err(ChannelError::NotUnderstood(_)) => continue,
                 Err(_) => return,
             },
+            // An error says that this link was too slow for some.
+            Ok(batch) = news.sessions.recv() => Topic::Sessions(batch),
         };
-        let now = local.borrow_and_update().clone();
+        let goodbye = match topic {
+            Topic::State { goodbye } => goodbye,
+            Topic::Wishes => {
+                let wishes = news.wishes.borrow_and_update().clone();
+                if send_wishes(&mut channel, &wishes, &told_wishes).await.is_err() {
+                    return;
+                }
+                told_wishes = wishes;
+                continue;
+            }
+            Topic::Sessions(batch) => {
+                let batch = batch.as_ref().to_owned();
+                if channel.send(&Message::Sessions(Sessions { batch })).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let now = news.status.borrow_and_update().clone();
         if goodbye.is_none() || told.as_ref().is_none_or(|told| is_news(told, &now)) {
             if send_state(&mut channel, &now).await.is_err() {
                 return;
@@ -152,6 +198,14 @@ async fn tell(
             return;
         }
     }
+}
+
+async fn send_wishes(channel: &mut Channel, wishes: &Wishes, told: &Wishes) -> Result<(), ChannelError> {
+    for piece in wishes.news_after(told) {
+        let wishes = piece.into_iter().map(Told::Wish).collect();
+        channel.send(&Message::Wishes(message::Wishes { wishes })).await?;
+    }
+    Ok(())
 }
 
 /// Without its servers where there are too many to tell: roles and readiness matter more.

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::channel::{Channel, ChannelError};
 use super::liveness::Liveness;
-use super::message::{Goodbye, Hello, Message};
+use super::message::{Goodbye, Hello, Message, Sessions, Told, Wishes};
 use super::retry::{Failure, Retry};
 use super::{Identity, PeerEvent, socket};
 use crate::status::{NodeStatus, PeerStatus};
@@ -148,6 +148,14 @@ impl Watch {
                     self.heard(&status);
                     self.emit(liveness.told(*status)).await;
                 }
+                Ok(Ok(Message::Wishes(Wishes { wishes }))) => {
+                    let known = |told| match told {
+                        Told::Wish(wish) => Some(wish),
+                        Told::Unknown(_) => None,
+                    };
+                    self.emit([PeerEvent::Wishes(wishes.into_iter().filter_map(known).collect())]).await;
+                }
+                Ok(Ok(Message::Sessions(Sessions { batch }))) => self.emit([PeerEvent::Sessions(batch)]).await,
                 Ok(Ok(Message::Goodbye(Goodbye { reason }))) => return End::Goodbye(reason),
                 Ok(Ok(Message::Hello(_) | Message::Unknown)) => {}
                 // Of another version, perhaps; that it lives and when it dies is seen all the same.

@@ -6,7 +6,7 @@ use crate::status::{BackendStatus, BalancerStatus};
 fn server(name: &str, last: u8, state: ServerState, reason: &str) -> ServerStatus {
     let address = format!("192.168.1.{last}:80");
     let (name, reason) = (name.into(), reason.into());
-    ServerStatus { name, address, state, reason, weight: 60, connections: 1, requests: 500 }
+    ServerStatus { name, address, state, reason, weight: 60, connections: 1, requests: 500, ..ServerStatus::default() }
 }
 
 fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
@@ -36,7 +36,7 @@ fn node(name: &str, state: State, second: ServerStatus) -> NodeStatus {
             requests: 1000,
             ..BalancerStatus::default()
         },
-        backends: vec![BackendStatus { name: "app".into(), servers }],
+        backends: vec![BackendStatus { name: "app".into(), servers, ..BackendStatus::default() }],
         can_take_over: true,
         ..NodeStatus::default()
     }

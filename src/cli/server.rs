@@ -1,0 +1,192 @@
+//! `relevo server`: takes servers of the running node out of service and back, changes their weights, and lists them.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::control::{self, ControlSocket};
+use super::status::{self, text};
+use crate::config::nearest::nearest;
+use crate::status::NodeStatus;
+use crate::wish::{Admin, LONGEST_LINE, Weight, Wish};
+
+/// For the whole answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// List servers, take them out of service and back, change their weights, while the node runs
+///
+/// What is asked for on one node of a pair holds on the other too, until somebody asks for something else or all nodes have been
+/// stopped.
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    control: ControlSocket,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Show the servers of all backends or of one: state, weight, connections, requests
+    List {
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+        /// Of this backend alone
+        #[arg(value_name = "BACKEND")]
+        backend: Option<String>,
+    },
+    /// Give servers traffic again; after maintenance a check comes first
+    Ready(Servers),
+    /// Send no new sessions to servers: they keep those that they have
+    Drain(Servers),
+    /// Send nothing to servers, and do not check them: connections that are open go on
+    Maintenance(Servers),
+    /// Change the weights of servers
+    Weight {
+        #[command(flatten)]
+        servers: Servers,
+        /// 0 to 256 (0: no new sessions), a share of the configured one like 50%, or default
+        #[arg(value_name = "N|N%|default")]
+        weight: Weight,
+    },
+}
+
+#[derive(Args)]
+struct Servers {
+    /// One or more
+    #[arg(value_name = "BACKEND/SERVER", required = true, value_parser = server_name)]
+    servers: Vec<String>,
+}
+
+/// Whether there is one of that name, the node says.
+fn server_name(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err("expected BACKEND/SERVER"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Why nothing was done, or there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
+    #[error("too many servers at once: name fewer")]
+    TooMany,
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match answer(arguments) {
+        Ok(text) => {
+            // A closed pipe is the reader's own choice.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("relevo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(arguments: &Arguments) -> Result<String, Error> {
+    let change = |wish, servers: &Servers| change(&arguments.control, wish, &servers.servers);
+    match &arguments.action {
+        Action::List { json, backend } => list(&arguments.control, *json, backend.as_deref()),
+        Action::Ready(servers) => change(Wish::Admin(Admin::Ready), servers),
+        Action::Drain(servers) => change(Wish::Admin(Admin::Drain), servers),
+        Action::Maintenance(servers) => change(Wish::Admin(Admin::Maintenance), servers),
+        Action::Weight { servers, weight } => change(Wish::Weight(*weight), servers),
+    }
+}
+
+fn change(control: &ControlSocket, wish: Wish, servers: &[String]) -> Result<String, Error> {
+    let line = format!("server {wish} {}", servers.join(" "));
+    if line.len() as u64 >= LONGEST_LINE {
+        return Err(Error::TooMany);
+    }
+    let answer = control::ask(&control.path()?, &line, PATIENCE)?;
+    let answer = String::from_utf8_lossy(&answer);
+    match answer.strip_prefix("error: ") {
+        Some(error) => Err(Error::Refused(error.trim_end().to_owned())),
+        None if answer.is_empty() => Err(Error::Refused(
+            "the node gave no answer: its balancer hangs, or it ends; `relevo server list` tells what became of it"
+                .to_owned(),
+        )),
+        None => Ok(answer.into_owned()),
+    }
+}
+
+fn list(control: &ControlSocket, json: bool, backend: Option<&str>) -> Result<String, Error> {
+    let mut node = status::ask(&control.path()?)?.node;
+    if let Some(name) = backend {
+        select(&mut node, name)?;
+    }
+    Ok(match json {
+        true => serde_json::to_string_pretty(&node.backends).unwrap_or_default() + "\n",
+        false => text::servers(&node, super::colour(io::stdout().is_terminal())),
+    })
+}
+
+/// Leaves this backend alone.
+fn select(node: &mut NodeStatus, name: &str) -> Result<(), Error> {
+    let known: Vec<String> = node.backends.iter().map(|backend| backend.name.clone()).collect();
+    node.backends.retain(|backend| backend.name == name);
+    if !node.backends.is_empty() {
+        return Ok(());
+    }
+    let advice = match nearest(name, known.iter().map(String::as_str)) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    Err(Error::Refused(format!("no backend {name}; {advice}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Option<Action> {
+        let words = ["server"].into_iter().chain(line.split(' '));
+        Line::try_parse_from(words).ok().map(|line| line.arguments.action)
+    }
+
+    #[test]
+    fn the_weight_comes_behind_the_servers() {
+        let Some(Action::Weight { servers, weight }) = parse("weight app/a app/b 50%") else {
+            panic!("not understood")
+        };
+        assert_eq!((servers.servers, weight), (vec!["app/a".into(), "app/b".into()], Weight::Percent(50)));
+        for line in ["weight app/a", "weight app/a heavy", "weight 5", "drain", "stop app/a", "list app other"] {
+            assert!(parse(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_is_not_there_is_told_from_what_there_is() {
+        let backend =
+            |name: &str| crate::status::BackendStatus { name: name.into(), servers: Vec::new(), ..Default::default() };
+        let node = || NodeStatus { backends: vec![backend("app"), backend("static")], ..NodeStatus::default() };
+        let mut one = node();
+        select(&mut one, "static").unwrap();
+        assert_eq!(one.backends, [backend("static")]);
+        let error = |name| select(&mut node(), name).unwrap_err().to_string();
+        assert_eq!(error("statik"), "no backend statik; did you mean static?");
+        assert_eq!(error("q"), "no backend q; there are app, static");
+    }
+}

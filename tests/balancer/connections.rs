@@ -1,0 +1,144 @@
+//! What becomes of connections after a response, the client's and the server's.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::rig::http::{Message, get};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::Server;
+use crate::{configuration, connect};
+
+/// A node with these lines in its frontend and its backend, and its only server.
+fn node(frontend: &str, backend: &str) -> (Server, SocketAddr, Relevo) {
+    let server = Server::named("a");
+    let (web, text) = configuration(frontend, backend, &[server.address]);
+    // One worker: each has connections of its own.
+    (server, web, Relevo::start(&format!("[process]\nthreads = 1\n{text}")))
+}
+
+/// What the server was told of the connection; it answers with the head it got.
+fn told_server(answer: &Message) -> Option<String> {
+    let line = answer.text().lines().find(|line| line.to_ascii_lowercase().starts_with("connection:"))?.to_owned();
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Both are kept by default.
+#[test]
+fn keep_alive_keeps_both_connections() {
+    let _place = own_loopback();
+    for (frontend, backend) in [("", ""), ("connection = 'keep_alive'", "connection = 'keep_alive'")] {
+        let (server, web, _node) = node(frontend, backend);
+        let mut client = connect(web);
+        for _ in 0..3 {
+            let answer = client.get("/").unwrap();
+            assert_eq!((answer.header("connection"), told_server(&answer)), (None, None), "{answer:?}");
+        }
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+/// The server gets a connection for each request, and is told that no other follows; the client's is kept.
+#[test]
+fn server_close_keeps_the_clients_connection_alone() {
+    let _place = own_loopback();
+    for (frontend, backend) in [("connection = 'server_close'", ""), ("", "connection = 'server_close'")] {
+        let (server, web, _node) = node(frontend, backend);
+        let mut client = connect(web);
+        for _ in 0..3 {
+            let answer = client.get("/").unwrap();
+            assert_eq!((answer.header("connection"), told_server(&answer).as_deref()), (None, Some("close")));
+        }
+        assert_eq!(server.connections(), 3);
+    }
+}
+
+/// Neither is kept, whichever side says so; the balancer's own answers close as well.
+#[test]
+fn close_keeps_neither() {
+    let _place = own_loopback();
+    for (frontend, backend) in [
+        ("connection = 'close'", ""),
+        ("", "connection = 'close'"),
+        ("connection = 'close'", "connection = 'keep_alive'"),
+    ] {
+        let (server, web, _node) = node(frontend, backend);
+        for round in 1..=3 {
+            let mut client = connect(web);
+            let answer = client.get("/").unwrap();
+            assert_eq!((answer.header("connection"), told_server(&answer).as_deref()), (Some("close"), Some("close")));
+            assert_eq!(client.receive_rest().unwrap(), b"", "it is closed");
+            assert_eq!(server.connections(), round);
+        }
+    }
+    let (_server, web, _node) = node("connection = 'close'\nrules = [{ deny = 403 }]", "");
+    let mut client = connect(web);
+    assert_eq!(client.get("/").unwrap().status(), 403);
+    assert_eq!(client.receive_rest().unwrap(), b"");
+}
+
+/// A WebSocket is a connection that stays, whatever becomes of others.
+#[test]
+fn an_upgrade_is_no_connection_to_close() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let Ok(request) = connection.receive() else { return };
+        assert_eq!(request.header("connection"), Some("upgrade"));
+        let _ = connection.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n");
+        if let Ok(bytes) = connection.receive_bytes(5) {
+            let _ = connection.send(bytes);
+        }
+    });
+    let (web, text) = configuration("connection = 'close'", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut client = connect(web);
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n").unwrap();
+    assert!(client.receive_head().unwrap().starts_with("HTTP/1.1 101 "));
+    client.send("hello").unwrap();
+    assert_eq!(client.receive_bytes(5).unwrap(), b"hello");
+}
+
+/// A client that is quiet for so long is put to rest, which nobody sees; no connection is closed for it.
+const A_WHILE: Duration = Duration::from_millis(500);
+const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody";
+
+/// `never`: a connection to a server belongs to one client's.
+#[test]
+fn connections_that_are_never_shared_are_each_clients_own() {
+    let _place = own_loopback();
+    let (server, web, _node) = node("", "reuse = 'never'");
+    let (mut one, mut other) = (connect(web), connect(web));
+    for _ in 0..3 {
+        assert_eq!(one.get("/").unwrap().status(), 200);
+        assert_eq!(other.get("/").unwrap().status(), 200);
+    }
+    // Long enough for its connection to be one that rests.
+    std::thread::sleep(A_WHILE);
+    assert_eq!(one.get("/").unwrap().status(), 200);
+    assert_eq!(server.connections(), 2);
+    drop(one);
+    assert_eq!(get(web, "/").status(), 200);
+    assert_eq!(server.connections(), 3);
+}
+
+/// `safe`, the default: a client's first request goes over a connection of another only if it could be sent again.
+#[test]
+fn what_could_not_be_sent_again_gets_a_connection_of_its_own_if_it_is_a_clients_first() {
+    let _place = own_loopback();
+    for (reuse, of_the_first_post) in [("", 2), ("reuse = 'safe'", 2), ("reuse = 'always'", 1)] {
+        let (server, web, _node) = node("", reuse);
+        assert_eq!(get(web, "/").status(), 200);
+        assert_eq!(get(web, "/").status(), 200);
+        assert_eq!(server.connections(), 1, "{reuse}: a GET may be sent again");
+        let mut client = connect(web);
+        for _ in 0..3 {
+            client.send(POST).unwrap();
+            assert_eq!(client.receive().unwrap().status(), 200);
+            assert_eq!(server.connections(), of_the_first_post, "{reuse}");
+        }
+        std::thread::sleep(A_WHILE);
+        client.send(POST).unwrap();
+        assert_eq!(client.receive().unwrap().status(), 200);
+        assert_eq!(server.connections(), of_the_first_post, "{reuse}: it is not its first");
+    }
+}
