@@ -122,7 +122,9 @@ impl Metrics {
                 row.totals.most_sessions as f64
             }),
             ("queue", "Requests that wait for a server", |row| row.queue.0 as f64),
-            ("queue_most", "The most at a time", |row| row.queue.1 as f64),
+            ("queue_most", "The most requests that waited at a time since the balancer started", |row| {
+                row.queue.1 as f64
+            }),
         ];
         for (name, help, number) in gauges {
             let name = format!("{kind}_{name}");

@@ -142,8 +142,8 @@ fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
         ERROR backend app has no server left: all are down\n \
         INFO server app/b is up: status 200\n \
         INFO backend app has a server again: b\n \
-         INFO server app/b is drained: an operator asks for it\n\
-         ERROR backend app has no server left: none is up\n";
+        INFO server app/b is drained: an operator asks for it\n\
+        ERROR backend app has no server left: none is up\n";
     assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
 }
 
