@@ -121,6 +121,8 @@ impl std::fmt::Display for BalancerState {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
+    /// Requests that wait for any of its servers.
+    pub queue: u64,
     /// Sessions in its stick table, expired ones too.
     pub sessions: u64,
     /// Its servers.
@@ -147,6 +149,10 @@ pub struct ServerStatus {
     pub configured_weight: u32,
     /// Open now.
     pub connections: u64,
+    /// How many there may be.
+    pub max_connections: Option<u32>,
+    /// Requests that wait for this server alone.
+    pub queue: u64,
     /// Since the balancer started.
     pub requests: u64,
 }

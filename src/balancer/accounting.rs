@@ -30,7 +30,7 @@ pub(super) fn count(session: &Session, record: &Record, now: Instant) {
     errors.at_frontend.into_iter().for_each(|event| frontend.count(event));
 
     let Some(backend) = record.backend.and_then(|backend| counters.backends.get(backend.0)) else { return };
-    let durations = session.worker.shared.shows_statistics.then(|| record.durations(now));
+    let durations = session.worker.shared.shows_statistics.then(|| record.durations(session.queued.time(), now));
     count(&backend.traffic);
     errors.behind.into_iter().for_each(|event| backend.traffic.count(event));
     if let Some(durations) = &durations {
@@ -62,7 +62,7 @@ impl Errors {
             // Answered here, by a rule or with the statistics.
             (b'L', _) => (Some(Event::Intercepted), None),
             (_, b'R') => (Some(Event::RequestError), None),
-            (b'S' | b's', b'C') => (None, Some(Event::ConnectError)),
+            (b'S' | b's', b'C' | b'Q') => (None, Some(Event::ConnectError)),
             (b'S' | b's' | b'P', b'H') => (None, Some(Event::ResponseError)),
             (b'S' | b's', _) => (None, Some(Event::ServerAbort)),
             (b'C' | b'c', _) => (None, Some(Event::ClientAbort)),
@@ -74,12 +74,12 @@ impl Errors {
 
 impl Record {
     /// How long each phase took.
-    fn durations(&self, now: Instant) -> Durations {
+    fn durations(&self, queued: Duration, now: Instant) -> Durations {
         let since = |from: Option<_>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
-        // Nothing queues yet: the time in the queue is none at all once a server was chosen.
-        let queue = self.head.and(self.server).map(|_| Duration::ZERO);
+        let queue = self.head.filter(|_| self.server.is_some() || !queued.is_zero()).map(|_| queued);
         let total = Some(now.saturating_duration_since(self.begun));
-        Durations([queue, since(self.head, self.connected), since(self.connected, self.answered), total])
+        let connect = since(self.head, self.connected).map(|connect| connect.saturating_sub(queued));
+        Durations([queue, connect, since(self.connected, self.answered), total])
     }
 }
 

@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::balancer::admission::{self, Wish};
 use crate::balancer::clock;
 use crate::balancer::health::observation::{Seen, observe};
 use crate::balancer::session::{Late, Session, UnderWay};
@@ -41,33 +42,43 @@ pub struct Attempts<'session> {
 pub enum Unreachable {
     /// No server is up.
     NoServer,
+    /// All servers that would do are full, and so is the queue.
+    QueueFull,
+    /// None of them became free in time.
+    QueueTimeout,
     /// The last attempt was refused or failed otherwise.
     Failed,
     /// The last attempt took too long.
     Timeout,
 }
 
+impl Unreachable {
+    /// Who ended it and when, for the log.
+    pub fn termination(self) -> [u8; 2] {
+        *match self {
+            Self::NoServer | Self::Failed => b"SC",
+            Self::Timeout => b"sC",
+            Self::QueueFull => b"SQ",
+            Self::QueueTimeout => b"sQ",
+        }
+    }
+}
+
 impl<'session> Attempts<'session> {
     /// Takes the server that a session is kept at, where it may have it, or the backend's next one, by `key` where it hashes.
+    /// Waits for one where all that would do are full.
     ///
     /// # Errors
-    /// When no server is up.
-    pub fn begin(
+    /// When no server is up, or none becomes free.
+    pub async fn begin(
         session: &'session Session,
         backend: BackendIndex,
         kept: Option<usize>,
         key: Option<u64>,
     ) -> Result<Self, Unreachable> {
         let worker = &session.worker;
-        let servers = &worker.shared.backends[backend.0].servers;
-        let keeps_sessions = |server: &usize| servers.get(*server).is_some_and(|server| server.keeps_sessions());
-        let server = match kept.filter(keeps_sessions) {
-            Some(server) => Some(server),
-            None if kept.is_some() && !session.backend(backend).redispatch => None,
-            None => worker.chooser.borrow_mut().choose(backend, key, &[]),
-        };
-        let server = server.ok_or(Unreachable::NoServer)?;
-        let under_way = UnderWay::at_server(worker, backend, server);
+        let (server, under_way) =
+            admission::enter(session, Wish { backend, kept, key, tried: &[], chosen: None }).await?;
         if kept != Some(server) {
             worker.counters().backends[backend.0].traffic.count(Event::Balanced);
             under_way.traffic().count(Event::Balanced);
@@ -136,8 +147,7 @@ impl<'session> Attempts<'session> {
         if !backend.retry.connection_failure || self.retries >= backend.retries {
             return Err(failure);
         }
-        self.go_on(failure != Unreachable::Timeout).await;
-        Ok(())
+        self.go_on(failure != Unreachable::Timeout).await
     }
 
     /// May a request be sent again that was sent? It is then to be done: the budget has counted it.
@@ -156,8 +166,11 @@ impl<'session> Attempts<'session> {
     }
 
     /// Another attempt: at a server that has not been tried, or else at another one than the last, or else at the same. A
-    /// server that has failed is given a moment, unless time has passed already.
-    pub async fn go_on(&mut self, pauses: bool) {
+    /// server that has failed is given a moment, unless time has passed already. Where the others are full it waits for them.
+    ///
+    /// # Errors
+    /// When none of them becomes free.
+    pub async fn go_on(&mut self, pauses: bool) -> Result<(), Unreachable> {
         let backend = self.session.backend(self.backend);
         let worker = &self.session.worker;
         self.retries += 1;
@@ -182,11 +195,13 @@ impl<'session> Attempts<'session> {
             self.pauses += 1;
             tokio::time::sleep(pause).await;
         }
-        if let Some(other) = other {
-            self.server = other;
-            self.under_way = UnderWay::at_server(worker, self.backend, other);
+        if other.is_some() {
             self.redispatched = true;
+            self.under_way.end();
+            let wish = Wish { backend: self.backend, kept: None, key: self.key, tried: &self.tried, chosen: other };
+            (self.server, self.under_way) = admission::enter(self.session, wish).await?;
         }
+        Ok(())
     }
 
     /// Since the start, for the budget.

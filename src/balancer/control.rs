@@ -202,7 +202,7 @@ impl Control {
         let shared = &self.shared;
         Beat {
             worker_silence_ms: shared.beats.iter().map(|beat| now.saturating_sub(beat.0.load(Relaxed))).collect(),
-            connections: shared.connections.load(Relaxed),
+            connections: shared.connections.count(),
             requests: shared.requests.load(Relaxed),
             backends: shared.report(),
             log_is_broken: self.log.was_broken(),

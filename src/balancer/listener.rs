@@ -3,21 +3,20 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::balancer::session::Session;
-use crate::balancer::worker::{Thread, Worker};
+use crate::balancer::room::{self, Room};
+use crate::balancer::session::{NotOpened, Session};
+use crate::balancer::worker::Thread;
 use crate::balancer::{http, tcp};
 use crate::config::model::Mode;
 
 /// After an error that is not about one connection alone: the system is short of something.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Until the next look whether there is room for another connection.
-const FULL_PAUSE: Duration = Duration::from_millis(10);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Whose a listening socket is.
@@ -42,36 +41,68 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, listening: Rc<Lis
     let port = listener.local_addr().map_or(0, |address| address.port());
     let warned = Cell::new(None);
     loop {
-        room(&thread, &warned).await;
-        match listener.accept().await {
+        let Some(rooms) = rooms(&thread, &listening, &warned) else { return };
+        room::vacancy(&rooms).await;
+        let accepted = listener.accept().await;
+        // Meanwhile there may be another configuration.
+        let Some(rooms) = self::rooms(&thread, &listening, &warned) else { return };
+        let accepted = match accepted {
+            // Another worker may have been quicker to take the last place.
             Ok((stream, client)) => {
-                let Some(session) = Session::open(&thread, &listening, client, port) else { return };
-                match session.frontend().mode {
-                    Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
-                    Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
-                }
+                let (places, has_waited) = room::enter(rooms).await;
+                let stream = if has_waited { anew(stream) } else { Ok(stream) };
+                stream.map(|stream| (stream, client, places))
             }
-            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => Err(error),
+        };
+        let (stream, client, places) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
                 warn(&warned, || tracing::warn!(%error, "connections cannot be accepted for now: {error}"));
                 tokio::time::sleep(PAUSE).await;
+                continue;
             }
+        };
+        let session = match Session::open(&thread, &listening, places, client, port) {
+            Ok(session) => session,
+            Err(NotOpened::TooMany { frontend, most }) => {
+                warn(&warned, || {
+                    tracing::warn!(%client, "a connection to frontend {frontend} is closed: there are {most} of its source");
+                });
+                continue;
+            }
+            Err(NotOpened::NobodyListens) => return,
+        };
+        match session.frontend().mode {
+            Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
+            Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
         }
     }
 }
 
-/// Waits while the process has as many connections as it may: the next ones wait in the kernel's queue.
-async fn room(thread: &Thread, warned: &Cell<Option<Instant>>) {
-    while let Some(most) = thread.newest().and_then(|worker| all_in_use(&worker)) {
-        warn(warned, || tracing::warn!(most, "all {most} connections are in use: new ones have to wait"));
-        tokio::time::sleep(FULL_PAUSE).await;
-    }
+/// As if it were just accepted: the runtime tells of what has come meanwhile once more.
+fn anew(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
 }
 
-/// The limit, if there are as many connections as it allows.
-fn all_in_use(worker: &Worker) -> Option<u64> {
-    let most = worker.shared.config.max_connections as u64;
-    (worker.shared.connections.load(Relaxed) >= most).then_some(most)
+/// Where connections are counted: at their frontend and in the process. `None`: nobody listens there any more.
+fn rooms(thread: &Thread, listening: &Listening, warned: &Cell<Option<Instant>>) -> Option<[Arc<Room>; 2]> {
+    let (worker, frontend) = (thread.newest()?, listening.frontend.get()?);
+    let shared = &worker.shared;
+    let rooms = [shared.frontends.get(frontend)?.connections.clone(), shared.connections.clone()];
+    // The next ones wait in the kernel's queue.
+    let [own, all] = &rooms;
+    if all.is_full() {
+        let most = all.count();
+        warn(warned, || tracing::warn!(most, "all {most} connections are in use: new ones have to wait"));
+    } else if own.is_full() {
+        let (name, most) = (&shared.config.frontends.get(frontend)?.name, own.count());
+        warn(warned, || {
+            tracing::warn!(most, "all {most} connections of frontend {name} are in use: new ones have to wait");
+        });
+    }
+    Some(rooms)
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

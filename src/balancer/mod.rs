@@ -5,6 +5,7 @@
 
 pub mod access_log;
 mod accounting;
+pub mod admission;
 pub mod balance;
 pub mod clock;
 pub mod connect;
@@ -14,10 +15,12 @@ pub mod http;
 pub mod listener;
 pub mod persistence;
 pub mod pool;
+pub mod queue;
 pub mod relay;
 mod replication;
 pub mod resolve;
 pub mod retry_budget;
+pub mod room;
 pub mod routing;
 pub mod rules;
 mod sandbox;

@@ -5,13 +5,14 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::balancer::admission::Queued;
 use crate::balancer::clock::{self, Deadline, Millis, NEVER};
 use crate::balancer::listener::Listening;
+use crate::balancer::room::Places;
 use crate::balancer::worker::{Thread, Worker};
 use crate::config::model::{Backend, BackendIndex, Frontend};
 use crate::stats::counters::{Event, Traffic};
@@ -30,9 +31,26 @@ pub struct Session {
     pub destination_port: u16,
     /// When it was accepted.
     pub accepted: Instant,
+    /// How its request under way has waited for a server.
+    pub queued: Queued,
+    places: Places,
     deadline: Rc<Deadline>,
     client_until: Cell<Millis>,
     server_until: Cell<Millis>,
+}
+
+/// Why a connection is closed as soon as it is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    /// No frontend listens there any more.
+    NobodyListens,
+    /// There are as many of its source as there may be.
+    TooMany {
+        /// The frontend's name.
+        frontend: String,
+        /// So many.
+        most: u32,
+    },
 }
 
 /// It took longer than it may.
@@ -40,20 +58,41 @@ pub struct Session {
 pub struct Late;
 
 impl Session {
-    /// Counts a connection that was just accepted. `None`: nobody listens there any more.
-    pub fn open(thread: &Thread, listening: &Rc<Listening>, client: SocketAddr, destination_port: u16) -> Option<Self> {
-        let (worker, frontend) = (thread.newest()?, listening.frontend.get()?);
-        let before = worker.shared.frontends.get(frontend)?.connections.fetch_add(1, Relaxed);
-        worker.counters().frontends[frontend].session(before + 1);
-        worker.shared.connections.fetch_add(1, Relaxed);
+    /// Counts a connection that was just accepted and has its places.
+    ///
+    /// # Errors
+    /// When it is to be closed.
+    pub fn open(
+        thread: &Thread,
+        listening: &Rc<Listening>,
+        mut places: Places,
+        client: SocketAddr,
+        destination_port: u16,
+    ) -> Result<Self, NotOpened> {
+        let newest = thread.newest().zip(listening.frontend.get());
+        let (worker, frontend) = newest.ok_or(NotOpened::NobodyListens)?;
+        let state = worker.shared.frontends.get(frontend).ok_or(NotOpened::NobodyListens)?;
+        // There may have come another configuration while it waited for a place.
+        places.move_to(&state.connections, None, client.ip());
+        let traffic = &worker.counters().frontends[frontend];
+        if let Some(sources) = &state.sources
+            && !places.enter_source(sources, client.ip())
+        {
+            traffic.count(Event::DeniedConnection);
+            let frontend = worker.shared.config.frontends[frontend].name.clone();
+            return Err(NotOpened::TooMany { frontend, most: sources.most() });
+        }
+        traffic.session(state.connections.count());
         worker.connections.set(worker.connections.get() + 1);
-        Some(Self {
+        Ok(Self {
             worker,
             frontend,
+            places,
             listening: listening.clone(),
             client,
             destination_port,
             accepted: clock::now(),
+            queued: Queued::default(),
             deadline: Deadline::new(),
             client_until: Cell::new(NEVER),
             server_until: Cell::new(NEVER),
@@ -81,10 +120,9 @@ impl Session {
             return;
         }
         if let Some((worker, frontend)) = self.successor() {
-            self.leave_frontend();
             (self.worker, self.frontend) = (worker, frontend);
             if let Some(state) = self.worker.shared.frontends.get(frontend) {
-                state.connections.fetch_add(1, Relaxed);
+                self.places.move_to(&state.connections, state.sources.as_ref(), self.client.ip());
             }
         }
     }
@@ -93,12 +131,6 @@ impl Session {
         let (worker, frontend) = (self.worker.newest()?, self.listening.frontend.get()?);
         let mode = worker.shared.config.frontends.get(frontend)?.mode;
         (mode == self.frontend().mode).then_some((worker, frontend))
-    }
-
-    fn leave_frontend(&self) {
-        if let Some(state) = self.worker.shared.frontends.get(self.frontend) {
-            state.connections.fetch_sub(1, Relaxed);
-        }
     }
 
     /// Its frontend's configuration.
@@ -203,9 +235,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.deadline.forget();
-        self.worker.shared.connections.fetch_sub(1, Relaxed);
         self.worker.connections.set(self.worker.connections.get() - 1);
-        self.leave_frontend();
     }
 }
 
@@ -214,23 +244,50 @@ pub struct UnderWay {
     worker: Rc<Worker>,
     backend: BackendIndex,
     server: Option<usize>,
+    is_over: bool,
 }
 
 impl UnderWay {
     /// At a backend.
     pub fn at_backend(worker: &Rc<Worker>, backend: BackendIndex) -> Self {
-        Self::begin(Self { worker: worker.clone(), backend, server: None })
+        let now = worker.shared.backends[backend.0].connections.fetch_add(1, Relaxed) + 1;
+        Self::counted(worker, backend, None, now)
     }
 
-    /// At a server.
+    /// At a server, whatever its limit.
     pub fn at_server(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
-        Self::begin(Self { worker: worker.clone(), backend, server: Some(server) })
+        let now = worker.shared.backends[backend.0].servers[server].connections.take();
+        Self::counted(worker, backend, Some(server), now)
     }
 
-    fn begin(under_way: Self) -> Self {
-        let before = under_way.counter().fetch_add(1, Relaxed);
-        under_way.traffic().session(before + 1);
+    /// At a server that has room for it, and nobody who waits; `None` if it has not.
+    pub fn at_server_below(worker: &Rc<Worker>, backend: BackendIndex, server: usize, most: u64) -> Option<Self> {
+        let now = worker.shared.backends[backend.0].servers[server].connections.take_below(most)?;
+        Some(Self::counted(worker, backend, Some(server), now))
+    }
+
+    /// At a server of which a slot has been taken for it.
+    pub fn with_slot(worker: &Rc<Worker>, backend: BackendIndex, server: usize) -> Self {
+        let now = worker.shared.backends[backend.0].servers[server].connections.count();
+        Self::counted(worker, backend, Some(server), now)
+    }
+
+    fn counted(worker: &Rc<Worker>, backend: BackendIndex, server: Option<usize>, now: u64) -> Self {
+        let under_way = Self { worker: worker.clone(), backend, server, is_over: false };
+        under_way.traffic().session(now);
         under_way
+    }
+
+    /// It no longer counts. Whoever waits for its place gets it.
+    pub fn end(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let backend = &self.worker.shared.backends[self.backend.0];
+        match self.server {
+            None => drop(backend.connections.fetch_sub(1, Relaxed)),
+            Some(server) => self.worker.shared.give_back(self.backend, server),
+        }
     }
 
     /// Where its events are counted.
@@ -249,20 +306,16 @@ impl UnderWay {
 
     /// How many there are now, this one included.
     pub fn count(&self) -> u64 {
-        self.counter().load(Relaxed)
-    }
-
-    fn counter(&self) -> &AtomicU64 {
         let backend = &self.worker.shared.backends[self.backend.0];
         match self.server {
-            Some(server) => &backend.servers[server].connections,
-            None => &backend.connections,
+            Some(server) => backend.servers[server].connections.count(),
+            None => backend.connections.load(Relaxed),
         }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.counter().fetch_sub(1, Relaxed);
+        self.end();
     }
 }

@@ -22,7 +22,9 @@ use crate::balancer::balance::slow_start::tenths;
 use crate::balancer::health::Progress;
 use crate::balancer::persistence::StickTable;
 use crate::balancer::persistence::table::Table;
+use crate::balancer::queue::{Lengths, Queue, Servers, Slots};
 use crate::balancer::retry_budget::RetryBudget;
+use crate::balancer::room::{Room, Sources};
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, BackendIndex, Origins, ServerAddress, WhenAllDown};
 use crate::stats::checks::Checks;
@@ -77,8 +79,10 @@ impl Deref for Count {
 
 /// A frontend's part.
 pub struct FrontendState {
-    /// Client connections open now.
-    pub connections: Arc<Count>,
+    /// Client connections open now, and how many there may be.
+    pub connections: Arc<Room>,
+    /// By where they come from, if there is a limit to that.
+    pub sources: Option<Arc<Sources>>,
     /// By index of the rule: its limit, if it is one.
     pub rate_limits: Box<[Option<Arc<RateLimiter>>]>,
 }
@@ -94,6 +98,8 @@ pub struct BackendState {
     pub generation: AtomicU64,
     /// Requests or TCP connections under way.
     pub connections: Arc<Count>,
+    /// Who waits for servers; `None`: none of them has a limit.
+    pub queue: Option<Box<Queue>>,
     /// What servers are chosen by, for their states and weights at this generation.
     pub plan: ArcSwap<Plan>,
     /// Told when a server is up again that was not: slow start then has something to do.
@@ -119,7 +125,9 @@ pub struct ServerShared {
     /// Errors of the traffic in a row, where they are counted.
     pub errors: AtomicU32,
     /// Requests or TCP connections under way.
-    pub connections: AtomicU64,
+    pub connections: Slots,
+    /// How many there may be, by the newest configuration.
+    most: AtomicU64,
     /// Since the start.
     pub requests: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
@@ -169,7 +177,10 @@ impl Shared {
     ) -> Arc<Self> {
         let shows_statistics = config.frontends.iter().any(|frontend| frontend.statistics.is_some());
         let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
+        shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
         shared.lasting.begins(&shared);
+        // Whoever waits under an old configuration may have the room that this one gives.
+        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
         shared
     }
 
@@ -288,13 +299,42 @@ impl Shared {
         is_rising
     }
 
+    /// A request at this server is over.
+    pub fn give_back(&self, backend: BackendIndex, server: usize) {
+        let Some(place) = self.server(backend, server) else { return };
+        if place.state.connections.give_back() {
+            self.has_room(place.state);
+        }
+    }
+
+    /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
+    fn has_room(&self, server: &ServerShared) {
+        for shared in self.lasting.live() {
+            for state in &shared.backends {
+                let index = state.servers.iter().position(|it| std::ptr::eq(&**it, server));
+                if let (Some(index), Some(queue)) = (index, &state.queue) {
+                    queue.has_room(state, index);
+                }
+            }
+        }
+    }
+
     /// What `relevo status` shows of the backends.
     pub fn report(&self) -> Vec<BackendStatus> {
         let backends = self.config.backends.iter().zip(&self.backends);
-        let report = |(config, shared): (&model::Backend, &BackendState)| BackendStatus {
-            name: config.name.clone(),
-            sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
-            servers: config.servers.iter().zip(&shared.servers).map(|(config, shared)| shared.report(config)).collect(),
+        let report = |(config, shared): (&model::Backend, &BackendState)| {
+            let queue = shared.queue_lengths();
+            let servers = config.servers.iter().zip(&shared.servers).enumerate();
+            let server = |(index, (config, shared)): (usize, (&model::Server, &Arc<ServerShared>))| {
+                let queue = queue.own.get(index).map_or(0, |(now, _)| *now);
+                ServerStatus { queue, ..shared.report(config) }
+            };
+            BackendStatus {
+                name: config.name.clone(),
+                sessions: shared.stick.as_ref().map_or(0, |stick| stick.table().sessions() as u64),
+                queue: queue.any.0,
+                servers: servers.map(server).collect(),
+            }
         };
         backends.map(report).collect()
     }
@@ -302,7 +342,11 @@ impl Shared {
 
 impl FrontendState {
     fn new(config: &model::Frontend) -> Self {
-        Self { connections: Arc::default(), rate_limits: rules::rate_limits(&config.rules) }
+        Self {
+            connections: Arc::new(Room::new(config.max_connections.map(u64::from))),
+            sources: config.max_connections_per_source.map(Sources::new).map(Arc::new),
+            rate_limits: rules::rate_limits(&config.rules),
+        }
     }
 }
 
@@ -318,6 +362,7 @@ impl BackendState {
             retry_turn: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             connections: Arc::default(),
+            queue: Queue::new(config),
             plan: ArcSwap::default(),
             came_back: Notify::new(),
             stick: config
@@ -357,6 +402,30 @@ impl BackendState {
         // Again with the states of that moment, should two threads do this at once.
         self.plan.rcu(|previous| Plan::new(config, &self.standing(), previous, self.turn.load(Relaxed)));
         self.generation.fetch_add(1, Release);
+        self.queue.iter().for_each(|queue| queue.reconsider(self));
+    }
+
+    /// Who waits.
+    pub fn queue_lengths(&self) -> Lengths {
+        self.queue.as_ref().map(|queue| queue.lengths()).unwrap_or_default()
+    }
+}
+
+impl Servers for BackendState {
+    fn slots(&self, server: usize) -> Option<&Slots> {
+        self.servers.get(server).map(|server| &server.connections)
+    }
+
+    fn most(&self, server: usize) -> u64 {
+        self.servers.get(server).map_or(0, |server| server.most())
+    }
+
+    fn takes_new(&self, server: usize) -> bool {
+        self.plan.load().takes(server)
+    }
+
+    fn keeps_sessions(&self, server: usize) -> bool {
+        self.servers.get(server).is_some_and(|server| server.keeps_sessions())
     }
 }
 
@@ -395,7 +464,8 @@ impl ServerShared {
             weight: AtomicU32::new(facts.weight()),
             tenths: AtomicU32::new(WHOLE),
             errors: AtomicU32::new(0),
-            connections: AtomicU64::new(0),
+            connections: Slots::default(),
+            most: AtomicU64::new(most(config)),
             requests: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
@@ -410,6 +480,11 @@ impl ServerShared {
     /// Does it get traffic? A drained server (weight 0) is up, and gets only what a cookie brings.
     pub fn state(&self) -> ServerState {
         STATES.into_iter().find(|state| *state as u8 == self.state.load(Acquire)).unwrap_or_default()
+    }
+
+    /// How many requests or TCP connections there may be at once.
+    pub fn most(&self) -> u64 {
+        self.most.load(Relaxed)
     }
 
     /// Does it serve the sessions that are at it?
@@ -483,10 +558,17 @@ impl ServerShared {
             admin: facts.operator,
             weight: self.weight(),
             configured_weight: config.weight,
-            connections: self.connections.load(Relaxed),
+            connections: self.connections.count(),
+            max_connections: config.max_connections,
+            queue: 0,
             requests: self.requests.load(Relaxed),
         }
     }
+}
+
+/// A server's limit; where it has none there is no such number.
+fn most(config: &model::Server) -> u64 {
+    config.max_connections.map_or(u64::MAX, u64::from)
 }
 
 /// The reason of a server without checks.

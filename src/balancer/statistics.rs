@@ -63,21 +63,25 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
     let config = &shared.config;
     let mut proxies = Vec::new();
     for (frontend, state) in config.frontends.iter().zip(&shared.frontends) {
-        let limit = Some(config.max_connections as u64);
+        let limit = frontend.max_connections.map_or(config.max_connections as u64, u64::from);
         proxies.push(Proxy {
             name: frontend.name.clone(),
             mode: word(frontend.mode),
             kind: ProxyKind::Frontend { binds: frontend.binds.iter().map(|bind| bind.address.to_string()).collect() },
-            own: Row { session_limit: limit, ..row(rows.next(), state.connections.load(Relaxed)) },
+            own: Row { session_limit: Some(limit), ..row(rows.next(), state.connections.count()) },
         });
     }
     let tcp = backends_of_tcp(config);
     for (index, (backend, state)) in config.backends.iter().zip(&shared.backends).enumerate() {
+        let queue = state.queue_lengths();
+        let queue_limit = backend.max_queue.map(u64::from);
         let own = row(rows.next(), state.connections.load(Relaxed));
+        let own = Row { queue: queue.any, queue_limit, ..own };
         let eligible = state.eligible(backend);
-        let servers = backend.servers.iter().zip(&state.servers).enumerate().map(|(index, (config, state))| Server {
-            is_eligible: eligible.contains(&index),
-            ..server(backend, config, state, row(rows.next(), 0), now)
+        let servers = backend.servers.iter().zip(&state.servers).enumerate().map(|(index, (config, state))| {
+            let queue = queue.own.get(index).copied().unwrap_or_default();
+            let row = Row { queue, ..row(rows.next(), 0) };
+            Server { is_eligible: eligible.contains(&index), ..server(backend, config, state, row, now) }
         });
         let servers: Vec<_> = servers.collect();
         let workers = || shared.counters.iter().map(move |worker| &worker.backends[index]);
@@ -100,7 +104,7 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
         pid: std::process::id(),
         uptime: now.saturating_duration_since(shared.started),
         threads: config.threads,
-        connections: (shared.connections.load(Relaxed), config.max_connections as u64),
+        connections: (shared.connections.count(), config.max_connections as u64),
         requests: shared.requests.load(Relaxed),
         lost_log_lines: shared.statistics.lost_log_lines.load(Relaxed),
         pair: shared.statistics.pair.load_full().map(|pair| (*pair).clone()),
@@ -132,6 +136,8 @@ fn server(backend: &model::Backend, config: &model::Server, state: &ServerShared
             state: report.state,
             weight: (report.weight * tenths).div_ceil(WHOLE),
             sessions: report.connections,
+            session_limit: config.max_connections.map(u64::from),
+            queue_limit: config.max_queue.map(u64::from),
             checks: Some(health(&state.checks, now)),
             ..row
         },

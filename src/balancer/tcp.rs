@@ -1,6 +1,11 @@
 //! TCP mode: a client's connection and a server's, and the bytes between them.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::balancer::access_log::Record;
@@ -37,18 +42,20 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     let (backend, state) = (session.backend(index), &session.worker.shared.backends[index.0]);
     let mut persistence = Persistence::of_connection(backend, state, source);
     let key = key::of_client(&backend.balance, source);
-    let mut attempts = match Attempts::begin(session, index, persistence.server(), key) {
-        Ok(attempts) => attempts,
-        Err(_) => return record.end(*b"SC"),
+    let begun = unless_gone(client, session, Attempts::begin(session, index, persistence.server(), key)).await;
+    let Some(Ok(mut attempts)) = begun else {
+        record.server = session.queued.server();
+        record.leave(&at_backend, None);
+        return record.end(begun.and_then(Result::err).map_or(*b"CQ", Unreachable::termination));
     };
     persistence.goes_to(attempts.server());
-    let connected = attempts.connect().await;
+    let connected = unless_gone(client, session, attempts.connect()).await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;
     record.redispatched = attempts.redispatched;
 
     match connected {
-        Ok(server) => {
+        Some(Ok(server)) => {
             attempts.under_way.reached(false);
             persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
@@ -59,8 +66,26 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
             record.received = ended.from_client;
             ended.end.into_iter().for_each(|end| record.end(end));
         }
-        Err(Unreachable::Timeout) => record.end(*b"sC"),
-        Err(_) => record.end(*b"SC"),
+        Some(Err(reason)) => record.end(reason.termination()),
+        None => record.end(*b"CQ"),
     }
     record.leave(&at_backend, Some(&attempts.under_way));
+}
+
+/// What comes of it; `None` if the client goes while it waits in a queue.
+async fn unless_gone<F: Future>(client: &TcpStream, session: &Session, work: F) -> Option<F::Output> {
+    let (mut work, mut gone) = (pin!(work), pin!(gone(client)));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if session.queued.is_waiting() => gone.as_mut().poll(context).map(|()| None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// A client that has said nothing and finishes is gone. One that has may have said all it wants to, and waits for an answer.
+async fn gone(client: &TcpStream) {
+    if matches!(client.peek(&mut [0]).await, Ok(1..)) {
+        let _ = client.ready(Interest::ERROR).await;
+    }
 }

@@ -202,6 +202,9 @@ fn server(f: &mut fmt::Formatter<'_>, server: &Server) -> fmt::Result {
         let held = if server.source_is_virtual { " while this node is active" } else { "" };
         write!(line, ", from {source}{held}")?;
     }
+    if let Some(most) = server.max_connections {
+        write!(line, ", at most {}", count(most as usize, "connection"))?;
+    }
     if server.backup {
         line.push_str(", backup");
     }

@@ -86,6 +86,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         forwarding,
         trusted_proxies,
         request_id,
+        max_connections,
+        max_connections_per_source,
         timeouts,
         capture,
         statistics,
@@ -116,6 +118,8 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("forwarded_host", forwarding.host, false)
         .with("trusted_proxies", rule::networks(trusted_proxies), Value::Array(Vec::new()))
         .with("request_id", request_id.as_ref().map(rule::request_id), Value::Null)
+        .with("max_connections", *max_connections, Value::Null)
+        .with("max_connections_per_source", *max_connections_per_source, Value::Null)
         .with("rules", rules.iter().map(rule::rule).collect::<Vec<_>>(), Value::Array(Vec::new()))
         .with("timeouts.client", microseconds(client), 50_000_000)
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
@@ -149,6 +153,7 @@ fn backend(backend: &Backend) -> Value {
         agent,
         retries,
         redispatch,
+        max_queue,
         retry,
         reuse,
         connection,
@@ -172,6 +177,7 @@ fn backend(backend: &Backend) -> Value {
         .with("agent", agent.as_ref().map(self::agent), Value::Null)
         .with("retries", *retries, 3)
         .with("redispatch", *redispatch, true)
+        .with("max_queue", *max_queue, Value::Null)
         .with("retry", failure::retry(retry), json!({}))
         .with("reuse", failure::reuse(*reuse), "safe")
         .with("connection", failure::connection(*connection), "keep_alive")
@@ -282,6 +288,8 @@ fn server(server: &Server) -> Value {
         name,
         address,
         weight,
+        max_connections,
+        max_queue,
         cookie,
         backup,
         check,
@@ -298,6 +306,8 @@ fn server(server: &Server) -> Value {
         .with("name", name.as_str(), Value::Null)
         .with("address", address, Value::Null)
         .with("weight", *weight, 1)
+        .with("max_connections", *max_connections, Value::Null)
+        .with("max_queue", *max_queue, Value::Null)
         .with("cookie", cookie.as_str(), name.as_str())
         .with("backup", *backup, false)
         .with("check", *check, true)

@@ -256,6 +256,10 @@ pub struct Frontend {
     pub trusted_proxies: Vec<Network>,
     /// Every request has one.
     pub request_id: Option<RequestId>,
+    /// Client connections at once; those of the process are counted beside it.
+    pub max_connections: Option<u32>,
+    /// The same from one address, or from one /64 of IPv6.
+    pub max_connections_per_source: Option<u32>,
     /// Its own, or the defaults of the file.
     pub timeouts: ClientTimeouts,
     /// What of its requests goes into the log.

@@ -208,6 +208,8 @@ mod tests {
             hard_stop_after: Duration::from_secs(3600),
             access_log: AccessLog::Off,
             frontends: vec![Frontend {
+                max_connections: None,
+                max_connections_per_source: None,
                 name: "web".to_owned(),
                 binds: vec![Bind { address }],
                 mode: Mode::Tcp,

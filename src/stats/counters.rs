@@ -37,6 +37,8 @@ pub enum Event {
     /// A session or a retry that went to another server.
     Redispatch,
     DeniedRequest,
+    /// Closed at once: there were too many of its source.
+    DeniedConnection,
     DeniedResponse,
     ClientAbort,
     ServerAbort,

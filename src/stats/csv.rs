@@ -97,6 +97,7 @@ impl Entry<'_> {
             "scur" => row.sessions,
             "smax" => totals.most_sessions,
             "slim" => return Some(row.session_limit.map_or_else(String::new, |limit| limit.to_string())),
+            "qlimit" => return Some(row.queue_limit.map_or_else(String::new, |limit| limit.to_string())),
             "stot" => totals[Event::Session],
             "bin" => totals[Event::BytesIn],
             "bout" => totals[Event::BytesOut],
@@ -129,9 +130,10 @@ fn frontend(row: &Row, column: &str) -> Option<String> {
         "req_tot" => totals[Event::Request],
         "conn_rate" => row.rate.sessions,
         "conn_rate_max" => row.rate.most_sessions,
-        "conn_tot" => totals[Event::Session],
+        "conn_tot" => totals[Event::Session] + totals[Event::DeniedConnection],
+        "dcon" => totals[Event::DeniedConnection],
         "intercepted" => totals[Event::Intercepted],
-        "dcon" | "dses" | "comp_in" | "comp_out" | "comp_byp" | "comp_rsp" | "cache_lookups" | "cache_hits" => 0,
+        "dses" | "comp_in" | "comp_out" | "comp_byp" | "comp_rsp" | "cache_lookups" | "cache_hits" => 0,
         _ => return None,
     };
     Some(number.to_string())

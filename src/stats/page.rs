@@ -20,8 +20,9 @@ pub const SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'
 const REFRESHES: [u32; 3] = [2, 5, 30];
 
 /// The columns behind name and state.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("sessions", &["now", "most", "total", "rate"]),
+    ("queue", &["now", "most"]),
     ("bytes", &["in", "out"]),
     ("responses", &["2xx", "3xx", "4xx", "5xx"]),
     ("errors", &["request", "connect", "response", "retries"]),
@@ -253,11 +254,14 @@ fn cells(row: &Row, is_frontend: bool) -> Vec<Cell> {
     let average = |phase| behind(grouped(totals.average_ms(phase)));
     let health = |text: fn(&Health) -> String| row.checks.as_ref().map_or(String::new(), text);
     let limit = row.session_limit.map_or(String::new(), |limit| format!(" / {}", grouped(limit)));
+    let waiting = row.queue_limit.map_or(String::new(), |limit| format!(" / {}", grouped(limit)));
     let texts = [
         format!("{}{limit}", grouped(row.sessions)),
         grouped(totals.most_sessions),
         number(Event::Session),
         grouped(row.rate.sessions),
+        behind(format!("{}{waiting}", grouped(row.queue.0))),
+        behind(grouped(row.queue.1)),
         bytes(totals[Event::BytesIn]),
         bytes(totals[Event::BytesOut]),
         number(Event::Response2xx),

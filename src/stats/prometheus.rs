@@ -61,7 +61,7 @@ impl Collector for Metrics {
 }
 
 /// What rows of one kind have alike: a name, what it means, and the events whose sum it is.
-const COUNTERS: [(&str, &str, &[Event]); 15] = [
+const COUNTERS: [(&str, &str, &[Event]); 16] = [
     (
         "sessions_total",
         "Connections of a frontend; requests or TCP connections of a backend or server",
@@ -77,6 +77,11 @@ const COUNTERS: [(&str, &str, &[Event]); 15] = [
     ("redispatches_total", "Requests that went to another server than they should have", &[Event::Redispatch]),
     ("retries_over_budget_total", "Requests that were not sent again because of the budget", &[Event::OverBudget]),
     ("denied_total", "Requests and responses that a rule denied", &[Event::DeniedRequest, Event::DeniedResponse]),
+    (
+        "connections_denied_total",
+        "Connections that were closed because there were too many of their source",
+        &[Event::DeniedConnection],
+    ),
     ("client_aborts_total", "Requests that their clients ended", &[Event::ClientAbort]),
     ("server_aborts_total", "Responses that their servers ended", &[Event::ServerAbort]),
     ("connections_new_total", "New connections to servers", &[Event::Connect]),
@@ -111,10 +116,11 @@ impl Metrics {
             }
         }
         type Number = fn(&Row) -> f64;
-        let gauges: [(&str, &str, Number); 3] = [
+        let gauges: [(&str, &str, Number); 4] = [
             ("sessions", "Now", |row| row.sessions as f64),
             ("sessions_most", "The most at a time", |row| row.totals.most_sessions as f64),
             ("queue", "Requests that wait for a server", |row| row.queue.0 as f64),
+            ("queue_most", "The most at a time", |row| row.queue.1 as f64),
         ];
         for (name, help, number) in gauges {
             let name = format!("{kind}_{name}");

@@ -119,6 +119,8 @@ pub struct Row {
     pub sessions: u64,
     /// The most that there may be.
     pub session_limit: Option<u64>,
+    /// The most that may wait.
+    pub queue_limit: Option<u64>,
     /// Requests that wait for a server, now and at most.
     pub queue: (u64, u64),
     /// Per second.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use relevo::lab::directory::Directory;
 use relevo::status::ServerState;
 
+use crate::limits::{Gate, ask, csv};
 use crate::rig::http::{Connection, exchange, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
@@ -346,5 +347,76 @@ fn cookies_are_those_that_haproxy_sets() {
             assert_eq!(ours, theirs, "{case}");
             assert!(!line.contains("/known") || ours[2].starts_with("--V"), "{case}: {ours:?}");
         }
+    }
+}
+
+/// The same of requests that wait for a server that is full: until it is their turn, until that takes too long, and until their
+/// client goes.
+#[test]
+fn lines_of_requests_that_waited_are_those_that_haproxy_writes() {
+    let _place = own_loopback();
+    let gates: [_; 4] = std::array::from_fn(|_| Gate::server("a"));
+    let [ours, theirs, our_stats, their_stats] = std::array::from_fn(|_| free_port());
+    let [app, impatient, their_app, their_impatient] = gates.each_ref().map(|(server, _)| server.address);
+    let node = Relevo::start(&format!(
+        "[stats]\nlisten = \"{our_stats}\"\n\
+         [frontends.web]\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         routes = [{{ path_suffix = \"soon\", backend = \"impatient\" }}]\n\
+         [backends.app]\ntimeouts.queue = \"20s\"\n\
+         servers = [{{ name = \"a\", address = \"{app}\", max_connections = 1, check = false }}]\n\
+         [backends.impatient]\ntimeouts.queue = \"300ms\"\n\
+         servers = [{{ name = \"a\", address = \"{impatient}\", max_connections = 1, check = false }}]\n",
+    ));
+    let haproxy = Haproxy::start(
+        &format!(
+            "global\n log stdout format raw local0\ndefaults\n mode http\n timeout client 30s\n timeout connect 5s\n\
+             timeout server 30s\n timeout queue 20s\n option abortonclose\n\
+             frontend web\n log global\n option httplog\n bind {theirs}\n\
+             use_backend impatient if {{ path_end soon }}\n default_backend app\n\
+             frontend stats\n bind {their_stats}\n stats enable\n stats uri /\n\
+             backend app\n server a {their_app} maxconn 1\n\
+             backend impatient\n timeout queue 300ms\n server a {their_impatient} maxconn 1\n"
+        ),
+        theirs,
+    );
+    haproxy.wait_for_line("<BADREQ>");
+    let close = "Connection: close\r\n";
+    for (web, stats, [app, impatient]) in [(ours, our_stats, [0, 1]), (theirs, their_stats, [2, 3])] {
+        let wait_for = |number: usize| {
+            let waiting = || csv(stats, "app/BACKEND")["qcur"].clone();
+            wait_until(&format!("{number} wait"), || waiting() == number.to_string(), waiting);
+        };
+        let mut served = vec![ask(web, "/held1", close)];
+        gates[app].1.wait_for(1);
+        served.push(ask(web, "/held2", close));
+        wait_for(1);
+        served.push(ask(web, "/held3", close));
+        wait_for(2);
+        let gone = ask(web, "/gone", close);
+        wait_for(3);
+        drop(gone);
+        wait_for(2);
+        for (connection, number) in served.iter_mut().zip(1..) {
+            gates[app].1.wait_for(number);
+            gates[app].1.let_through(1);
+            connection.receive_rest().unwrap();
+        }
+        let mut first = ask(web, "/held-soon", close);
+        gates[impatient].1.wait_for(1);
+        ask(web, "/late-soon", close).receive_rest().unwrap();
+        gates[impatient].1.let_through(1);
+        first.receive_rest().unwrap();
+    }
+    for path in ["/held1", "/held2", "/held3", "/gone", "/late-soon", "/held-soon"] {
+        let words = format!("GET {path} HTTP/1.1");
+        let (ours, theirs) = (node.wait_for_message(&words), haproxy.wait_for_line(&words));
+        // Not the counts of clients' connections: some were for the statistics, or are about to be closed.
+        let comparable = |line: &str| {
+            let line = timeless(line);
+            let mut fields: Vec<_> = line.split(' ').collect();
+            fields[10] = fields[10].splitn(3, '/').nth(2).unwrap_or_default();
+            fields.join(" ")
+        };
+        assert_eq!(comparable(&ours), comparable(&theirs), "\n{ours}\n{theirs}");
     }
 }

@@ -32,7 +32,10 @@ fn assert_cheap(arrive: impl Fn(SocketAddr) -> Connection) {
         wait_until(&format!("{number} connections"), || connections() == Some(number as u64), explain);
     };
     // What is there from the first requests on counts for none of them.
-    drop((0..50).map(|_| arrive(web)).collect::<Vec<_>>());
+    let first: Vec<_> = (0..50).map(|_| arrive(web)).collect();
+    // Seen there, so that they can be seen gone: the state that a node tells is a moment old.
+    wait_for_connections(50);
+    drop(first);
     wait_for_connections(0);
     let before = Holding::of(balancer);
 

@@ -11,6 +11,7 @@ mod health;
 mod hostile;
 mod idle;
 mod kill;
+mod limits;
 mod log;
 mod log_targets;
 mod names;

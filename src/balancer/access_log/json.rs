@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,6 +45,8 @@ struct Line<'a> {
     frontend_connections: u64,
     backend_connections: u64,
     server_connections: u64,
+    server_queue: u64,
+    backend_queue: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     request_headers: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -93,10 +94,12 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, subject: &Subject<'_>) {
         termination: String::from_utf8_lossy(&[termination.cause, termination.when]).into_owned().into(),
         retries: record.retries,
         redispatched: record.redispatched,
-        connections: shared.connections.load(Relaxed),
-        frontend_connections: shared.frontends.get(session.frontend).map_or(0, |it| it.connections.load(Relaxed)),
+        connections: shared.connections.count(),
+        frontend_connections: shared.frontends.get(session.frontend).map_or(0, |it| it.connections.count()),
         backend_connections: record.backend_connections,
         server_connections: record.server_connections,
+        server_queue: session.queued.positions().0,
+        backend_queue: session.queued.positions().1,
         request_headers: named(&frontend.capture.request, &record.request_headers),
         response_headers: named(&frontend.capture.response, &record.response_headers),
     };

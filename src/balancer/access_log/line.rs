@@ -85,9 +85,9 @@ impl Subject<'_> {
                 line.extend_from_slice(&[termination.request_cookie, termination.response_cookie]);
             }
 
-            Field::Connections => push_number(line, shared.connections.load(Relaxed)),
+            Field::Connections => push_number(line, shared.connections.count()),
             Field::FrontendConnections => {
-                push_number(line, shared.frontends.get(session.frontend).map_or(0, |it| it.connections.load(Relaxed)));
+                push_number(line, shared.frontends.get(session.frontend).map_or(0, |it| it.connections.count()));
             }
             Field::BackendConnections => push_number(line, record.backend_connections),
             Field::ServerConnections => push_number(line, record.server_connections),
@@ -98,8 +98,8 @@ impl Subject<'_> {
                 push_number(line, record.retries.into());
             }
             Field::RequestCount => push_number(line, shared.requests.load(Relaxed)),
-            // Nothing queues yet.
-            Field::ServerQueue | Field::BackendQueue => line.push(b'0'),
+            Field::ServerQueue => push_number(line, session.queued.positions().0),
+            Field::BackendQueue => push_number(line, session.queued.positions().1),
 
             Field::RequestHeaders => push_captured(line, &record.request_headers),
             Field::ResponseHeaders => push_captured(line, &record.response_headers),
@@ -163,12 +163,13 @@ impl Subject<'_> {
     pub(super) fn times(&self) -> Times {
         let record = self.record;
         let since = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
-        // Nothing queues yet: the time in the queue is none at all once a server was chosen.
-        let queued = record.head.filter(|_| record.server.is_some() || record.is_for_statistics);
+        let queue = self.session.queued.time();
+        let went_on = record.server.is_some() || record.is_for_statistics || !queue.is_zero();
+        let queued = record.head.filter(|_| went_on).map(|head| head + queue);
         Times {
             idle: record.begun.saturating_duration_since(record.waiting_since),
             request: since(Some(record.begun), record.head),
-            queue: since(queued, queued),
+            queue: queued.map(|_| queue),
             connect: since(queued, record.connected.or(queued.filter(|_| record.is_for_statistics))),
             response: since(record.connected, record.answered)
                 .or(queued.filter(|_| record.is_for_statistics).map(|_| Duration::ZERO)),

@@ -72,7 +72,7 @@ pub struct Record {
 pub struct Termination {
     /// Who ended it: `C` the client, `c` its timeout, `S` the server, `s` its timeout, `P` the proxy.
     pub cause: u8,
-    /// When: `R` in the request, `C` while connecting, `H` before the response's head, `D` in the data.
+    /// When: `R` in the request, `Q` in the queue, `C` while connecting, `H` before the response's head, `D` in the data.
     pub when: u8,
     /// What the client's cookie was: `N` none, `V` valid, `I` of no server, `D` of a server that it did not go to, `E` not
     /// used for too long, `O` too old.

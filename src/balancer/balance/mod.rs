@@ -53,7 +53,7 @@ impl Chooser {
             key,
             tried,
             connections: |server: usize| match state.servers.get(server) {
-                Some(server) => server.connections.load(Relaxed),
+                Some(server) => server.connections.count(),
                 None => u64::MAX,
             },
             turn: || turns.fetch_add(1, Relaxed),
@@ -71,7 +71,6 @@ fn current_plan(state: &BackendState) -> (u64, Arc<Plan>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::Ordering::SeqCst;
 
     use super::*;
     use crate::balancer::state::tests::{one_backend, server};
@@ -172,7 +171,7 @@ mod tests {
             let weights: Vec<_> = servers.iter().map(|(weight, _)| *weight).collect();
             let shared = shared(Balance::LeastConnections, &weights);
             for (state, (_, connections)) in shared.backends[0].servers.iter().zip(*servers) {
-                state.connections.store(*connections, SeqCst);
+                state.connections.set(*connections);
             }
             let mut worker = Chooser::new(shared);
             let share = share((0..10 * expected.len()).filter_map(|_| worker.choose(APP, None, &[])));

@@ -31,6 +31,8 @@ pub(super) struct Member {
 /// The servers that may be chosen, in the form that the backend's algorithm needs.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// By index of the server: may it be chosen?
+    takes: Vec<bool>,
     method: Method,
     /// Turns; none where the algorithm takes none.
     schedule: Schedule,
@@ -105,7 +107,14 @@ impl Plan {
                 (Method::Consistent(ring), schedule(&members(&rising)))
             }
         };
-        Self { method, schedule }
+        let mut takes = vec![false; backend.servers.len()];
+        eligible.iter().filter_map(|server| takes.get_mut(*server).map(|takes| *takes = true)).for_each(drop);
+        Self { takes, method, schedule }
+    }
+
+    /// May this server be chosen?
+    pub fn takes(&self, server: usize) -> bool {
+        self.takes.get(server).copied().unwrap_or(false)
     }
 
     /// The server that is next; `None` if there is none that was not tried.

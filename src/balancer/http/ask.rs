@@ -115,7 +115,7 @@ pub(super) async fn ask(
             client.leave(upstream);
         }
         client.record.borrow_mut().answered = None;
-        Box::pin(attempts.go_on(!is_timeout)).await;
+        Box::pin(attempts.go_on(!is_timeout)).await.map_err(Refusal::Unavailable)?;
         outgoing = Outgoing::new(request, RequestBody::held(body.clone()));
     }
 }

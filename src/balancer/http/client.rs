@@ -132,6 +132,7 @@ impl Client {
         self.is_answered.set(false);
         self.sent.set(0);
         let is_counted = self.session.worker.shared.shows_statistics || access_log.has_received();
+        self.session.queued.reset();
         self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();

@@ -123,8 +123,13 @@ async fn forward(
     };
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let mut attempts = Attempts::begin(session, index, persistence.server(), key).map_err(Refusal::Unavailable)?;
-    client.record.borrow_mut().server = Some(attempts.server());
+    let begun = Attempts::begin(session, index, persistence.server(), key).await;
+    client.record.borrow_mut().server =
+        begun.as_ref().map_or_else(|_| session.queued.server(), |attempts| Some(attempts.server()));
+    let mut attempts = begun.map_err(|reason| {
+        client.record.borrow_mut().leave(&at_backend, None);
+        Refusal::Unavailable(reason)
+    })?;
     // Before anything comes of it: what a browser asks at the same time is to go to the same server.
     persistence.goes_to(attempts.server());
     note_cookie(client, &persistence, Some(attempts.server()));

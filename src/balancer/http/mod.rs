@@ -24,6 +24,7 @@ pub mod upstream;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -173,6 +174,14 @@ fn note_end(client: &Client, end: End) {
         (Phase::Head, Err(_)) => client.bad_request(400, *b"CR"),
         (Phase::Exchange, _) => {
             let mut record = client.record.borrow_mut();
+            let queued = &client.session.queued;
+            if queued.is_waiting() {
+                record.server = queued.server();
+                let backend = record.backend.and_then(|backend| client.session.worker.shared.backends.get(backend.0));
+                let others = backend.map_or(0, |backend| backend.connections.load(Relaxed).saturating_sub(1));
+                record.backend_connections = others;
+                return record.end(*b"CQ");
+            }
             let when = if record.connected.is_some() { *b"CH" } else { *b"CC" };
             record.end(when);
         }

@@ -86,8 +86,7 @@ impl Refusal {
             Self::Denied(_) | Self::TooMany { .. } | Self::BadTarget => b"PR",
             Self::ClientTimeout => b"cD",
             Self::BadBody => b"CD",
-            Self::Unavailable(Unreachable::NoServer | Unreachable::Failed) => b"SC",
-            Self::Unavailable(Unreachable::Timeout) => b"sC",
+            Self::Unavailable(reason) => return reason.termination(),
             Self::BadGateway => b"SH",
             Self::ServerTimeout => b"sH",
         }
@@ -119,6 +118,9 @@ impl Refusal {
             Self::BadTarget => page!("414 URI Too Long", "The address is too long."),
             Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
             Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
+            Self::Unavailable(Unreachable::QueueFull | Unreachable::QueueTimeout) => {
+                page!("503 Service Unavailable", "All servers are busy; try again later.")
+            }
             Self::Unavailable(_) => page!("503 Service Unavailable", "No server is there to answer this request."),
             Self::BadGateway => page!("502 Bad Gateway", "The server gave no valid answer."),
             Self::ServerTimeout => page!("504 Gateway Timeout", "The server did not answer in time."),

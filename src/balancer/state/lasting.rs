@@ -9,13 +9,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 
 use super::Shared;
+use crate::balancer::room::Room;
 use crate::stats::rates::Rates;
 use crate::status::{OldConfigurations, PairStatus};
 
 /// It is there from the process's start to its end.
 pub struct Lasting {
-    /// Client connections open now.
-    pub connections: AtomicU64,
+    /// Client connections open now, and how many there may be.
+    pub connections: Arc<Room>,
     /// Requests (TCP mode: connections) since the start.
     pub requests: AtomicU64,
     /// By index of the worker: milliseconds since the start when it last went round its loop.
@@ -63,7 +64,7 @@ impl Lasting {
             turn: Semaphore::new(1),
         };
         Self {
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             requests: AtomicU64::new(0),
             beats: (0..threads).map(|_| Beat::default()).collect(),
             held: ArcSwap::default(),

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 use super::facts::{AgentReport, Facts, Health};
-use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE};
+use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE, most};
+use crate::balancer::room::Sources;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, Backend, BackendIndex, BackendOrigin, Frontend, Origins};
 use crate::stats::counters::Counters;
@@ -50,7 +51,15 @@ impl FrontendState {
                 *limit = Some::<Arc<RateLimiter>>(before);
             }
         }
-        Self { connections: self.connections.clone(), rate_limits }
+        self.connections.set_most(new.max_connections.map(u64::from));
+        let sources = new.max_connections_per_source.map(|most| match &self.sources {
+            Some(sources) => {
+                sources.set_most(most);
+                sources.clone()
+            }
+            None => Arc::new(Sources::new(most)),
+        });
+        Self { connections: self.connections.clone(), sources, rate_limits }
     }
 }
 
@@ -108,6 +117,7 @@ impl ServerShared {
 
     /// What a new configuration changes of what is so.
     fn follow(&self, backend: &Backend, config: &model::Server) {
+        self.most.store(most(config), Relaxed);
         let mut facts = self.facts();
         facts.configured_weight = config.weight;
         if !config.check && facts.health != Health::Up && self.address.load().is_some() {

@@ -162,7 +162,10 @@ impl Text {
                 Cell::left(format!("{backend}/{}", server.name)),
                 Cell::left(&server.address),
                 Cell::right(server.weight),
-                Cell::right(server.connections),
+                match server.max_connections {
+                    Some(most) => Cell::right(format!("{} of {most}", server.connections)),
+                    None => Cell::right(server.connections),
+                },
                 Cell::right(server.requests),
             ];
             row.extend(nodes.iter().map(|(_, node)| match find(node, backend, &server.name) {
@@ -178,6 +181,12 @@ impl Text {
         rows.insert(0, titles.chain(nodes.iter().map(|(name, _)| *name)).map(Cell::title).collect());
         self.table(&rows);
         for (name, node) in nodes {
+            for backend in &node.backends {
+                self.waiting(name, &backend.name, backend.queue);
+                for server in &backend.servers {
+                    self.waiting(name, &format!("{}/{}", backend.name, server.name), server.queue);
+                }
+            }
             for (backend, server) in servers_of(node) {
                 if server.state != ServerState::Up && !server.reason.is_empty() {
                     let state = server_word(server.state).0;
@@ -186,6 +195,14 @@ impl Text {
             }
         }
         self.line("");
+    }
+
+    fn waiting(&mut self, node: &str, place: &str, queue: u64) {
+        match queue {
+            0 => {}
+            1 => self.line(format!("  1 request waits for {place} on {node}")),
+            more => self.line(format!("  {more} requests wait for {place} on {node}")),
+        }
     }
 
     fn table(&mut self, rows: &[Vec<Cell>]) {

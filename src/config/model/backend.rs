@@ -33,6 +33,8 @@ pub struct Backend {
     pub retries: u32,
     /// A retry goes to another server; a session whose server is down goes to another.
     pub redispatch: bool,
+    /// Requests that wait for any server at once.
+    pub max_queue: Option<u32>,
     /// Which failures that is for.
     pub retry: Retry,
     /// Which requests share connections to servers.
@@ -234,6 +236,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// 0–256; 0: no new sessions, only those that a cookie brings.
     pub weight: u32,
+    /// Requests (TCP mode: connections) under way at once.
+    pub max_connections: Option<u32>,
+    /// Requests that wait for this server alone at once.
+    pub max_queue: Option<u32>,
     /// Its value in the persistence cookie; default: its name.
     pub cookie: String,
     /// It serves only where no other is up.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{Checker, into_file_order, plain, port, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{Backend, Balance, Server, ServerAddress, ServerTimeouts, WhenAllDown};
-use crate::config::value::{FromText, Text};
+use crate::config::value::{FromText, Number, Text};
 
 impl Checker<'_> {
     pub(super) fn backends(
@@ -48,6 +48,9 @@ impl Checker<'_> {
             self.missing(&name.span(), "servers", &accepted);
         }
         let servers = self.servers(written.servers, virtual_addresses);
+        let has_limit = servers.iter().any(|server| server.max_connections.is_some());
+        let has_limit = has_limit || self.is_refused(&name.span(), "servers");
+        let max_queue = self.max_queue(written.max_queue, has_limit, "a server with `max_connections`");
         let errors = self.error_pages(written.errors.as_ref());
         let own = written.timeouts.0;
         let timeouts = ServerTimeouts {
@@ -77,6 +80,7 @@ impl Checker<'_> {
             },
             retries: written.retries.map_or(3, |retries| retries.0),
             redispatch: written.redispatch.unwrap_or(true),
+            max_queue,
             retry,
             reuse: written.reuse.map(|reuse| reuse.into_inner().0).unwrap_or_default(),
             connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
@@ -113,10 +117,15 @@ impl Checker<'_> {
             let Some(address) = plain(address) else { continue };
             let source = server.source.and_then(|source| self.of_same_family(source, &address));
             let check_address = server.check_address.and_then(|other| self.of_same_family(other, &address));
+            let max_connections = server.max_connections.map(|most| most.0);
+            let has_limit = max_connections.is_some() || self.is_refused(&place, "max_connections");
+            let max_queue = self.max_queue(server.max_queue, has_limit, "`max_connections` beside it");
             servers.push(Server {
                 name,
                 address,
                 weight: server.weight.map_or(1, |weight| weight.0),
+                max_connections,
+                max_queue,
                 cookie,
                 backup: server.backup.unwrap_or(false),
                 check: server.check.unwrap_or(true),
@@ -127,6 +136,20 @@ impl Checker<'_> {
             });
         }
         servers
+    }
+
+    /// Nobody waits where there is no limit.
+    fn max_queue(
+        &mut self,
+        written: Option<Spanned<Number<0, 1_000_000>>>,
+        has_limit: bool,
+        needed: &str,
+    ) -> Option<u32> {
+        let written = written?;
+        if !has_limit {
+            self.problem(written.span(), format!("expected {needed}"), "without a limit nobody waits");
+        }
+        Some(written.into_inner().0)
     }
 
     /// A `source` has to reach what is checked.

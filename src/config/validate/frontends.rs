@@ -83,6 +83,8 @@ impl Checker<'_> {
             forwarding: (forwarding != Forwarding::default()).then_some(forwarding),
             trusted_proxies: networks(written.trusted_proxies.map(Spanned::into_inner)),
             request_id,
+            max_connections: written.max_connections.map(|most| most.0),
+            max_connections_per_source: written.max_connections_per_source.map(|most| most.0),
             timeouts,
             capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
             statistics,

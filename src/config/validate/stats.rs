@@ -53,6 +53,8 @@ impl Checker<'_> {
             forwarding: None,
             trusted_proxies: Vec::new(),
             request_id: None,
+            max_connections: None,
+            max_connections_per_source: None,
             timeouts,
             capture: Capture::default(),
             statistics: Some(statistics),
