@@ -94,8 +94,13 @@ fn relevo(row: &Row, origin: &Origin) -> Proxy {
     let [a, b] = origin.servers;
     let node = Relevo::start(&format!(
         r#"
-process = {{ threads = {workers}, user = "nobody", chroot = "/" }}
-log = {{ format = "{log}" }}
+[process]
+threads = {workers}
+user = "nobody"
+chroot = "/"
+
+[log]
+format = "{log}"
 
 [frontends.web]
 mode = "{mode}"
