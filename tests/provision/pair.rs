@@ -128,6 +128,8 @@ impl Pair {
 
     fn missing(&self) -> Result<&Machine, String> {
         let mut active = Vec::new();
+        // What each node is, and what it takes the other for, which may be a state from before that one lost its power.
+        let (mut own, mut told) = (Vec::new(), Vec::new());
         for machine in self.site.machines() {
             let name = machine.name();
             let PairStatus { node, peers } = machine.status().map_err(|error| format!("{name}: {error}"))?;
@@ -143,6 +145,12 @@ impl Pair {
             if is_active(&node) {
                 active.push(machine);
             }
+            own.push((node.node.clone(), is_active(&node)));
+            told.extend(peers.iter().map(|peer| (peer.name.clone(), is_active(&peer.status))));
+        }
+        told.sort();
+        if own != told {
+            return Err(format!("they take each other for {told:?}, and are {own:?}"));
         }
         let [active] = active[..] else { return Err(format!("{} nodes are active", active.len())) };
         if !self.prober.is_well(WELL) {
