@@ -24,6 +24,7 @@ use super::access_log;
 use super::clock;
 use super::listener::{self, Listening};
 use super::state::Shared;
+use super::state::tests::{one_backend, server as server_named};
 use super::worker::{self, Worker};
 use crate::config::model::{self, *};
 
@@ -210,40 +211,14 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         queue: Duration::from_secs(5),
         tunnel: Duration::from_secs(10),
     };
-    let servers = servers.iter().enumerate().map(|(index, address)| Server {
-        name: format!("s{index}"),
+    let server = |(index, address): (usize, &SocketAddr)| Server {
         address: ServerAddress::Socket(*address),
-        weight: 1,
-        max_connections: None,
-        max_queue: None,
-        cookie: format!("s{index}"),
-        backup: false,
-        check: false,
-        check_address: None,
-        check_port: None,
-        source: None,
-        source_is_virtual: false,
-    });
-    let backend = Backend {
-        name: "app".to_owned(),
-        balance: Balance::RoundRobin,
-        slow_start: None,
-        all_backups: false,
-        when_all_down: WhenAllDown::Reject,
-        cookie: None,
-        stick: None,
-        health: HealthCheck::every(Duration::from_secs(2)),
-        agent: None,
-        retries: 3,
-        redispatch: true,
-        max_queue: None,
-        retry: Retry::default(),
-        reuse: Reuse::default(),
-        connection: ConnectionMode::default(),
-        errors: ErrorPages::new(),
-        timeouts,
-        servers: servers.collect(),
+        ..server_named(&format!("s{index}"), 1)
     };
+    let servers = servers.iter().enumerate().map(server).collect();
+    let mut config = one_backend(Balance::RoundRobin, servers);
+    let backend = &mut config.backends[0];
+    (backend.health, backend.timeouts) = (HealthCheck::every(Duration::from_secs(2)), timeouts);
     let ten = Duration::from_secs(10);
     let frontend = Frontend {
         name: "web".to_owned(),
@@ -263,13 +238,5 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         connection: ConnectionMode::default(),
         errors: ErrorPages::new(),
     };
-    model::Balancer {
-        node: "lb1".to_owned(),
-        threads: 1,
-        max_connections: 1000,
-        hard_stop_after: Duration::from_secs(3600),
-        access_log: AccessLog::Off,
-        frontends: vec![frontend],
-        backends: vec![backend],
-    }
+    model::Balancer { threads: 1, max_connections: 1000, frontends: vec![frontend], ..config }
 }
