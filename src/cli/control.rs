@@ -14,14 +14,14 @@ use crate::config;
 /// No answer is longer, in bytes.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// `-c FILE` or `--socket PATH`.
+/// `-c FILE` or `--socket PATH`, before or behind a further word.
 #[derive(Args)]
 pub(super) struct ControlSocket {
     /// The configuration that names the control socket [default: /etc/relevo/relevo.toml, if it can be read]
-    #[arg(short, long = "config", value_name = "FILE", conflicts_with = "socket")]
+    #[arg(short, long = "config", value_name = "FILE", conflicts_with = "socket", global = true)]
     config: Option<PathBuf>,
     /// The control socket of the node [default: the configuration's, or /run/relevo/control.sock]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
 }
 

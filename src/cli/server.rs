@@ -178,6 +178,25 @@ mod tests {
     }
 
     #[test]
+    fn the_node_is_named_before_or_behind_what_it_shall_do() {
+        let asked = |words: &[&str]| {
+            let line = Line::try_parse_from(words).map_err(|error| error.kind())?;
+            Ok::<_, clap::error::ErrorKind>(line.arguments.control.path().unwrap())
+        };
+        for words in [
+            &["server", "--socket", "/run/a", "drain", "app/a"][..],
+            &["server", "drain", "--socket", "/run/a", "app/a"],
+            &["server", "drain", "app/a", "--socket", "/run/a"],
+            &["server", "weight", "app/a", "50%", "--socket", "/run/a"],
+            &["server", "list", "--socket", "/run/a", "app"],
+        ] {
+            assert_eq!(asked(words), Ok("/run/a".into()), "{words:?}");
+        }
+        let both = ["server", "list", "-c", "/etc/a.toml", "--socket", "/run/a"];
+        assert_eq!(asked(&both), Err(clap::error::ErrorKind::ArgumentConflict));
+    }
+
+    #[test]
     fn a_backend_that_is_not_there_is_told_from_what_there_is() {
         let backend =
             |name: &str| crate::status::BackendStatus { name: name.into(), servers: Vec::new(), ..Default::default() };
