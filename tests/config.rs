@@ -140,7 +140,53 @@ fn every_error_says_where_what_and_what_instead() {
         ("[log]\nlevel = \"wran\"", "11:9 log.level: expected", &["did you mean \"warn\"?"]),
         ("[node]\ncontrol_socket = \"relevo.sock\"", "11:18 node.control_socket: expected an absolute path", &[]),
         ("[node.name.x]", "10:7 node.name: expected a name", &["found a table"]),
-        ("[[process]]", "10:1 process: expected a table", &["found a list"]),
+        ("[[process]]", "10:1 process: expected a table", &["found a list", "write `[process]`, with single brackets"]),
+        // A key under the header of another table, words of others, tables that are none.
+        (
+            "[[frontends.web.routes]]\npath = \"/\"\nbackend = \"app\"\nmax_connections = 5",
+            "13:1 frontends.web.routes[0].max_connections: unknown key",
+            &["it is a key of `frontends.web`: write it there, above the headers that follow"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\nbalance = \"first\"",
+            "13:1 backends.b.servers[0].balance: unknown key",
+            &["it is a key of `backends.b`"],
+        ),
+        (
+            "[[frontends.web.rules]]\nwhen = { path = \"/\", deny = 403 }\nrewrite = { path = \"/\" }",
+            "11:22 frontends.web.rules[0].when.deny: unknown key",
+            &["it is a key of `frontends.web.rules[0]`"],
+        ),
+        (
+            "[frontends.web.timeouts]\nserver = \"5s\"",
+            "11:1 frontends.web.timeouts.server: unknown key",
+            &["it is a key of `backends.NAME.timeouts`"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\nssl = true",
+            "13:1 backends.b.servers[0].ssl: not supported in this version",
+            &[],
+        ),
+        (
+            "[backends.b]\nhealth = \"/alive\"\nservers = [{ name = \"a\", address = \"a:1\" }]",
+            "11:10 backends.b.health: expected a table",
+            &["found string \"/alive\"", "such as `{ method = \"HEAD\", path = \"/\" }`"],
+        ),
+        (
+            "[backends.b]\nservers = [\"192.0.2.21:80\"]",
+            "11:12 backends.b.servers[0]: expected a table",
+            &["such as `{ name = \"one\", address = \"192.0.2.21:80\" }`"],
+        ),
+        (
+            "[[frontends.web.routes]]\ncookie = \"beta\"\nbackend = \"app\"",
+            "11:10 frontends.web.routes[0].cookie: expected a table",
+            &["such as `{ name = \"beta\", value = \"1\" }`"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\nbackup = \"true\"",
+            "13:10 backends.b.servers[0].backup: expected `true` or `false`",
+            &["write it without quotes: `true`"],
+        ),
         (
             "[backends.b]\ncookie = [\"S\", \"insert\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
             "11:10 backends.b.cookie: expected a table",

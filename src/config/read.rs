@@ -45,9 +45,13 @@ pub(super) fn read(text: &str) -> Reading<'_> {
             }
             (problem.found, problem.hint) = ("found a date or time".to_owned(), None);
         }
+        if let (true, Some(hint)) = (problem.message == UNKNOWN, other_place(&steps)) {
+            (problem.found, problem.hint) = (String::new(), Some(hint));
+        }
         // A list of tables has the place of its first table: that one went before, but it was the list that was meant.
         if problems.pop_if(|last| last.span == span && last.message == problem.message).is_some() {
             problem.path = path(&steps);
+            problem.hint = Some(format!("write `[{}]`, with single brackets", problem.path));
         }
         refused.push(problem.path.clone());
         problems.push(problem);
@@ -178,6 +182,41 @@ fn steps_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<V
     inside.or_else(|| (value.span() == *span).then(Vec::new))
 }
 
+const UNKNOWN: &str = "unknown key";
+
+/// Where a key that is not known here would be: in a table around this one, which it left behind the header of another, or
+/// in the same table of a backend instead of a frontend's, or the other way round.
+fn other_place(steps: &[Step]) -> Option<String> {
+    let (key, table) = steps.split_last()?;
+    let is_table = |length: &usize| matches!(table.get(*length), Some(Step::Key(_)));
+    let mut around = (2..table.len()).rev().filter(is_table).filter_map(|length| table.get(..length));
+    if let Some(owner) = around.find(|table| is_known(table, key)) {
+        return Some(format!("it is a key of `{}`: write it there, above the headers that follow", path(owner)));
+    }
+    let [Step::Key(kind), Step::Key(_), rest @ ..] = table else { return None };
+    let kind = match kind.as_str() {
+        "frontends" => "backends",
+        "backends" => "frontends",
+        _ => return None,
+    };
+    let other = [&[Step::Key(kind.to_owned()), Step::Key("NAME".to_owned())], rest].concat();
+    is_known(&other, key).then(|| format!("it is a key of `{}`", path(&other)))
+}
+
+/// Does a table at this place have such a key?
+fn is_known(table: &[Step], key: &Step) -> bool {
+    let nothing = Spanned::new(0..0, DeValue::Boolean(true));
+    let file = table.iter().chain([key]).rfold(nothing, |inner, step| {
+        let outer = match step {
+            Step::Key(key) => DeValue::Table([(Spanned::new(0..0, Cow::from(key)), inner)].into_iter().collect()),
+            Step::Index(_) => DeValue::Array([inner].into_iter().collect()),
+        };
+        Spanned::new(0..0, outer)
+    });
+    let read = File::deserialize(ValueDeserializer::from(file));
+    !read.is_err_and(|error| error.message().starts_with("unknown field"))
+}
+
 /// Keys whose value is a list of tables.
 const LISTS_OF_TABLES: [&str; 3] = ["routes", "rules", "servers"];
 
@@ -200,6 +239,9 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
             ("map", "a sequence", Some(Step::Key(key))) if LISTS_OF_TABLES.contains(&key.as_str()) => {
                 Some(format!("write `[[{path}]]`, once for each of them"))
             }
+            (_, "a table", _) => example(steps).map(|example| format!("such as `{example}`")),
+            ("string \"true\"", "a boolean", _) => Some("write it without quotes: `true`".to_owned()),
+            ("string \"false\"", "a boolean", _) => Some("write it without quotes: `false`".to_owned()),
             _ => hint.map(str::to_owned),
         };
         let found = match found {
@@ -222,27 +264,53 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
         let known: Vec<&str> = sentence.split('`').skip(3).step_by(2).collect();
         let found = nearest(key, known.iter().copied()).map(|known| format!("did you mean `{known}`?"));
         let accepted = (!known.is_empty()).then(|| format!("accepted here: {}", known.join(", ")));
-        return problem("unknown key".to_owned(), found.unwrap_or_default(), accepted);
+        return problem(UNKNOWN.to_owned(), found.unwrap_or_default(), accepted);
     }
     problem(sentence.to_owned(), String::new(), hint.map(str::to_owned))
 }
 
-/// Keys of the design that a later release brings. `*` is any name.
-const LATER: [&[&str]; 4] = [
-    &["stats", "socket"],
-    &["frontends", "*", "bind", "tls"],
-    &["frontends", "*", "bind", "accept_proxy"],
-    &["backends", "*", "servers", "max_connections"],
-];
-
-fn is_for_later(steps: &[Step]) -> bool {
-    let keys = steps.iter().filter_map(|step| match step {
-        Step::Key(key) => Some(key.as_str()),
+/// A table that may stand where something else was written.
+fn example(steps: &[Step]) -> Option<&'static str> {
+    let keys = |step: &Step| match step {
+        Step::Key(key) => Some(key.clone()),
         Step::Index(_) => None,
-    });
-    let keys: Vec<&str> = keys.collect();
-    let is_same = |pattern: &[&str]| {
-        pattern.len() == keys.len() && pattern.iter().zip(&keys).all(|(pattern, key)| *pattern == "*" || pattern == key)
     };
-    LATER.iter().any(|pattern| is_same(pattern))
+    let keys: Vec<String> = steps.iter().filter_map(keys).collect();
+    Some(match (keys.first()?.as_str(), keys.last()?.as_str()) {
+        (_, "timeouts") => "{ connect = \"5s\" }",
+        (_, "errors") => "{ 503 = \"/etc/relevo/errors/503.html\" }",
+        (_, "users") => "{ admin = \"secret\" }",
+        ("frontends", "stats") => "{ path = \"/stats\", users = { admin = \"secret\" } }",
+        ("frontends", "capture") => "{ request = [\"User-Agent\"] }",
+        ("frontends", "request_id") => "{ header = \"X-Request-ID\" }",
+        ("frontends", "routes") => "{ path_prefix = \"/static/\", backend = \"static\" }",
+        ("frontends", "rules") => "{ when = { path_prefix = \"/admin/\" }, deny = 403 }",
+        ("frontends", "when" | "not" | "any" | "all") => "{ path_prefix = \"/admin/\" }",
+        ("frontends", "header" | "cookie" | "query") => "{ name = \"beta\", value = \"1\" }",
+        ("frontends", "redirect") => "{ scheme = \"https\" }",
+        ("frontends", "rewrite") => "{ prefix = \"/\", replace = \"/api/\" }",
+        ("frontends", "request_headers" | "response_headers") => "{ set = { X-Node = \"{node}\" } }",
+        ("frontends", "respond") => "{ status = 200, body = \"fine\" }",
+        ("frontends", "rate_limit") => "{ requests = 5, per = \"1m\" }",
+        ("frontends", "deny_body") => "{ regex = \"<script\" }",
+        ("backends", "servers") => "{ name = \"one\", address = \"192.0.2.21:80\" }",
+        ("backends", "health") => "{ method = \"HEAD\", path = \"/\" }",
+        ("backends", "agent") => "{ port = 9707 }",
+        ("backends", "cookie") => "{ name = \"SESSION\", mode = \"insert\" }",
+        ("backends", "stick") => "{ by = \"source\" }",
+        ("backends", "retry_budget") => "{ percent = 20 }",
+        ("peering", "peers") => "{ lb2 = \"192.0.2.12:8650\" }",
+        _ => return None,
+    })
+}
+
+/// Is it a key of the design that a later release brings, or what HAProxy calls it?
+fn is_for_later(steps: &[Step]) -> bool {
+    match steps {
+        [Step::Key(stats), Step::Key(socket)] => stats == "stats" && socket == "socket",
+        [Step::Key(_), Step::Key(_), .., Step::Key(key)] => {
+            ["tls", "ssl", "accept_proxy", "send_proxy"].contains(&key.as_str())
+        }
+        _ => false,
+    }
 }
