@@ -82,7 +82,7 @@ impl Summary<'_> {
         if let Some(line) = failure::connection(frontend.connection) {
             writeln!(f, "  {line}")?;
         }
-        if let Some(line) = failure::pages(&frontend.errors) {
+        if let Some(line) = failure::pages(&frontend.errors).filter(|_| frontend.mode == Mode::Http) {
             writeln!(f, "  {line}")?;
         }
         if let Some(statistics) = &frontend.statistics {
