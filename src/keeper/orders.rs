@@ -90,7 +90,10 @@ fn unknown(name: &str, config: &model::Balancer) -> String {
     let known: Vec<String> = all(config).map(|server| server.to_string()).collect();
     let of_that_name: Vec<String> =
         all(config).filter(|server| server.server == name).map(|server| server.to_string()).collect();
+    let of_that_backend: Vec<String> =
+        all(config).filter(|server| server.backend == name).map(|server| server.to_string()).collect();
     let advice = match nearest(name, known.iter().map(String::as_str)) {
+        _ if !of_that_backend.is_empty() => format!("that is a backend; its servers are {}", listed(&of_that_backend)),
         _ if !of_that_name.is_empty() => format!("did you mean {}?", listed(&of_that_name)),
         Some(nearest) => format!("did you mean {nearest}?"),
         None => format!("there are {}", listed(&known)),
@@ -148,6 +151,7 @@ mod tests {
         let error = |words| servers(words, &three).unwrap_err();
         assert_eq!(error("drain app/bakcend1"), "no server app/bakcend1; did you mean app/backend1?");
         assert_eq!(error("drain nginx"), "no server nginx; did you mean static/nginx?");
+        assert_eq!(error("drain static"), "no server static; that is a backend; its servers are static/nginx");
         assert_eq!(
             error("drain x/y app/backend1 q"),
             "no server x/y; there are app/backend1, app/backend2, app/backend3, static/nginx\n\
