@@ -137,6 +137,8 @@ pub struct ServerStatus {
     pub name: String,
     /// As written, or as resolved.
     pub address: String,
+    /// Does it serve only while no other server does?
+    pub backup: bool,
     /// Does it get traffic?
     pub state: ServerState,
     /// Why it is in this state: the last check's result, in words.

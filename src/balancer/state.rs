@@ -562,6 +562,7 @@ impl ServerShared {
         ServerStatus {
             name: config.name.clone(),
             address,
+            backup: config.backup,
             state,
             reason: ServerStatus::reason_from(&facts.reason()),
             admin: facts.operator,

@@ -187,10 +187,12 @@ fn servers_are_listed() {
     let _place = own_loopback();
     let servers = ["a", "b"].map(Server::named);
     let (_, text) = configuration("", "", &servers.each_ref().map(|server| server.address));
-    let node = Relevo::start(&text);
+    let sorry = "[[backends.app.servers]]\nname = \"sorry\"\naddress = \"127.0.0.1:9\"\ncheck = false\nbackup = true\n";
+    let node = Relevo::start(&format!("{text}\n{sorry}"));
     done(&node.server(&["drain", "app/b"]));
     done(&node.server(&["weight", "app/b", "7"]));
     let text = done(&node.server(&["list"]));
+    assert!(text.contains("\napp/sorry (backup)  127.0.0.1:9"), "{text}");
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["server", "address", "state", "weight", "connections", "requests", "because"]);
     assert_eq!(rows[1][..4], ["app/a", &servers[0].address.to_string(), "up", "1"]);

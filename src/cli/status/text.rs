@@ -32,7 +32,7 @@ pub(in crate::cli) fn servers(node: &NodeStatus, colour: bool) -> String {
             configured => format!("{} of {configured}", server.weight),
         };
         vec![
-            Cell::left(format!("{backend}/{}", server.name)),
+            Cell::server(backend, server),
             Cell::left(&server.address),
             Cell::state(server.state),
             Cell::right(weight),
@@ -159,7 +159,7 @@ impl Text {
         let mut rows = Vec::new();
         for (backend, server) in servers_of(&pair.node) {
             let mut row = vec![
-                Cell::left(format!("{backend}/{}", server.name)),
+                Cell::server(backend, server),
                 Cell::left(&server.address),
                 Cell::right(server.weight),
                 match server.max_connections {
@@ -231,6 +231,11 @@ struct Cell {
 impl Cell {
     fn left(text: impl ToString) -> Cell {
         Cell { text: text.to_string(), to_the_right: false, colour: None }
+    }
+
+    fn server(backend: &str, server: &ServerStatus) -> Cell {
+        let backup = if server.backup { " (backup)" } else { "" };
+        Cell::left(format!("{backend}/{}{backup}", server.name))
     }
 
     fn right(number: impl ToString) -> Cell {
