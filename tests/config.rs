@@ -66,6 +66,15 @@ fn what_is_done_where_servers_fail_is_explained() {
     ] {
         assert!(summary.contains(line), "{line:?} is not in\n{summary}");
     }
+    let pages = directory("pages");
+    let page = pages.join("503.html");
+    fs::write(&page, "sorry").unwrap();
+    let text = format!(
+        "[errors]\n503 = {page:?}\n{SMALLEST}\n[frontends.tcp]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\""
+    );
+    let output = check("pages-of-frontends", &text);
+    let with_pages = stdout(&output).lines().filter(|line| *line == "  pages of its own for 503").count();
+    assert_eq!(with_pages, 1, "mode tcp has none\n{}{}", stdout(&output), stderr(&output));
     let nothing = check("nothing", &SMALLEST.replace("[backends.app]", "[backends.app]\nretry_on = []"));
     assert!(stdout(&nothing).contains("  nothing is tried again\n"), "{}", stdout(&nothing));
 }
@@ -350,6 +359,11 @@ fn every_error_says_where_what_and_what_instead() {
             &["there is no variable `{hots}`: did you mean `{host}`?"],
         ),
         (
+            "[[frontends.web.rules]]\nrequest_headers = { set = { X-A = \"%[src]\" } }",
+            "11:35 frontends.web.rules[0].request_headers.set.X-A: expected a line of text",
+            &["a variable stands in braces, such as `{client}`"],
+        ),
+        (
             "[[frontends.web.rules]]\nrequest_headers = { set = { X-A = \"a\\r\\nB: c\" } }",
             "11:35 frontends.web.rules[0].request_headers.set.X-A: expected a line of text",
             &["it has control characters"],
@@ -475,6 +489,21 @@ fn every_error_says_where_what_and_what_instead() {
             &["did you mean \"b.example\"?"],
         ),
         (
+            "[[frontends.web.routes]]\nhost = \"*.example.com\"\nbackend = \"app\"",
+            "11:8 frontends.web.routes[0].host: expected a host name",
+            &["write `host_suffix = \".example.com\"`"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost = \"www*.example.com\"\nbackend = \"app\"",
+            "11:8 frontends.web.routes[0].host: expected a host name",
+            &["patterns are `host_suffix` and `host_regex`"],
+        ),
+        (
+            "[[frontends.web.routes]]\nhost = \"https://www.example.com:443/\"\nbackend = \"app\"",
+            "11:8 frontends.web.routes[0].host: expected a host name",
+            &["did you mean \"www.example.com\"?"],
+        ),
+        (
             "[frontends.b]\nmode = \"tcp\"\nbind = \"*:81\"\ndefault_backend = \"app\"\nforwarded_for = true",
             "14:17 frontends.b.forwarded_for: only a frontend of mode \"http\" can do this",
             &[],
@@ -509,6 +538,16 @@ fn every_error_says_where_what_and_what_instead() {
             "[[backends.b.servers]]\nname = \"a\"\naddress = \"a:1\"\nweight = 257",
             "13:10 backends.b.servers[0].weight: expected a whole number from 0 to 256",
             &["found integer `257`"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"http://192.0.2.21:80/\"",
+            "12:11 backends.b.servers[0].address: expected an address or a host name with its port",
+            &["did you mean \"192.0.2.21:80\"?"],
+        ),
+        (
+            "[[backends.b.servers]]\nname = \"a\"\naddress = \"http://app.example\"",
+            "12:11 backends.b.servers[0].address: expected an address or a host name with its port",
+            &["the port is missing: write \"app.example:80\""],
         ),
         (
             "[[backends.b.servers]]\nname = \"a\"\naddress = \"192.0.2.300:80\"",

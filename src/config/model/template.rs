@@ -93,6 +93,9 @@ pub enum TemplateError {
     /// A brace alone.
     #[error("a brace is not closed; write `{{{{` and `}}}}` for braces themselves")]
     Unbalanced,
+    /// HAProxy's way to name something.
+    #[error("expressions in `%[…]` are HAProxy's; here a variable stands in braces, such as `{{client}}`")]
+    Expression,
     /// It has more than one line, or bytes that no header can carry.
     #[error("it has control characters")]
     Control,
@@ -106,6 +109,9 @@ impl Template {
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         if text.chars().any(|c| c.is_control() && c != '\t') {
             return Err(TemplateError::Control);
+        }
+        if text.contains("%[") {
+            return Err(TemplateError::Expression);
         }
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -204,6 +210,8 @@ mod tests {
         for broken in ["{", "}", "a{host", "host}", "{{host}"] {
             assert_eq!(parts(broken), Err(TemplateError::Unbalanced), "{broken}");
         }
+        assert_eq!(parts("%[src]"), Err(TemplateError::Expression));
+        assert_eq!(parts("50% [a]"), Ok(vec![text("50% [a]")]));
         for split in ["a\r\nSet-Cookie: b=1", "a\nb", "a\0b", "a\u{85}b"] {
             assert_eq!(parts(split), Err(TemplateError::Control), "{split:?}");
         }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use relevo_ha::VirtualAddress;
 
+use super::text::authority;
 use super::{FromText, Hint};
 use crate::config::model::ServerAddress;
 
@@ -110,6 +111,12 @@ impl FromText for ServerAddress {
         }
         if let Ok(address) = text.parse() {
             return Err(Some(port_is_missing(SocketAddr::new(address, 80))));
+        }
+        if text.contains('/') {
+            let authority = authority(text);
+            return Err(
+                Self::from_text(authority).map_or_else(|hint| hint, |_| Some(format!("did you mean \"{authority}\"?")))
+            );
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(is_host_name(text).then(|| port_is_missing(format_args!("{text}:80"))));

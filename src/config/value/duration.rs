@@ -40,19 +40,21 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(whole.checked_add(fraction)?))
 }
 
-/// What somebody who wrote "5", "5 s" or "5sec" probably wanted.
+/// What somebody who wrote "5", "5 s", "5sec" or "1d" probably wanted.
 fn meant_duration(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    let unit = match unit.trim() {
-        "" => "s",
-        unit if unit.starts_with("ms") || unit.starts_with("mil") => "ms",
-        unit if unit.starts_with('s') => "s",
-        unit if unit.starts_with('m') => "m",
-        unit if unit.starts_with('h') => "h",
+    let unit = unit.trim();
+    let meant = match unit {
+        _ if unit.contains(|c: char| c.is_ascii_digit()) => return None,
+        "" => format!("{number}s"),
+        _ if unit.starts_with("ms") || unit.starts_with("mil") => format!("{number}ms"),
+        _ if unit.starts_with('s') => format!("{number}s"),
+        _ if unit.starts_with('m') => format!("{number}m"),
+        _ if unit.starts_with('h') => format!("{number}h"),
+        _ if unit.starts_with('d') => format!("{}h", number.parse::<u64>().ok()?.checked_mul(24)?),
         _ => return None,
     };
-    let meant = format!("{number}{unit}");
     parse_duration(&meant).is_some_and(|duration| !duration.is_zero()).then_some(meant)
 }
 
@@ -72,10 +74,12 @@ mod tests {
         {
             assert_eq!(parse_duration(text), None, "{text}");
         }
-        for (text, meant) in [("5", "5s"), ("5 s", "5s"), ("5sec", "5s"), ("20 Minutes", "20m"), ("10msec", "10ms")] {
+        for (text, meant) in
+            [("5", "5s"), ("5 s", "5s"), ("5sec", "5s"), ("20 Minutes", "20m"), ("10msec", "10ms"), ("7d", "168h")]
+        {
             assert_eq!(meant_duration(text).as_deref(), Some(meant));
         }
-        for text in ["0", "five", "5d", "", "µ"] {
+        for text in ["0", "five", "5w", "1h30m", "", "µ"] {
             assert_eq!(meant_duration(text), None, "{text}");
         }
     }

@@ -107,11 +107,23 @@ impl FromText for RouteHost {
         if is_host_name(text) || is_address(text) {
             return Ok(RouteHost(text.to_ascii_lowercase()));
         }
-        match text.rsplit_once(':') {
-            Some((host, _)) if is_host_name(host) || is_address(host) => Err(Some(format!("did you mean \"{host}\"?"))),
-            _ => Err(text.contains('*').then(|| "patterns are not supported in this version".to_owned())),
+        let authority = authority(text);
+        let without_port = authority.rsplit_once(':').map(|(host, _)| host);
+        let mut hosts = [Some(authority), without_port].into_iter().flatten();
+        if let Some(host) = hosts.find(|host| is_host_name(host) || is_address(host)) {
+            return Err(Some(format!("did you mean \"{host}\"?")));
         }
+        Err(text.contains('*').then(|| match text.strip_prefix("*.") {
+            Some(rest) if is_host_name(rest) => format!("write `host_suffix = \".{rest}\"`"),
+            _ => "patterns are `host_suffix` and `host_regex`".to_owned(),
+        }))
     }
+}
+
+/// Of a URL: host and port, without scheme and path.
+pub(super) fn authority(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    rest.split_once('/').map_or(rest, |(authority, _)| authority)
 }
 
 /// The end of a request's host, lower case.
