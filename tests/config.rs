@@ -187,6 +187,11 @@ fn every_error_says_where_what_and_what_instead() {
             &["such as `{ name = \"one\", address = \"192.0.2.21:80\" }`"],
         ),
         (
+            "[stats]\nlisten = \"127.0.0.1:8404\"\nusers = [\"admin:secret\"]",
+            "12:9 stats.users: expected a table",
+            &["found a list", "such as `{ admin = \"secret\" }`"],
+        ),
+        (
             "[[frontends.web.routes]]\ncookie = \"beta\"\nbackend = \"app\"",
             "11:10 frontends.web.routes[0].cookie: expected a table",
             &["such as `{ name = \"beta\", value = \"1\" }`"],

@@ -239,7 +239,7 @@ fn value_problem(error: &toml::de::Error, span: Range<usize>, path: String, step
             ("map", "a sequence", Some(Step::Key(key))) if LISTS_OF_TABLES.contains(&key.as_str()) => {
                 Some(format!("write `[[{path}]]`, once for each of them"))
             }
-            (_, "a table", _) => example(steps).map(|example| format!("such as `{example}`")),
+            (_, "a table" | "a map", _) => example(steps).map(|example| format!("such as `{example}`")),
             ("string \"true\"", "a boolean", _) => Some("write it without quotes: `true`".to_owned()),
             ("string \"false\"", "a boolean", _) => Some("write it without quotes: `false`".to_owned()),
             _ => hint.map(str::to_owned),
