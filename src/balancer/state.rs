@@ -181,6 +181,8 @@ impl Shared {
         let shared = Arc::new(Self { config, frontends, backends, counters, shows_statistics, lasting });
         shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
         shared.lasting.begins(&shared);
+        // Whoever has changed a server meanwhile did not know that it is one of these.
+        shared.config.backends.iter().zip(&shared.backends).for_each(|(config, state)| state.replan(config));
         // Whoever waits under an old configuration may have the room that this one gives.
         shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
         shared

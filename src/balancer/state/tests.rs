@@ -1,6 +1,7 @@
 //! How servers change, and what other parts test theirs with.
 
 use std::net::Ipv4Addr;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use super::*;
@@ -121,11 +122,7 @@ fn a_change_of_state_is_a_new_generation_and_a_new_reason_alone_is_not() {
 
 #[test]
 fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
-    let log = Log::default();
-    let written = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(move || log.clone()).without_time().with_target(false).with_ansi(false);
-    tracing::subscriber::with_default(subscriber.finish(), || {
+    let log = Log::of(|| {
         let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
         let set = |server, health, reason| shared.set_health(BackendIndex(0), server, health, reason);
         set(0, Health::Up, "status 200");
@@ -144,7 +141,7 @@ fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
         INFO backend app has a server again: b\n \
         INFO server app/b is drained: an operator asks for it\n\
         ERROR backend app has no server left: none is up\n";
-    assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
+    assert_eq!(log, expected);
 }
 
 #[test]
@@ -198,8 +195,43 @@ fn what_takes_the_place_of_a_configuration_has_what_was_known() {
     assert_eq!(new.old_configurations().oldest_s, 0.0);
 }
 
+/// Whoever changes a server while the next configuration is made may not know of that one yet.
+#[test]
+fn a_server_that_changes_while_a_configuration_is_made_has_changed_under_it() {
+    let app = BackendIndex(0);
+    let checked = |name| Server { check: true, ..server(name, 1) };
+    let config = || one_backend(Balance::RoundRobin, vec![checked("a"), checked("b")]);
+    let mut newest = Shared::new(config());
+    for round in 0..2000 {
+        let old = newest.clone();
+        let health = if round % 2 == 0 { Health::Down } else { Health::Up };
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                old.set_health(app, 0, health, "its traffic");
+            });
+            both.wait();
+            newest = old.succeeded_by(config());
+        });
+        let is_chosen = newest.backends[0].plan.load().takes(0);
+        assert_eq!(is_chosen, health == Health::Up, "round {round}");
+    }
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// What is logged meanwhile.
+    fn of(work: impl FnOnce()) -> String {
+        let log = Self::default();
+        let written = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || log.clone()).without_time();
+        tracing::subscriber::with_default(subscriber.with_target(false).with_ansi(false).finish(), work);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl std::io::Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
