@@ -255,10 +255,15 @@ impl Shared {
                 place.backend.name, place.server.name, after.1, before.1
             );
         }
-        self.replan_with(&[place.state], now);
-        if rises {
-            place.backend_state.came_back.notify_one();
-        }
+        self.wherever(&[place.state], |config, state, is_newest| {
+            if is_newest {
+                state.checks.changed(|| state.state(), now);
+            }
+            state.replan(config);
+            if rises {
+                state.came_back.notify_one();
+            }
+        });
         if before.0 != after.0 {
             log_state(place, after.0, &reason);
         }
@@ -269,19 +274,15 @@ impl Shared {
         before.0 != after.0
     }
 
-    /// Publishes what the servers of each backend that has one of these are chosen by from now on, under the old
-    /// configurations that are still there as well.
-    fn replan_with(&self, changed: &[&ServerShared], now: Instant) {
+    /// Does this with each backend that has one of these servers, under the old configurations that are still there as well;
+    /// is it the newest one's?
+    fn wherever(&self, servers: &[&ServerShared], act: impl Fn(&model::Backend, &BackendState, bool)) {
         let live = self.lasting.live();
         let newest = live.last().map(Arc::as_ptr);
         for shared in &live {
             for (config, state) in shared.config.backends.iter().zip(&shared.backends) {
-                let has = |changed: &&ServerShared| state.servers.iter().any(|it| std::ptr::eq(&**it, *changed));
-                if changed.iter().any(has) {
-                    if newest == Some(Arc::as_ptr(shared)) {
-                        state.checks.changed(|| state.state(), now);
-                    }
-                    state.replan(config);
+                if servers.iter().any(|server| state.index_of(server).is_some()) {
+                    act(config, state, newest == Some(Arc::as_ptr(shared)));
                 }
             }
         }
@@ -302,7 +303,7 @@ impl Shared {
             facts.rising_since = (tenths < WHOLE).then_some(since);
         }
         if !changed.is_empty() {
-            self.replan_with(&changed, now);
+            self.wherever(&changed, |config, state, _| state.replan(config));
         }
         is_rising
     }
@@ -319,8 +320,9 @@ impl Shared {
     fn has_room(&self, server: &ServerShared) {
         for shared in self.lasting.live() {
             for state in &shared.backends {
-                let index = state.servers.iter().position(|it| std::ptr::eq(&**it, server));
-                if let (Some(index), Some(queue)) = (index, &state.queue) {
+                if let Some(queue) = &state.queue
+                    && let Some(index) = state.index_of(server)
+                {
                     queue.has_room(state, index);
                 }
             }
@@ -401,6 +403,10 @@ impl BackendState {
     /// The servers that may be chosen now, by index.
     pub fn eligible(&self, config: &model::Backend) -> Vec<usize> {
         plan::eligible(config, &self.standing())
+    }
+
+    fn index_of(&self, server: &ServerShared) -> Option<usize> {
+        self.servers.iter().position(|it| std::ptr::eq(&**it, server))
     }
 
     fn standing(&self) -> Vec<Standing> {

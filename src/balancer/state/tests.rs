@@ -219,6 +219,24 @@ fn a_server_that_changes_while_a_configuration_is_made_has_changed_under_it() {
     }
 }
 
+/// A wish is heeded under each configuration, the old one first, while the next is made; only the newest one's servers are raised.
+#[tokio::test]
+async fn slow_start_is_told_of_under_every_configuration() {
+    let app = BackendIndex(0);
+    let config = || {
+        let mut config = one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]);
+        config.backends[0].slow_start = Some(Duration::from_secs(10));
+        config
+    };
+    let old = Shared::new(config());
+    old.set_admin(app, 0, Admin::Maintenance, "an operator");
+    let new = old.succeeded_by(config());
+    old.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(new.backends[0].servers[0].tenths(), 1);
+    let told = tokio::time::timeout(Duration::from_secs(10), new.backends[0].came_back.notified()).await;
+    assert!(told.is_ok(), "nobody raises it");
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
