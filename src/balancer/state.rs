@@ -237,7 +237,8 @@ impl Shared {
         place.state.state.store(after.0 as u8, Release);
         place.state.weight.store(after.1, Relaxed);
         if before.0 != after.0 {
-            facts.was_away |= matches!(before.0, ServerState::Down | ServerState::Maintenance);
+            let was_rising = facts.rising_since.is_some();
+            facts.was_away |= was_rising || matches!(before.0, ServerState::Down | ServerState::Maintenance);
             let rises = facts.was_away && after.0 == ServerState::Up && place.backend.slow_start.is_some();
             facts.was_away &= after.0 != ServerState::Up;
             facts.rising_since = rises.then_some(now);

@@ -237,6 +237,27 @@ async fn slow_start_is_told_of_under_every_configuration() {
     assert!(told.is_ok(), "nobody raises it");
 }
 
+/// It has not had all of its weight yet.
+#[test]
+fn a_server_that_is_drained_while_it_rises_begins_again() {
+    let app = BackendIndex(0);
+    let mut config = one_backend(Balance::RoundRobin, vec![server("a", 1)]);
+    config.backends[0].slow_start = Some(Duration::from_secs(10));
+    let shared = Shared::new(config);
+    let tenths = || shared.backends[0].servers[0].tenths();
+    shared.set_health(app, 0, Health::Down, "connection refused");
+    shared.set_health(app, 0, Health::Up, "connection accepted");
+    shared.raise(app, Duration::from_secs(10), Instant::now() + Duration::from_secs(5));
+    assert_eq!(tenths(), 5);
+    shared.set_admin(app, 0, Admin::Drain, "an operator");
+    shared.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(tenths(), 1);
+    assert!(!shared.raise(app, Duration::from_secs(10), Instant::now() + Duration::from_secs(20)));
+    shared.set_admin(app, 0, Admin::Drain, "an operator");
+    shared.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(tenths(), WHOLE);
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
