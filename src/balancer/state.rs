@@ -268,10 +268,11 @@ impl Shared {
         if before.0 != after.0 {
             log_state(place, after.0, &reason);
         }
-        let state = place.backend_state;
-        if state.is_empty.load(Relaxed) && state.state() == ServerState::Up && state.is_empty.swap(false, Relaxed) {
-            info!("backend {} has a server again: {}", place.backend.name, place.server.name);
-        }
+        self.wherever(&[place.state], |config, state, is_newest| {
+            if is_newest {
+                state.tell_whether_empty(config, &place.server.name);
+            }
+        });
         before.0 != after.0
     }
 
@@ -422,6 +423,26 @@ impl BackendState {
         self.queue.iter().for_each(|queue| queue.reconsider(self));
     }
 
+    /// Says once that it has lost its last server, and once that it has one again: the one that has changed.
+    fn tell_whether_empty(&self, config: &model::Backend, changed: &str) {
+        let name = &config.name;
+        match self.state() {
+            ServerState::Up if self.is_empty.swap(false, Relaxed) => {
+                info!("backend {name} has a server again: {changed}");
+            }
+            ServerState::Down if !self.is_empty.swap(true, Relaxed) => {
+                let are_all_down = self.servers.iter().all(|server| server.state() == ServerState::Down);
+                let how = match (are_all_down, config.when_all_down) {
+                    (false, _) => "none is up",
+                    (true, WhenAllDown::Reject) => "all are down",
+                    (true, WhenAllDown::TryAll) => "all are down, and all are tried",
+                };
+                error!("backend {name} has no server left: {how}");
+            }
+            _ => {}
+        }
+    }
+
     /// Who waits.
     pub fn queue_lengths(&self) -> Lengths {
         self.queue.as_ref().map(|queue| queue.lengths()).unwrap_or_default()
@@ -451,17 +472,6 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
     match state {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
         _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
-    }
-    let is_away = !matches!(state, ServerState::Up | ServerState::Starting);
-    if is_away && place.backend_state.state() == ServerState::Down {
-        let are_all_down = place.backend_state.servers.iter().all(|server| server.state() == ServerState::Down);
-        let how = match (are_all_down, place.backend.when_all_down) {
-            (false, _) => "none is up",
-            (true, WhenAllDown::Reject) => "all are down",
-            (true, WhenAllDown::TryAll) => "all are down, and all are tried",
-        };
-        place.backend_state.is_empty.store(true, Relaxed);
-        error!("backend {backend} has no server left: {how}");
     }
 }
 

@@ -258,6 +258,29 @@ fn a_server_that_is_drained_while_it_rises_begins_again() {
     assert_eq!(tenths(), WHOLE);
 }
 
+/// Whoever takes its last server, and under whatever configuration.
+#[test]
+fn a_backend_says_once_that_it_has_no_server_and_once_that_it_has_one() {
+    let app = BackendIndex(0);
+    let config = || one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]);
+    let log = Log::of(|| {
+        let old = Shared::new(config());
+        let new = old.succeeded_by(config());
+        old.set_health(app, 0, Health::Down, "its traffic");
+        old.set_weight(app, 1, Some(0));
+        new.set_admin(app, 1, Admin::Maintenance, "an operator");
+        new.set_admin(app, 1, Admin::Ready, "an operator");
+        new.set_health(app, 0, Health::Up, "connection accepted");
+    });
+    let expected = " WARN server app/a is down: its traffic\n\
+        ERROR backend app has no server left: none is up\n \
+        INFO server app/b is in maintenance: an operator\n \
+        INFO server app/b is up: its weight is 0; not checked\n \
+        INFO server app/a is up: connection accepted\n \
+        INFO backend app has a server again: a\n";
+    assert_eq!(log, expected);
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
