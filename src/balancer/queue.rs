@@ -88,6 +88,8 @@ pub trait Servers {
     fn takes_new(&self, server: usize) -> bool;
     /// Does it serve the sessions that are at it?
     fn keeps_sessions(&self, server: usize) -> bool;
+    /// A slot of it may be free that this queue has nobody for: there may be others who wait for it, under another configuration.
+    fn has_room(&self, server: usize);
 }
 
 /// What is waited for.
@@ -449,16 +451,17 @@ impl<S: Servers> Drop for Waiting<'_, S> {
         {
             self.position.update(|position| position + line.position(&waiter));
         }
-        let told = lines.told.remove(&self.rank);
-        if let Some(Told { verdict: Verdict::Turn(server), .. }) = told
+        let mut has_room = None;
+        if let Some(Told { verdict: Verdict::Turn(server), .. }) = lines.told.remove(&self.rank)
             && let Some(slots) = self.servers.slots(server)
         {
-            let _is_looked_at_below = slots.give_back();
+            has_room = slots.give_back().then_some(server);
             self.queue.hand_out(&mut lines, self.servers, server, &mut awake);
         }
         self.queue.settle(&mut lines, self.servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
+        has_room.into_iter().for_each(|server| self.servers.has_room(server));
     }
 }
 

@@ -114,6 +114,7 @@ pub struct BackendState {
     pub retry_budget: Option<Box<RetryBudget>>,
     /// By index of the server.
     pub servers: Vec<Arc<ServerShared>>,
+    lasting: Arc<Lasting>,
 }
 
 /// A server's part.
@@ -165,7 +166,7 @@ impl Shared {
     pub fn new(config: model::Balancer) -> Arc<Self> {
         let (origins, lasting) = (Origins::none(&config), Arc::new(Lasting::new(config.threads)));
         let frontends = config.frontends.iter().map(FrontendState::new).collect();
-        let backends = config.backends.iter().map(BackendState::new).collect();
+        let backends = config.backends.iter().map(|backend| BackendState::new(backend, &lasting)).collect();
         let counters = (0..config.threads).map(|_| Counters::new(&origins, None)).collect();
         Self::begin(config, frontends, backends, counters, lasting)
     }
@@ -184,7 +185,7 @@ impl Shared {
         // Whoever has changed a server meanwhile did not know that it is one of these.
         shared.config.backends.iter().zip(&shared.backends).for_each(|(config, state)| state.replan(config));
         // Whoever waits under an old configuration may have the room that this one gives.
-        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
+        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.lasting.has_room(server));
         shared
     }
 
@@ -314,20 +315,7 @@ impl Shared {
     pub fn give_back(&self, backend: BackendIndex, server: usize) {
         let Some(place) = self.server(backend, server) else { return };
         if place.state.connections.give_back() {
-            self.has_room(place.state);
-        }
-    }
-
-    /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
-    fn has_room(&self, server: &ServerShared) {
-        for shared in self.lasting.live() {
-            for state in &shared.backends {
-                if let Some(queue) = &state.queue
-                    && let Some(index) = state.index_of(server)
-                {
-                    queue.has_room(state, index);
-                }
-            }
+            self.lasting.has_room(place.state);
         }
     }
 
@@ -363,12 +351,12 @@ impl FrontendState {
 }
 
 impl BackendState {
-    fn new(config: &model::Backend) -> Self {
+    fn new(config: &model::Backend, lasting: &Arc<Lasting>) -> Self {
         let servers = config.servers.iter().map(|server| Arc::new(ServerShared::new(server))).collect();
-        Self::begin(config, servers)
+        Self::begin(config, servers, lasting)
     }
 
-    fn begin(config: &model::Backend, servers: Vec<Arc<ServerShared>>) -> Self {
+    fn begin(config: &model::Backend, servers: Vec<Arc<ServerShared>>, lasting: &Arc<Lasting>) -> Self {
         let state = Self {
             turn: AtomicU64::new(0),
             retry_turn: AtomicU64::new(0),
@@ -385,6 +373,7 @@ impl BackendState {
             checks: Arc::new(Checks::new(ServerState::Starting, Instant::now())),
             retry_budget: config.retry.repeats().then(|| Box::new(RetryBudget::new(config.retry.budget))),
             servers,
+            lasting: lasting.clone(),
         };
         state.replan(config);
         state.checks.changed(|| state.state(), Instant::now());
@@ -464,6 +453,10 @@ impl Servers for BackendState {
 
     fn keeps_sessions(&self, server: usize) -> bool {
         self.servers.get(server).is_some_and(|server| server.keeps_sessions())
+    }
+
+    fn has_room(&self, server: usize) {
+        self.servers.get(server).into_iter().for_each(|server| self.lasting.has_room(server));
     }
 }
 

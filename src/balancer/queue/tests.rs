@@ -19,9 +19,11 @@ struct World {
     up: Vec<AtomicBool>,
 }
 
-/// Servers whose slots others take and give back between any two steps under the lock.
+/// Servers whose slots others take and give back between any two steps under the lock. They are those of two configurations,
+/// each of which has its queue.
 struct Busy {
     world: World,
+    queues: [Box<Queue>; 2],
     /// What they do, by the bytes of a schedule.
     schedule: RefCell<Vec<u8>>,
     /// By server: who holds a slot.
@@ -73,6 +75,9 @@ impl Servers for World {
     fn keeps_sessions(&self, server: usize) -> bool {
         self.takes_new(server)
     }
+
+    /// There is one queue, which knows.
+    fn has_room(&self, _server: usize) {}
 }
 
 impl Servers for Busy {
@@ -92,9 +97,19 @@ impl Servers for Busy {
     fn keeps_sessions(&self, server: usize) -> bool {
         self.world.keeps_sessions(server)
     }
+
+    fn has_room(&self, server: usize) {
+        self.queues.iter().for_each(|queue| queue.has_room(self, server));
+    }
 }
 
 impl Busy {
+    fn new(limits: &[u32], schedule: Vec<u8>) -> Self {
+        let ((world, queue), (_, other)) = (World::new(limits), World::new(limits));
+        let (holders, owing, is_off, served) = Default::default();
+        Self { world, queues: [queue, other], schedule: RefCell::new(schedule), holders, owing, is_off, served }
+    }
+
     /// What needs no lock and may happen at any moment.
     fn meddle(&self) {
         if self.is_off.get() {
@@ -278,7 +293,8 @@ fn a_server_that_failed_it_is_not_what_it_waits_for() {
 /// A step of a schedule.
 #[derive(Debug, Clone)]
 enum Step {
-    Join(Place),
+    /// In one of the queues.
+    Join(Place, usize),
     Come(usize),
     Go(usize),
     /// Somebody who was woken looks.
@@ -292,7 +308,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => prop_oneof![Just(ANY), (0..3_usize).prop_map(at)].prop_map(Step::Join),
+        4 => (prop_oneof![Just(ANY), (0..3_usize).prop_map(at)], 0..2_usize).prop_map(|(place, queue)| Step::Join(place, queue)),
         2 => any::<usize>().prop_map(Step::Come),
         4 => any::<usize>().prop_map(Step::Go),
         4 => any::<usize>().prop_map(Step::Look),
@@ -303,6 +319,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Guest<'a> {
+    queue: &'a Queue,
     waiting: Pin<Box<Waiting<'a, Busy>>>,
     bell: Arc<Bell>,
     place: Place,
@@ -313,7 +330,7 @@ impl<'a> Guest<'a> {
         match queue.join(busy, place, &[], rank, &busy.served) {
             Joined::Waits(waiting) => {
                 let bell = Arc::new(Bell(AtomicBool::new(true)));
-                Some(Self { waiting: Box::pin(waiting), bell, place })
+                Some(Self { queue, waiting: Box::pin(waiting), bell, place })
             }
             Joined::At(Verdict::Turn(server)) => {
                 busy.holders.borrow_mut().push(server);
@@ -325,18 +342,32 @@ impl<'a> Guest<'a> {
     }
 
     /// What it does when it was woken: `None` if it waits no longer.
-    fn look(mut self, queue: &'a Queue, busy: &'a Busy) -> Option<Self> {
+    fn look(mut self, busy: &'a Busy) -> Option<Self> {
         self.bell.0.store(false, SeqCst);
         let waker = Waker::from(self.bell.clone());
         match self.waiting.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => Some(self),
-            Poll::Ready(Verdict::Again) => Self::join(queue, busy, self.place, Some(self.waiting.rank())),
+            Poll::Ready(Verdict::Again) => Self::join(self.queue, busy, self.place, Some(self.waiting.rank())),
             Poll::Ready(Verdict::Turn(server)) => {
                 busy.holders.borrow_mut().push(server);
                 None
             }
         }
     }
+}
+
+#[test]
+fn a_slot_that_somebody_did_not_know_of_goes_on_to_who_waits_under_another_configuration() {
+    let busy = Busy::new(&[1], Vec::new());
+    busy.come(0);
+    let [told, other] = [0, 1].map(|queue| Guest::join(&busy.queues[queue], &busy, at(0), None).unwrap());
+    let other = other.look(&busy).unwrap();
+    busy.go(0);
+    busy.has_room(0);
+    assert!(!other.bell.0.load(SeqCst), "the other one came first");
+    drop(told);
+    assert!(other.bell.0.load(SeqCst), "it was not woken");
+    assert!(other.look(&busy).is_none(), "it waits for a slot that is free");
 }
 
 proptest! {
@@ -349,22 +380,20 @@ proptest! {
         limits in proptest::collection::vec(1..3_u32, 3), steps in proptest::collection::vec(step(), 1..60),
         schedule in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
-        let (world, queue) = World::new(&limits);
-        let (holders, owing, is_off, served) = Default::default();
-        let (busy, queue) = (&Busy { world, schedule: RefCell::new(schedule), holders, owing, is_off, served }, &*queue);
+        let busy = &Busy::new(&limits, schedule);
         let world = &busy.world;
         let mut guests: Vec<Guest<'_>> = Vec::new();
         let pick = |which: usize, length: usize| which.checked_rem(length);
         for step in steps {
             match step {
-                Step::Join(place) => guests.extend(Guest::join(queue, busy, place, None)),
+                Step::Join(place, queue) => guests.extend(Guest::join(&busy.queues[queue], busy, place, None)),
                 Step::Come(server) => busy.come(server % limits.len()),
                 Step::Go(which) => busy.go(which),
                 Step::Look(which) => {
                     let woken: Vec<_> = (0..guests.len()).filter(|guest| guests[*guest].bell.0.load(SeqCst)).collect();
                     if let Some(which) = pick(which, woken.len()) {
                         let guest = guests.swap_remove(woken[which]);
-                        guests.extend(guest.look(queue, busy));
+                        guests.extend(guest.look(busy));
                     }
                 }
                 Step::Abandon(which) => {
@@ -373,11 +402,11 @@ proptest! {
                 Step::Pay(which) => {
                     let owing = pick(which, busy.owing.borrow().len());
                     let server = owing.map(|which| busy.owing.borrow_mut().swap_remove(which));
-                    server.into_iter().for_each(|server| queue.has_room(busy, server));
+                    server.into_iter().for_each(|server| busy.has_room(server));
                 }
                 Step::Change(server) => {
                     world.up[server % limits.len()].fetch_not(SeqCst);
-                    queue.reconsider(busy);
+                    busy.queues.iter().for_each(|queue| queue.reconsider(busy));
                 }
             }
             for (slots, most) in world.slots.iter().zip(&world.limits) {
@@ -386,22 +415,24 @@ proptest! {
         }
 
         busy.is_off.set(true);
-        world.up.iter().for_each(|up| up.store(true, SeqCst));
-        queue.reconsider(busy);
+        // Nothing is looked at again where nothing has changed.
+        if world.up.iter().filter(|up| !up.swap(true, SeqCst)).count() > 0 {
+            busy.queues.iter().for_each(|queue| queue.reconsider(busy));
+        }
         // Nobody new comes; everybody does what is left to do, the guests only when they are woken.
         loop {
             busy.go(0);
             let owing = busy.owing.borrow_mut().pop();
-            owing.into_iter().for_each(|server| queue.has_room(busy, server));
+            owing.into_iter().for_each(|server| busy.has_room(server));
             let woken = guests.iter().position(|guest| guest.bell.0.load(SeqCst));
             let guest = woken.map(|woken| guests.swap_remove(woken));
-            guests.extend(guest.and_then(|guest| guest.look(queue, busy)));
+            guests.extend(guest.and_then(|guest| guest.look(busy)));
             if woken.is_none() && busy.owing.borrow().is_empty() && busy.holders.borrow().is_empty() {
                 break;
             }
         }
         prop_assert!(guests.is_empty(), "{} wait and were never woken", guests.len());
-        prop_assert_eq!(queue.lengths().any.0, 0);
+        prop_assert!(busy.queues.iter().all(|queue| queue.lengths().any.0 == 0));
         prop_assert!(world.slots.iter().all(|slots| slots.0.load(SeqCst) == 0), "{:?}", world.slots);
     }
 }

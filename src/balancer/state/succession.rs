@@ -23,7 +23,10 @@ impl Shared {
         });
         let backends = config.backends.iter().zip(&origins.backends).map(|(config, origin)| {
             let before = origin.index.and_then(|index| self.config.backends.get(index).zip(self.backends.get(index)));
-            before.map_or_else(|| BackendState::new(config), |(old, state)| state.succeeded_by(old, config, origin))
+            before.map_or_else(
+                || BackendState::new(config, &self.lasting),
+                |(old, state)| state.succeeded_by(old, config, origin),
+            )
         });
         let (frontends, backends) = (frontends.collect(), backends.collect());
         let counters = self.counters.iter().map(|before| Counters::new(&origins, Some(before))).collect();
@@ -81,7 +84,7 @@ impl BackendState {
             )
         });
         let kept = self.stick.as_ref().filter(|_| old.stick == new.stick);
-        let begun = Self::begin(new, servers.collect());
+        let begun = Self::begin(new, servers.collect(), &self.lasting);
         let state = Self {
             stick: kept.map_or(begun.stick, |kept| Some(kept.succeeded_by(&new.servers))),
             turn: AtomicU64::new(self.turn.load(Relaxed)),
