@@ -69,7 +69,11 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             () = state.address_changed.notified() => row = Row::default(),
             () = state.returns() => row = Row::default(),
             // The traffic took it down: what follows is a row of successes, or none.
-            () = state.marked_down.notified() => sleep(health.fast_interval).await,
+            () = state.marked_down.notified() => {
+                (row, due) = (Row::default(), due.min(Instant::now() + health.fast_interval));
+                state.set_progress(Progress { row, due: Some(due) });
+                continue;
+            }
         }
         if state.end_of_maintenance().await {
             row = Row::default();
