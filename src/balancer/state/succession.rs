@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 use super::facts::{AgentReport, Facts, Health};
-use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE, most};
+use super::server::most;
+use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared};
+use crate::balancer::balance::plan::WHOLE;
 use crate::balancer::room::Sources;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, Backend, BackendIndex, BackendOrigin, Frontend, Origins};

@@ -1,13 +1,14 @@
 //! How servers change, and what other parts test theirs with.
 
 use std::net::Ipv4Addr;
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::balancer::balance::plan::WHOLE;
 use crate::config::model::{
     AccessLog, Backend, Balance, Balancer, ConnectionMode, ErrorPages, HealthCheck, Retry, Reuse, Server,
-    ServerTimeouts,
+    ServerAddress, ServerTimeouts, WhenAllDown,
 };
 
 /// A server on loopback that is not checked.
