@@ -9,7 +9,7 @@ use relevo::status::ServerState;
 
 use crate::rig::http::{get, response};
 use crate::rig::node::{Relevo, relevo};
-use crate::rig::place::own_loopback;
+use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::{Server, named};
 use crate::rig::wait_until;
 use crate::{configuration, server_of};
@@ -167,21 +167,23 @@ fn how_soon_the_next_check_comes_depends_on_the_last() {
         ([hour, soon, soon], &[500, 500, 200, 200, 200], 4),
     ];
     let _place = own_loopback();
-    let nodes = rows.map(|(intervals, script, expected)| {
-        let server = scripted(script);
-        let [interval, fast, down] = intervals;
-        let health = format!(
-            "health = {{ path = \"/\", interval = \"{interval}\", fast_interval = \"{fast}\", down_interval = \"{down}\", \
-             timeout = \"5s\", rise = 2, fall = 3 }}"
-        );
-        let (_, text) = checked(&health, &[server.0.address]);
-        (Relevo::start(&text), server, expected)
+    let servers = rows.map(|(_, script, _)| scripted(script));
+    let backends = rows.iter().zip(&servers).enumerate().map(|(row, (([interval, fast, down], ..), (server, _)))| {
+        format!(
+            "[backends.b{row}]\nhealth = {{ path = \"/\", interval = \"{interval}\", fast_interval = \"{fast}\", \
+             down_interval = \"{down}\", timeout = \"5s\", rise = 2, fall = 3 }}\n\
+             [[backends.b{row}.servers]]\nname = \"a\"\naddress = \"{}\"\n",
+            server.address
+        )
     });
-    for (node, (_, asked), expected) in &nodes {
-        wait_until("it is checked", || asked.load(Ordering::SeqCst) >= *expected, || node.messages());
+    let frontend = format!("[frontends.web]\nbind = \"{}\"\ndefault_backend = \"b0\"\n", free_port());
+    let node = Relevo::start(&(frontend + &backends.collect::<String>()));
+    for ((intervals, _, expected), (_, asked)) in rows.iter().zip(&servers) {
+        let is_checked = || asked.load(Ordering::SeqCst) >= *expected;
+        wait_until(&format!("{expected} checks, with {intervals:?}"), is_checked, || node.messages());
     }
     std::thread::sleep(Duration::from_millis(300));
-    for ((_, (_, asked), expected), (intervals, ..)) in nodes.iter().zip(rows) {
+    for ((intervals, _, expected), (_, asked)) in rows.iter().zip(&servers) {
         assert_eq!(asked.load(Ordering::SeqCst), *expected, "{intervals:?}");
     }
 }

@@ -203,6 +203,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
+    use crate::balancer::state::ServerShared;
     use crate::balancer::state::tests::{one_backend, server, states, until};
     use crate::config::model::{Balance, Server, ServerAddress};
 
@@ -352,6 +353,24 @@ mod tests {
         }
         until(|| now() == [Up, Up, Up, Up]).await;
         watching.abort();
+    }
+
+    #[tokio::test]
+    async fn the_next_check_is_sooner_or_later_than_that_of_another_server() {
+        let (address, _) = web_server().await;
+        let servers = ["a", "b", "c"].map(|name| Server { name: name.into(), ..checked(address) });
+        let hour = Duration::from_secs(3600);
+        let mut config = one_backend(Balance::RoundRobin, servers.to_vec());
+        config.backends[0].health = HealthCheck { spread: 50, ..health(hour) };
+        let shared = Shared::new(config);
+        let watching = tokio::spawn(watch(shared.clone()));
+        until(|| states(&shared).iter().all(|(state, _)| *state == ServerState::Up)).await;
+        watching.abort();
+        let due = |server: &Arc<ServerShared>| server.progress().due.unwrap() - Instant::now();
+        let mut dues: Vec<_> = shared.backends[0].servers.iter().map(due).collect();
+        assert!(dues.iter().all(|due| (hour * 4 / 10..hour * 16 / 10).contains(due)), "{dues:?}");
+        dues.sort();
+        assert!(dues.windows(2).all(|two| two[1] - two[0] > Duration::from_secs(60)), "{dues:?}");
     }
 
     #[test]
