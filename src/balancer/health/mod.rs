@@ -90,7 +90,8 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             continue;
         }
 
-        let after = row.count(state.health(), outcome.is_ok(), health);
+        let before = state.health();
+        let after = row.count(before, outcome.is_ok(), health);
         state.checks.checked(Check {
             outcome: Outcome::from_words(
                 outcome.as_deref().map_err(|failure| failure.as_str()),
@@ -101,7 +102,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             failures: row.failures,
         });
         let reason = outcome.unwrap_or_else(|failure| failure);
-        shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
+        shared.conclude(backend, index, [before, after], &format!("{reason}{}", row.progress(health)));
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
         due = began + chance.spread(row.pause(after, health), health.spread);

@@ -12,6 +12,7 @@ use crate::balancer::balance::plan::{Plan, WHOLE};
 use crate::balancer::balance::slow_start::tenths;
 use crate::config::model::{self, BackendIndex, WhenAllDown};
 use crate::status::ServerState;
+#[cfg(test)]
 use crate::wish::Weight;
 
 impl Shared {
@@ -21,6 +22,15 @@ impl Shared {
     /// next choice. Says whether the state changed.
     pub fn set_health(&self, backend: BackendIndex, server: usize, health: Health, reason: &str) -> bool {
         self.change(backend, server, |facts| facts.set_health(health, reason))
+    }
+
+    /// The same of a check that was counted while the health was `before`: what its traffic has said since counts for more.
+    pub fn conclude(&self, backend: BackendIndex, server: usize, [before, after]: [Health; 2], reason: &str) -> bool {
+        self.change(backend, server, |facts| {
+            if facts.health == before {
+                facts.set_health(after, reason);
+            }
+        })
     }
 
     /// What a person wants of a server, with the reason in words.
@@ -35,6 +45,7 @@ impl Shared {
     }
 
     /// Another weight than the configured one; `None`: that one again.
+    #[cfg(test)]
     pub fn set_weight(&self, backend: BackendIndex, server: usize, weight: Option<u32>) {
         self.change(backend, server, |facts| facts.weight = weight.map_or(Weight::Default, Weight::Absolute));
     }

@@ -238,6 +238,17 @@ async fn slow_start_is_told_of_under_every_configuration() {
     assert!(told.is_ok(), "nobody raises it");
 }
 
+#[test]
+fn a_check_does_not_undo_what_the_traffic_has_said_meanwhile() {
+    let app = BackendIndex(0);
+    let shared = Shared::new(one_backend(Balance::RoundRobin, vec![Server { check: true, ..server("a", 1) }]));
+    shared.conclude(app, 0, [Health::Starting, Health::Up], "status 200");
+    assert_eq!(states(&shared)[0].0, ServerState::Up);
+    shared.set_health(app, 0, Health::Down, "its traffic");
+    shared.conclude(app, 0, [Health::Up, Health::Up], "status 200");
+    assert_eq!(states(&shared), [(ServerState::Down, "its traffic".to_owned())]);
+}
+
 /// It has not had all of its weight yet.
 #[test]
 fn a_server_that_is_drained_while_it_rises_begins_again() {
