@@ -10,73 +10,18 @@
 //! goes only under the lock, when nobody waits. Nor is a slot lost: one that was handed to somebody who is gone before it
 //! knew goes to the next.
 
+mod lines;
+mod slots;
+
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::config::model;
 
-/// How many are under way, and whether somebody waits.
-#[derive(Debug, Default)]
-pub struct Slots(AtomicU64);
-
-/// The lower part of the word is the number, the upper one counts the marks.
-const MARK: u64 = 1 << 40;
-const NUMBER: u64 = MARK - 1;
-
-impl Slots {
-    /// Under way now.
-    pub fn count(&self) -> u64 {
-        self.0.load(Relaxed) & NUMBER
-    }
-
-    /// One more, without a limit. Gives how many there are then.
-    pub fn take(&self) -> u64 {
-        (self.0.fetch_add(1, Relaxed) & NUMBER) + 1
-    }
-
-    /// One more, unless there are `most` already or somebody has waited for longer. Gives how many there are then.
-    pub fn take_below(&self, most: u64) -> Option<u64> {
-        // With a mark the word is above any limit.
-        self.raise(|word| word < most)
-    }
-
-    /// The same for somebody who has waited.
-    pub fn hand_over(&self, most: u64) -> bool {
-        self.raise(|word| word & NUMBER < most).is_some()
-    }
-
-    /// One less. Does somebody wait for it?
-    #[must_use = "whoever waits has to be told"]
-    pub fn give_back(&self) -> bool {
-        self.0.fetch_sub(1, Relaxed) >= MARK
-    }
-
-    /// Somebody waits. Until [`Slots::unmark`], whoever gives a slot back learns of it.
-    pub fn mark(&self) {
-        self.0.fetch_add(MARK, Relaxed);
-    }
-
-    /// Nobody waits any longer where somebody did.
-    pub fn unmark(&self) {
-        self.0.fetch_sub(MARK, Relaxed);
-    }
-
-    /// So many as if they were under way.
-    #[cfg(test)]
-    pub(crate) fn set(&self, count: u64) {
-        self.0.store(count & NUMBER, Relaxed);
-    }
-
-    fn raise(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
-        let raised = self.0.fetch_update(Relaxed, Relaxed, |word| may(word).then_some(word + 1)).ok()?;
-        Some((raised & NUMBER) + 1)
-    }
-}
+use lines::{Line, Lines, Told, Waiter};
+pub use slots::Slots;
 
 /// The servers of a backend as they are now.
 pub trait Servers {
@@ -88,6 +33,8 @@ pub trait Servers {
     fn takes_new(&self, server: usize) -> bool;
     /// Does it serve the sessions that are at it?
     fn keeps_sessions(&self, server: usize) -> bool;
+    /// A slot of it may be free that this queue has nobody for: there may be others who wait for it, under another configuration.
+    fn has_room(&self, server: usize);
 }
 
 /// What is waited for.
@@ -143,41 +90,6 @@ struct Limit {
     is_limited: bool,
     /// Requests that wait for this server.
     waiting: Option<u32>,
-}
-
-#[derive(Default)]
-struct Lines {
-    next: u64,
-    any: Line,
-    /// By index of the server: those who wait for it alone.
-    own: Box<[Line]>,
-    /// By index of the server: whether its slots have this queue's mark.
-    marked: Box<[bool]>,
-    /// Who was told and has not yet heard it.
-    told: HashMap<Rank, Told>,
-}
-
-struct Told {
-    verdict: Verdict,
-    position: u64,
-}
-
-#[derive(Default)]
-struct Line {
-    waiting: BTreeMap<Rank, Waiter>,
-    longest: u64,
-    /// Who had their turn.
-    served: u64,
-}
-
-#[derive(Default)]
-struct Waiter {
-    /// Servers that failed it.
-    tried: Box<[usize]>,
-    is_session: bool,
-    /// How many the line had served when it came.
-    came_after: u64,
-    waker: Option<Waker>,
 }
 
 /// How many wait, now and at most.
@@ -349,54 +261,6 @@ impl Queue {
     }
 }
 
-impl Lines {
-    fn line(&mut self, place: Place) -> Option<&mut Line> {
-        match place {
-            Place::Any => Some(&mut self.any),
-            Place::At { server, .. } => self.own.get_mut(server),
-        }
-    }
-
-    fn mark(&mut self, servers: &impl Servers, server: usize, is_awaited: bool) {
-        let (Some(marked), Some(slots)) = (self.marked.get_mut(server), servers.slots(server)) else { return };
-        match (std::mem::replace(marked, is_awaited), is_awaited) {
-            (false, true) => slots.mark(),
-            (true, false) => slots.unmark(),
-            _ => {}
-        }
-    }
-
-    /// Who is next of those that this server suits.
-    fn first(&self, servers: &impl Servers, server: usize) -> Option<(Place, Rank)> {
-        let own = self.own.get(server).and_then(|line| line.waiting.first_key_value()).map(|(rank, _)| *rank);
-        let suits = |(_, waiter): &(&Rank, &Waiter)| !waiter.tried.contains(&server);
-        let any = if servers.takes_new(server) { self.any.waiting.iter().find(suits) } else { None };
-        let own = own.map(|rank| (rank, Place::At { server, is_session: false }));
-        let any = any.map(|(rank, _)| (*rank, Place::Any));
-        own.into_iter().chain(any).min_by_key(|(rank, _)| *rank).map(|(rank, place)| (place, rank))
-    }
-
-    fn tell(&mut self, place: Place, rank: Rank, verdict: Verdict, awake: &mut Vec<Waker>) {
-        let Some(line) = self.line(place) else { return };
-        let Some(waiter) = line.waiting.remove(&rank) else { return };
-        let position = line.position(&waiter);
-        line.served += u64::from(matches!(verdict, Verdict::Turn(_)));
-        self.told.insert(rank, Told { verdict, position });
-        awake.extend(waiter.waker);
-    }
-}
-
-impl Line {
-    /// The first is 1. Who has left without a turn is nobody's predecessor.
-    fn position(&self, waiter: &Waiter) -> u64 {
-        self.served - waiter.came_after + 1
-    }
-
-    fn note_length(&mut self) {
-        self.longest = self.longest.max(self.waiting.len() as u64);
-    }
-}
-
 /// Somebody in a line; dropped, it has left. Ready when it is told something.
 pub struct Waiting<'a, S: Servers> {
     queue: &'a Queue,
@@ -449,16 +313,17 @@ impl<S: Servers> Drop for Waiting<'_, S> {
         {
             self.position.update(|position| position + line.position(&waiter));
         }
-        let told = lines.told.remove(&self.rank);
-        if let Some(Told { verdict: Verdict::Turn(server), .. }) = told
+        let mut has_room = None;
+        if let Some(Told { verdict: Verdict::Turn(server), .. }) = lines.told.remove(&self.rank)
             && let Some(slots) = self.servers.slots(server)
         {
-            let _is_looked_at_below = slots.give_back();
+            has_room = slots.give_back().then_some(server);
             self.queue.hand_out(&mut lines, self.servers, server, &mut awake);
         }
         self.queue.settle(&mut lines, self.servers);
         drop(lines);
         awake.into_iter().for_each(Waker::wake);
+        has_room.into_iter().for_each(|server| self.servers.has_room(server));
     }
 }
 

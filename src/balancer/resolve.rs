@@ -238,18 +238,27 @@ mod tests {
         retry: (Duration::from_millis(5), Duration::from_millis(10)),
     };
 
-    /// What the name server says of any name, and how often it was asked.
+    /// What a name server says of any name.
+    #[derive(Clone)]
+    enum Says {
+        Addresses(Vec<IpAddr>),
+        Error(ResponseCode),
+        Garbage,
+        Nothing,
+    }
+
+    /// What it says now, and how often it was asked.
     struct Zone {
-        answer: Mutex<Result<Vec<IpAddr>, ResponseCode>>,
+        answer: Mutex<Says>,
         asked: AtomicUsize,
     }
 
     impl Zone {
-        fn new(answer: Result<Vec<IpAddr>, ResponseCode>) -> Arc<Self> {
+        fn new(answer: Says) -> Arc<Self> {
             Arc::new(Self { answer: Mutex::new(answer), asked: AtomicUsize::new(0) })
         }
 
-        fn set(&self, answer: Result<Vec<IpAddr>, ResponseCode>) {
+        fn set(&self, answer: Says) {
             *self.answer.lock().unwrap() = answer;
         }
 
@@ -269,29 +278,38 @@ mod tests {
             let mut buffer = [0; 512];
             while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
                 let question = Message::from_vec(&buffer[..length]).unwrap();
-                let answer = answer(&question, &zone.answer.lock().unwrap());
                 zone.asked.fetch_add(1, SeqCst);
-                socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+                let says = zone.answer.lock().unwrap().clone();
+                let answer = match says {
+                    Says::Addresses(addresses) => answer(&question, Ok(addresses)),
+                    Says::Error(code) => answer(&question, Err(code)),
+                    Says::Garbage => b"\0SSH-2.0-OpenSSH_9.2".to_vec(),
+                    Says::Nothing => continue,
+                };
+                socket.send_to(&answer, client).await.unwrap();
             }
         });
         let server = NameServerConfig::new(Ipv4Addr::LOCALHOST.into(), true, vec![connection]);
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        Names { hosts: parse_hosts(""), dns: Some(dns(config, ResolverOpts::default()).unwrap()) }
+        let mut options = ResolverOpts::default();
+        (options.timeout, options.attempts) = (Duration::from_millis(50), 1);
+        Names { hosts: parse_hosts(""), dns: Some(dns(config, options).unwrap()) }
     }
 
-    fn answer(question: &Message, zone: &Result<Vec<IpAddr>, ResponseCode>) -> Message {
+    fn answer(question: &Message, known: Result<Vec<IpAddr>, ResponseCode>) -> Vec<u8> {
         let mut answer = question.clone();
         answer.metadata.message_type = MessageType::Response;
         let query = question.queries[0].clone();
-        match zone {
-            Err(code) => answer.metadata.response_code = *code,
+        match known {
+            Err(code) => answer.metadata.response_code = code,
             Ok(addresses) => {
-                let records =
-                    addresses.iter().map(|address| Record::from_rdata(query.name().clone(), 60, RData::from(*address)));
+                let records = addresses
+                    .into_iter()
+                    .map(|address| Record::from_rdata(query.name().clone(), 60, RData::from(address)));
                 answer.answers.extend(records.filter(|record| record.record_type() == query.query_type()));
             }
         }
-        answer
+        answer.to_vec().unwrap()
     }
 
     fn shared(check: bool) -> Arc<Shared> {
@@ -305,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_does_not_resolve_is_a_server_that_is_down_until_it_does() {
-        let zone = Zone::new(Err(ResponseCode::NXDomain));
+        let zone = Zone::new(Says::Error(ResponseCode::NXDomain));
         let shared = shared(true);
         tokio::spawn(keep_resolving(shared.clone(), name_server(zone.clone()).await, FAST));
 
@@ -315,13 +333,13 @@ mod tests {
             async move { until(|| states(&shared)[0] == (ServerState::Down, reason.clone())).await }
         };
         down("NXDOMAIN, there is no such name").await;
-        zone.set(Err(ResponseCode::ServFail));
+        zone.set(Says::Error(ResponseCode::ServFail));
         down("the name server answered Server Failure").await;
-        zone.set(Ok(vec![]));
+        zone.set(Says::Addresses(vec![]));
         down("the name has no address").await;
         assert_eq!(address(&shared), None);
 
-        zone.set(Ok(vec!["2001:db8::1".parse().unwrap()]));
+        zone.set(Says::Addresses(vec!["2001:db8::1".parse().unwrap()]));
         until(|| address(&shared).as_deref() == Some("[2001:db8::1]:80")).await;
         let unproven = (ServerState::Starting, "web.example:80 is now [2001:db8::1]:80".to_owned());
         assert_eq!(states(&shared)[0], unproven);
@@ -329,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_address_follows_the_name_and_outlives_errors() {
-        let addresses = |list: &[&str]| Ok(list.iter().map(|address| address.parse().unwrap()).collect());
+        let addresses = |list: &[&str]| Says::Addresses(list.iter().map(|address| address.parse().unwrap()).collect());
         let zone = Zone::new(addresses(&["192.0.2.1", "2001:db8::1"]));
         let shared = shared(true);
         let changed = || shared.backends[0].servers[0].address_changed.notified();
@@ -338,9 +356,11 @@ mod tests {
         assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));
         shared.set_health(BackendIndex(0), 0, Health::Up, "connection accepted");
 
-        // Turned around, or no longer there: nothing changes.
-        for still in [addresses(&["192.0.2.2", "192.0.2.1"]), Err(ResponseCode::NXDomain), Err(ResponseCode::ServFail)]
-        {
+        // Turned around, no longer there, or nothing that could be understood: nothing changes.
+        let error = Says::Error;
+        let turned = addresses(&["192.0.2.2", "192.0.2.1"]);
+        let errors = [error(ResponseCode::NXDomain), error(ResponseCode::ServFail), Says::Garbage, Says::Nothing];
+        for still in [turned].into_iter().chain(errors) {
             zone.set(still);
             zone.asked_again().await;
             assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));

@@ -343,7 +343,7 @@ pub(super) struct Health {
     pub(super) timeout: Option<Text<Duration>>,
     pub(super) rise: Option<Number<1, 1000>>,
     pub(super) fall: Option<Number<1, 1000>>,
-    pub(super) observe: Option<Text<Observe>>,
+    pub(super) observe: Option<Spanned<Text<Observe>>>,
     pub(super) error_limit: Option<Spanned<Number<1, 1_000_000>>>,
     pub(super) on_refused: Option<Text<OnRefused>>,
 }

@@ -1,15 +1,16 @@
-//! Which server is next: by turn, by load, by a key of the request.
+//! Which server is next: by turn, by load, by who is there.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::rig::http::{Connection, Message, exchange, get};
+use crate::rig::gate::Gate;
+use crate::rig::http::{Connection, Message, get};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::{Server, named};
 use crate::rig::wait_until;
-use crate::{configuration, connect, connection_from, server_of};
+use crate::{ask, configuration, connect, server_of};
 
 /// Requests really alternate, whatever connection (and so whatever worker) they come on.
 #[test]
@@ -88,95 +89,6 @@ fn least_connections_gives_the_fast_server_the_most() {
         .collect();
     let shares = shares(clients.into_iter().flat_map(|client| client.join().unwrap()));
     assert!(shares["c"] > 2 * (shares["a"] + shares["b"]), "{shares:?}");
-}
-
-/// Equal keys go to one server, whatever connection they come on, and many keys to all; a server that goes takes its own
-/// keys elsewhere and leaves the others where they are.
-#[test]
-fn a_key_of_the_request_chooses_its_server() {
-    for (balance, path, header) in [
-        ("{ algorithm = \"uri\", depth = 1, hash = \"consistent\" }", "/KEY/other/RANDOM", ""),
-        ("{ algorithm = \"parameter\", name = \"user\", hash = \"consistent\" }", "/RANDOM?x=1&user=KEY", ""),
-        ("{ algorithm = \"header\", name = \"X-User\", hash = \"consistent\" }", "/RANDOM", "X-User: KEY\r\n"),
-    ] {
-        let _place = own_loopback();
-        let mut servers = vec![Server::named("a"), Server::named("b"), Server::named("c")];
-        let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-        let (web, text) = configuration("", &format!("balance = {balance}"), &addresses);
-        let node = Relevo::start(&format!("[process]\nthreads = 2\n{text}"));
-        let ask = |key: usize, random: usize| {
-            let fill = |text: &str| text.replace("KEY", &format!("k{key}")).replace("RANDOM", &format!("r{random}"));
-            let answer = exchange(web, format!("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", fill(path), fill(header)));
-            assert_eq!(answer.status(), 200, "{answer:?}\n{}", node.messages());
-            server_of(&answer).to_owned()
-        };
-        let owners: Vec<_> = (0..30).map(|key| ask(key, 0)).collect();
-        assert_eq!(owners, (0..30).map(|key| ask(key, key + 1)).collect::<Vec<_>>(), "{balance}");
-        assert!(["a", "b", "c"].iter().all(|server| owners.iter().any(|owner| owner == server)), "{owners:?}");
-
-        drop(servers.remove(0));
-        for (key, owner) in owners.iter().enumerate() {
-            let now = ask(key, 0);
-            assert!(now == *owner || owner == "a" && now != "a", "{balance}: {key} went from {owner} to {now}");
-        }
-    }
-}
-
-/// The client that a trusted proxy names chooses, and not the proxy they all come through; whom anybody else names does not.
-#[test]
-fn clients_behind_a_trusted_proxy_have_servers_of_their_own() {
-    let _place = own_loopback();
-    let servers = ["a", "b", "c"].map(Server::named);
-    let addresses = servers.each_ref().map(|server| server.address);
-    let (web, text) = configuration("trusted_proxies = \"127.0.0.2\"", "balance = \"source\"", &addresses);
-    let _node = Relevo::start(&text);
-    let owners = |proxy: &str| -> Vec<_> {
-        let mut connection = connection_from(proxy, web);
-        let mut ask = |client: usize| {
-            let request = format!("GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.{client}\r\n\r\n");
-            connection.send(request).unwrap();
-            server_of(&connection.receive().unwrap()).to_owned()
-        };
-        (1..=30).map(&mut ask).collect()
-    };
-    let trusted = owners("127.0.0.2");
-    assert!(["a", "b", "c"].iter().all(|server| trusted.iter().any(|owner| owner == server)), "{trusted:?}");
-    assert_eq!(owners("127.0.0.2"), trusted);
-    let others = owners("127.0.0.3");
-    assert!(others.iter().all(|owner| *owner == others[0]), "{others:?}");
-}
-
-/// Rules come first: the path and the header that they leave are the key.
-#[test]
-fn a_key_is_made_of_what_the_rules_leave() {
-    for (balance, rule) in [
-        ("\"uri\"", "rewrite = { path = \"/all\" }"),
-        ("{ algorithm = \"header\", name = \"X-Key\" }", "request_headers = { set = { X-Key = \"all\" } }"),
-    ] {
-        let _place = own_loopback();
-        let servers = ["a", "b", "c"].map(Server::named);
-        let addresses = servers.each_ref().map(|server| server.address);
-        let rules = format!("rules = [{{ when = {{ path_prefix = \"/same/\" }}, {rule} }}]");
-        let (web, text) = configuration(&rules, &format!("balance = {balance}"), &addresses);
-        let _node = Relevo::start(&text);
-        let ask = |path: String, key: usize| {
-            exchange(web, format!("GET {path} HTTP/1.1\r\nHost: test\r\nX-Key: {key}\r\n\r\n"))
-        };
-        assert_eq!(shares((0..30).map(|key| ask(format!("/own/{key}"), key))).len(), 3, "{balance}");
-        assert_eq!(shares((0..30).map(|key| ask(format!("/same/{key}"), key))).len(), 1, "{balance}");
-    }
-}
-
-/// In mode `tcp` a client's address chooses; here there is one client.
-#[test]
-fn a_client_stays_at_its_server_in_tcp_mode() {
-    let _place = own_loopback();
-    let servers = ["a", "b", "c"].map(Server::named);
-    let addresses = servers.each_ref().map(|server| server.address);
-    let (web, text) = configuration("mode = \"tcp\"", "balance = \"source\"", &addresses);
-    let _node = Relevo::start(&text);
-    let shares = shares((0..20).map(|_| get(web, "/")));
-    assert_eq!(shares.len(), 1, "{shares:?}");
 }
 
 /// Two draws find the server that is free, and never none.
@@ -265,8 +177,86 @@ fn a_server_that_comes_back_begins_slowly() {
     wait_until("it has its whole share", || (share_of_b(20) - 0.5).abs() < 0.01, || node.messages());
 }
 
+/// By the weights of the file alone, whatever weight a server is given; only none at all ends new sessions.
+#[test]
+fn the_static_round_robin_keeps_to_the_file() {
+    let _place = own_loopback();
+    let servers = ["a", "b"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("", "balance = \"static_round_robin\"", &addresses);
+    let node = Relevo::start(&text.replace("name = \"a\"", "name = \"a\"\nweight = 3"));
+    for (weight, expected) in [("1", [30, 10]), ("0", [0, 40]), ("200", [30, 10])] {
+        assert!(node.server(&["weight", "app/a", weight]).status.success());
+        let shares = shares((0..40).map(|_| get(web, "/")));
+        let share = |name: &str| shares.get(name).copied().unwrap_or_default();
+        assert_eq!(["a", "b"].map(share), expected, "with the weight {weight}");
+    }
+}
+
+/// In proportion to the weight: of eight that are under way six are at the server of weight 3, and two at the other.
+#[test]
+fn least_connections_heeds_weights() {
+    let _place = own_loopback();
+    let (servers, gates): (Vec<_>, Vec<_>) = ["a", "b"].map(Gate::server).into_iter().unzip();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let (web, text) = configuration("", "balance = \"least_connections\"", &addresses);
+    let _node = Relevo::start(&text.replace("name = \"a\"", "name = \"a\"\nweight = 3"));
+    let came = || gates.iter().map(|gate| gate.came().len()).collect::<Vec<_>>();
+    let mut held = Vec::new();
+    for number in 1..=8 {
+        held.push(ask(web, "/held", ""));
+        wait_until("it has come", || came().iter().sum::<usize>() == number, || format!("{:?}", came()));
+    }
+    assert_eq!(came(), [6, 2]);
+    gates.iter().for_each(|gate| gate.let_through(8));
+    held.iter_mut().for_each(|connection| assert_eq!(connection.receive().unwrap().status(), 200));
+}
+
+/// Drawn by weight: with one draw the load means nothing.
+#[test]
+fn random_draws_by_weight() {
+    let _place = own_loopback();
+    let servers = ["a", "b"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("", "balance = { algorithm = \"random\", draws = 1 }", &addresses);
+    let _node = Relevo::start(&text.replace("name = \"a\"", "name = \"a\"\nweight = 3"));
+    let mut connection = connect(web);
+    let shares = shares((0..1000).map(|_| connection.get("/").unwrap()));
+    // Six standard deviations.
+    let share = shares["a"] as f64 / 1000.0;
+    assert!((share - 0.75).abs() < 6.0 * (0.75_f64 * 0.25 / 1000.0).sqrt(), "{shares:?}");
+}
+
+/// One backup or all of them, while no other server is up; when none is left the client is told at once.
+#[test]
+fn one_backup_serves_or_all_of_them() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let addresses = servers.each_ref().map(|server| server.address);
+    for (all_backups, expected) in [("", [0, 20, 0]), ("all_backups = true", [0, 10, 10])] {
+        let (web, text) = configuration("", all_backups, &addresses);
+        let text = ["b", "c"].iter().fold(text, |text, name| {
+            let line = format!("name = \"{name}\"");
+            text.replace(&line, &format!("{line}\nbackup = true"))
+        });
+        let node = Relevo::start(&text);
+        let counts = || {
+            let shares = shares((0..20).map(|_| get(web, "/")));
+            ["a", "b", "c"].map(|name| shares.get(name).copied().unwrap_or_default())
+        };
+        let out = |server: &str| assert!(node.server(&["maintenance", server]).status.success());
+        assert_eq!(counts(), [20, 0, 0], "{all_backups}");
+        out("app/a");
+        assert_eq!(counts(), expected, "{all_backups}");
+        out("app/b");
+        assert_eq!(counts(), [0, 0, 20], "{all_backups}");
+        out("app/c");
+        assert_eq!(get(web, "/").status(), 503);
+    }
+}
+
 /// How many came from each server.
-fn shares(answers: impl IntoIterator<Item = Message>) -> BTreeMap<String, usize> {
+pub(crate) fn shares(answers: impl IntoIterator<Item = Message>) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     answers.into_iter().for_each(|answer| *shares.entry(server_of(&answer).to_owned()).or_default() += 1);
     shares

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use relevo::lab::directory::Directory;
 use relevo::status::ServerState;
 
-use crate::limits::{Gate, ask, csv};
+use crate::rig::gate::Gate;
 use crate::rig::http::{Connection, exchange, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
+use crate::{ask, csv};
 
 /// A running HAProxy and what it wrote.
 struct Haproxy {

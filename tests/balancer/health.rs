@@ -1,15 +1,17 @@
 //! How servers are checked, and what takes one down: its answers, its agent, its traffic.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use relevo::status::ServerState;
 
 use crate::rig::http::{get, response};
-use crate::rig::node::Relevo;
-use crate::rig::place::own_loopback;
+use crate::rig::node::{Relevo, relevo};
+use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::{Server, named};
+use crate::rig::wait_until;
 use crate::{configuration, server_of};
 
 /// The servers of the backend are checked, as `backend` says.
@@ -94,6 +96,142 @@ fn checks_without_end_take_their_servers_down_and_nothing_else() {
     assert_all_from(web, "c", &node);
 }
 
+/// What answers slowly, by half, or with something else is no server, however it goes on; each says why it is down.
+#[test]
+fn half_an_answer_and_garbage_take_a_server_down() {
+    let _place = own_loopback();
+    let answering = |text: &'static str, ends: bool| {
+        Server::start(move |mut connection| {
+            let _ = connection.receive();
+            let _ = connection.send(text);
+            if !ends {
+                let _ = connection.receive_rest();
+            }
+        })
+    };
+    let dripping = Server::start(|mut connection| {
+        let _ = connection.receive();
+        for byte in "HTTP/1.1 200 OK\r\nX-Long: ".bytes().chain(std::iter::repeat(b'x')) {
+            if connection.send([byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let servers = [
+        answering("SSH-2.0-OpenSSH_9.2\r\n\r\n", false),
+        answering("HTTP/1.1 200 OK\r\nContent-Le", true),
+        answering("HTTP/1.1 200 OK\r\nContent-Le", false),
+        answering("", true),
+        dripping,
+        // It was asked for no more than a status.
+        answering("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", false),
+    ];
+    let health = "health = { path = \"/\", interval = \"100ms\", timeout = \"1s\", fall = 1 }";
+    let (_, text) = checked(health, &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start_with(&text, 1);
+    let closed = "the connection was closed before an answer came";
+    let reasons = ["the answer is not HTTP/1", closed, "no answer within 1s", closed, "no answer within 1s"];
+    for (name, reason) in ["a", "b", "c", "d", "e"].into_iter().zip(reasons) {
+        wait_for(&node, name, ServerState::Down, reason);
+    }
+    wait_for(&node, "f", ServerState::Up, "status 200");
+}
+
+/// So many failures in a row take a server down and so many successes bring it back, and the log says after which.
+#[test]
+fn a_server_goes_down_after_a_row_of_failures_and_comes_back_after_a_row_of_successes() {
+    let _place = own_loopback();
+    let server = scripted(&[200, 500, 501, 200, 502, 503, 504, 201, 505, 202, 203]);
+    let health = "health = { path = \"/\", interval = \"20ms\", timeout = \"5s\", rise = 2, fall = 3 }";
+    let (_, text) = checked(health, &[server.0.address]);
+    let node = Relevo::start(&text);
+    node.wait_for_message("server app/a is up: status 203");
+    let messages = node.messages();
+    let changes: Vec<_> = messages.lines().filter_map(|line| line.split_once("server app/a is ")).collect();
+    let changes: Vec<_> = changes.into_iter().map(|(_, change)| change).collect();
+    assert_eq!(changes, ["up: status 200", "down: status 504, expected 200-399", "up: status 203"], "{messages}");
+}
+
+/// The next check comes after the interval that the last ones have earned. Here all but some are an hour.
+#[test]
+fn how_soon_the_next_check_comes_depends_on_the_last() {
+    // Interval, fast interval, down interval; the checks' results; how many of them there are before the hour.
+    let (soon, hour) = ("20ms", "1h");
+    let rows: [(_, &[u16], usize); 6] = [
+        ([hour, soon, soon], &[200, 200], 1),
+        ([soon, hour, hour], &[200, 200, 500, 500], 3),
+        ([soon, soon, hour], &[200, 500, 500, 500, 500], 4),
+        ([hour, soon, hour], &[500, 500], 1),
+        ([hour, hour, soon], &[500, 500, 200, 200], 3),
+        ([hour, soon, soon], &[500, 500, 200, 200, 200], 4),
+    ];
+    let _place = own_loopback();
+    let servers = rows.map(|(_, script, _)| scripted(script));
+    let backends = rows.iter().zip(&servers).enumerate().map(|(row, (([interval, fast, down], ..), (server, _)))| {
+        format!(
+            "[backends.b{row}]\nhealth = {{ path = \"/\", interval = \"{interval}\", fast_interval = \"{fast}\", \
+             down_interval = \"{down}\", timeout = \"5s\", rise = 2, fall = 3 }}\n\
+             [[backends.b{row}.servers]]\nname = \"a\"\naddress = \"{}\"\n",
+            server.address
+        )
+    });
+    let frontend = format!("[frontends.web]\nbind = \"{}\"\ndefault_backend = \"b0\"\n", free_port());
+    let node = Relevo::start(&(frontend + &backends.collect::<String>()));
+    for ((intervals, _, expected), (_, asked)) in rows.iter().zip(&servers) {
+        let is_checked = || asked.load(Ordering::SeqCst) >= *expected;
+        wait_until(&format!("{expected} checks, with {intervals:?}"), is_checked, || node.messages());
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    for ((intervals, _, expected), (_, asked)) in rows.iter().zip(&servers) {
+        assert_eq!(asked.load(Ordering::SeqCst), *expected, "{intervals:?}");
+    }
+}
+
+/// Answers one request after the other with these statuses, and then with the last; how many it was asked.
+fn scripted(statuses: &'static [u16]) -> (Server, Arc<AtomicUsize>) {
+    let asked = Arc::<AtomicUsize>::default();
+    let server = Server::answering({
+        let asked = asked.clone();
+        move |_| {
+            let number = asked.fetch_add(1, Ordering::SeqCst).min(statuses.len() - 1);
+            response(&format!("{} Told", statuses[number]), "X-Server: a\r\n", "")
+        }
+    });
+    (server, asked)
+}
+
+/// A check goes to an address and a port of its own, and comes from the server's `source`, as the traffic does.
+#[test]
+fn a_check_has_its_own_address_and_the_servers_source() {
+    let _place = own_loopback();
+    let sources = [(); 2].map(|()| Arc::<Mutex<Vec<IpAddr>>>::default());
+    let noting = |address: &str, sources: &Arc<Mutex<Vec<IpAddr>>>| {
+        let sources = sources.clone();
+        Server::start_at(address.parse().unwrap(), move |mut connection| {
+            sources.lock().unwrap().push(connection.stream().peer_addr().unwrap().ip());
+            while connection.receive().is_ok() {
+                let _ = connection.send(response("200 OK", "X-Server: a\r\n", ""));
+            }
+        })
+    };
+    let (server, checks) = (noting("127.0.0.1:0", &sources[0]), noting("127.0.0.2:0", &sources[1]));
+    let (web, text) = checked("health = { interval = \"50ms\", timeout = \"5s\", fall = 1 }", &[server.address]);
+    let more = format!(
+        "check = true\ncheck_address = \"127.0.0.2\"\ncheck_port = {}\nsource = \"127.0.0.3\"",
+        checks.address.port()
+    );
+    let node = Relevo::start_with(&text.replace("check = true", &more), 1);
+    assert_all_from(web, "a", &node);
+    for sources in &sources {
+        let sources = sources.lock().unwrap();
+        assert!(!sources.is_empty() && sources.iter().all(|source| source.to_string() == "127.0.0.3"), "{sources:?}");
+    }
+    drop(checks);
+    wait_for(&node, "a", ServerState::Down, "connection refused");
+    assert_eq!(get(web, "/").status(), 503);
+}
+
 /// An agent gives its server weight, drains it, takes it down and brings it back, each with a sentence in the log; what is no
 /// answer changes nothing.
 #[test]
@@ -123,6 +261,9 @@ fn a_server_is_what_its_agent_says() {
 
     agent_says("drain 100%\n");
     node.wait_for_message("server app/a is drained: its agent asks for drain");
+    assert_all_from(web, "b", &node);
+    agent_says("maint # upgrade\n");
+    node.wait_for_message("server app/a is in maintenance: its agent asks for maintenance: upgrade");
     assert_all_from(web, "b", &node);
     agent_says("ready down # the disk is full\n");
     node.wait_for_message("server app/a is down: its agent says down: the disk is full");
@@ -162,6 +303,23 @@ fn a_refused_connection_takes_a_server_down_at_once() {
     wait_for(&node, "a", ServerState::Up, "connection accepted");
 }
 
+/// The check that follows soon is not forgotten in a reload.
+#[test]
+fn a_server_that_its_traffic_took_down_is_checked_soon_after_a_reload_too() {
+    let _place = own_loopback();
+    let [server, other] = ["a", "b"].map(Server::named);
+    let address = server.address;
+    let health = "health = { interval = \"1h\", fast_interval = \"1s\", rise = 1, on_refused = \"mark_down\" }";
+    let (web, text) = checked(health, &[address, other.address]);
+    let node = Relevo::start_with(&text, 2);
+    drop(server);
+    assert_all_from(web, "b", &node);
+    node.wait_for_message("server app/a is down: an error of its traffic: connection refused");
+    let _again = Server::answering_at(address, named("a"));
+    node.reload_with(&text.replace("rise = 1", "rise = 1, fall = 2"));
+    wait_for(&node, "a", ServerState::Up, "connection accepted");
+}
+
 /// `observe`: a server that passes its checks and fails its clients goes down after so many errors in a row.
 #[test]
 fn errors_of_the_traffic_take_a_server_down() {
@@ -175,6 +333,37 @@ fn errors_of_the_traffic_take_a_server_down() {
     assert_eq!(errors, 5, "{}", node.messages());
     node.wait_for_message("server app/a is down: 5 errors of its traffic in a row, the last: status 503");
     assert_all_from(web, "b", &node);
+}
+
+/// `observe = "layer4"`: so many connections in a row that fail take a server down that passes its checks; what it answers is
+/// no matter, and no client sees it.
+#[test]
+fn connections_that_fail_take_a_server_down() {
+    let _place = own_loopback();
+    let (alive, failing) = (Server::start(drop), Server::answering(|_| response("503 Sorry", "X-Server: b\r\n", "")));
+    let health = "health = { interval = \"1h\", fast_interval = \"1h\", observe = \"layer4\", error_limit = 3 }";
+    let (web, text) = configuration("", health, &[Server::nowhere(), failing.address]);
+    let first = format!("check = true\ncheck_port = {}", alive.address.port());
+    let node =
+        Relevo::start_with(&text.replacen("check = false", &first, 1).replace("check = false", "check = true"), 2);
+    assert_all_from(web, "b", &node);
+    node.wait_for_message("server app/a is down: 3 errors of its traffic in a row, the last: connection refused");
+    wait_for(&node, "b", ServerState::Up, "connection accepted");
+}
+
+/// In mode `"tcp"` there are no answers to be observed.
+#[test]
+fn answers_are_observed_in_http_only() {
+    let (_, text) = configuration("mode = \"tcp\"", "health = { observe = \"layer7\" }", &[Server::nowhere()]);
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let file = directory.path().join("relevo.toml");
+    std::fs::write(&file, &text).unwrap();
+    let output = relevo(&["check", "-c", file.to_str().unwrap()]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("answers are observed in HTTP only"), "{errors}");
+    std::fs::write(&file, text.replace("layer7", "layer4")).unwrap();
+    assert!(relevo(&["check", "-c", file.to_str().unwrap()]).status.success());
 }
 
 /// A client's own mistakes do not take a server from the others.

@@ -10,6 +10,7 @@ mod haproxy;
 mod health;
 mod hostile;
 mod idle;
+mod keys;
 mod kill;
 mod limits;
 mod log;
@@ -17,6 +18,7 @@ mod log_targets;
 mod names;
 mod operator;
 mod php;
+mod queues;
 mod reload;
 mod retries;
 #[path = "../rig/mod.rs"]
@@ -28,9 +30,13 @@ mod stick;
 mod timeouts;
 mod tunnels;
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use rig::http::{Connection, Message};
+use rig::PATIENCE;
+use rig::http::{Connection, Message, get};
 use rig::place::free_port;
 
 /// A frontend `web` on a free port with a backend `app` of these servers, unchecked; `frontend` and `backend` are further
@@ -50,6 +56,18 @@ fn configuration(frontend: &str, backend: &str, servers: &[SocketAddr]) -> (Sock
     (web, text)
 }
 
+/// A backend `app` of servers with these further lines, named `a`, `b`, …; `backend` and `frontend` are further lines of theirs.
+fn limited(frontend: &str, backend: &str, servers: &[(SocketAddr, &str)]) -> (SocketAddr, SocketAddr, String) {
+    let addresses: Vec<_> = servers.iter().map(|(address, _)| *address).collect();
+    let (web, mut text) = configuration(frontend, backend, &addresses);
+    for ((address, lines), name) in servers.iter().zip('a'..) {
+        let server = format!("name = \"{name}\"\naddress = \"{address}\"\n");
+        text = text.replace(&server, &format!("{server}{lines}\n"));
+    }
+    let stats = free_port();
+    (web, stats, format!("[stats]\nlisten = \"{stats}\"\n{text}"))
+}
+
 /// The server that an answer came from, as it names itself.
 fn server_of(answer: &Message) -> &str {
     answer.header("x-server").unwrap_or_else(|| panic!("not from a server: {answer:?}"))
@@ -67,4 +85,27 @@ fn connection_from(source: &str, to: SocketAddr) -> Connection {
     socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     Connection::new(socket.into()).unwrap()
+}
+
+/// A request whose answer is awaited later.
+fn ask(web: SocketAddr, path: &str, headers: &str) -> Connection {
+    let mut connection = connect(web);
+    connection.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).unwrap();
+    connection
+}
+
+/// Has nothing come for a while?
+fn is_quiet(connection: &Connection) -> bool {
+    connection.stream().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let peeked = connection.stream().peek(&mut [0]);
+    connection.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+    matches!(peeked, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// The values of a line of the CSV by column.
+fn csv(stats: SocketAddr, row: &str) -> BTreeMap<String, String> {
+    let text = get(stats, "/;csv").text();
+    let columns = text.lines().next().unwrap().trim_start_matches("# ").split(',');
+    let line = text.lines().find(|line| line.starts_with(&row.replace('/', ","))).unwrap_or_else(|| panic!("{text}"));
+    columns.zip(line.split(',')).map(|(column, value)| (column.to_owned(), value.to_owned())).collect()
 }

@@ -39,6 +39,10 @@ impl NameServer {
     fn learn(&self, address: Ipv4Addr) {
         *self.0.lock().unwrap() = Some(address);
     }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap() = None;
+    }
 }
 
 /// An answer (RFC 1035 §4) with a time to live of one second; there are no addresses but of IPv4.
@@ -68,7 +72,7 @@ fn configuration(web: SocketAddr, server: &str) -> String {
 }
 
 /// A name that does not resolve is a server that is down, and no reason not to start; when it resolves the server comes up;
-/// when its address changes the traffic follows.
+/// when it is forgotten nothing changes, and when its address changes the traffic follows.
 #[test]
 fn a_name_may_resolve_later_and_move() {
     let Some(_place) = own_network() else { return };
@@ -96,6 +100,13 @@ fn a_name_may_resolve_later_and_move() {
 
     name_server.learn(first);
     node.wait_for_servers(1);
+    assert_eq!(server_of(&get(web, "/")), "one");
+
+    // Whatever a name server says or does not say later: the last address that was known stays.
+    name_server.forget();
+    node.wait_for_message(
+        "app.example.org no longer resolves (NXDOMAIN, there is no such name): 127.0.0.21:8080 is kept",
+    );
     assert_eq!(server_of(&get(web, "/")), "one");
 
     name_server.learn(second);

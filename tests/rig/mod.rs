@@ -3,6 +3,7 @@
 
 pub(crate) mod apache;
 pub(crate) mod curl;
+pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod nginx;

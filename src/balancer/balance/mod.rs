@@ -201,7 +201,6 @@ mod tests {
     fn a_weight_that_changes_is_the_share_from_then_on() {
         let weighted = [
             (Balance::RoundRobin, 0.0),
-            (Balance::LeastConnections, 0.5),
             (Balance::Random { draws: 1 }, 0.02),
             (hash(HashMethod::MapBased), 0.02),
             (hash(HashMethod::Consistent), 0.1),
@@ -215,6 +214,22 @@ mod tests {
             assert_eq!(shares_of(&shared, 100), BTreeMap::from([(1, 100)]), "{balance:?}");
             shared.set_weight(APP, 0, None);
             assert!(shares_of(&shared, 1000).len() == 2, "{balance:?}");
+        }
+    }
+
+    #[test]
+    fn least_connections_share_by_a_weight_that_changes() {
+        let shared = backend(Balance::LeastConnections, &[1, 1], |_| {});
+        let mut worker = Chooser::new(shared.clone());
+        let servers = &shared.backends[0].servers;
+        for (weight, expected) in [(3, [30, 10]), (0, [30, 20]), (1, [30, 30])] {
+            shared.set_weight(APP, 0, Some(weight));
+            let count = || servers.iter().map(|server| server.connections.count()).collect::<Vec<_>>();
+            while count().iter().sum::<u64>() < expected.iter().sum() {
+                let server = worker.choose(APP, None, &[]).unwrap();
+                servers[server].connections.take();
+            }
+            assert_eq!(count(), expected, "with the weight {weight}");
         }
     }
 

@@ -124,7 +124,7 @@ fn heed(before: &AgentReport, line: &str) -> Result<AgentReport, String> {
                 let separator = if description.is_empty() { "" } else { ": " };
                 report.down = Some(format!("its agent says {word}{separator}{description}").into());
             }
-            // There is no limit of connections yet that it could change.
+            // Limits are the file's alone.
             word if word.strip_prefix("maxconn:").is_some_and(|limit| limit.parse::<u32>().is_ok()) => {}
             word => match word.strip_suffix('%').and_then(|percent| percent.parse().ok()) {
                 Some(percent) => (report.percent, has_wishes) = (percent, true),

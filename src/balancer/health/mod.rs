@@ -69,7 +69,11 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             () = state.address_changed.notified() => row = Row::default(),
             () = state.returns() => row = Row::default(),
             // The traffic took it down: what follows is a row of successes, or none.
-            () = state.marked_down.notified() => sleep(health.fast_interval).await,
+            () = state.marked_down.notified() => {
+                (row, due) = (Row::default(), due.min(Instant::now() + health.fast_interval));
+                state.set_progress(Progress { row, due: Some(due) });
+                continue;
+            }
         }
         if state.end_of_maintenance().await {
             row = Row::default();
@@ -86,7 +90,8 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             continue;
         }
 
-        let after = row.count(state.health(), outcome.is_ok(), health);
+        let before = state.health();
+        let after = row.count(before, outcome.is_ok(), health);
         state.checks.checked(Check {
             outcome: Outcome::from_words(
                 outcome.as_deref().map_err(|failure| failure.as_str()),
@@ -97,7 +102,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             failures: row.failures,
         });
         let reason = outcome.unwrap_or_else(|failure| failure);
-        shared.set_health(backend, index, after, &format!("{reason}{}", row.progress(health)));
+        shared.conclude(backend, index, [before, after], &format!("{reason}{}", row.progress(health)));
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
         due = began + chance.spread(row.pause(after, health), health.spread);
@@ -199,6 +204,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
+    use crate::balancer::state::ServerShared;
     use crate::balancer::state::tests::{one_backend, server, states, until};
     use crate::config::model::{Balance, Server, ServerAddress};
 
@@ -348,6 +354,24 @@ mod tests {
         }
         until(|| now() == [Up, Up, Up, Up]).await;
         watching.abort();
+    }
+
+    #[tokio::test]
+    async fn the_next_check_is_sooner_or_later_than_that_of_another_server() {
+        let (address, _) = web_server().await;
+        let servers = ["a", "b", "c"].map(|name| Server { name: name.into(), ..checked(address) });
+        let hour = Duration::from_secs(3600);
+        let mut config = one_backend(Balance::RoundRobin, servers.to_vec());
+        config.backends[0].health = HealthCheck { spread: 50, ..health(hour) };
+        let shared = Shared::new(config);
+        let watching = tokio::spawn(watch(shared.clone()));
+        until(|| states(&shared).iter().all(|(state, _)| *state == ServerState::Up)).await;
+        watching.abort();
+        let due = |server: &Arc<ServerShared>| server.progress().due.unwrap() - Instant::now();
+        let mut dues: Vec<_> = shared.backends[0].servers.iter().map(due).collect();
+        assert!(dues.iter().all(|due| (hour * 4 / 10..hour * 16 / 10).contains(due)), "{dues:?}");
+        dues.sort();
+        assert!(dues.windows(2).all(|two| two[1] - two[0] > Duration::from_secs(60)), "{dues:?}");
     }
 
     #[test]

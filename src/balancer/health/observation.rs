@@ -62,9 +62,9 @@ pub fn observe(shared: &Shared, backend: BackendIndex, server: usize, seen: Seen
 }
 
 fn mark_down(shared: &Shared, backend: BackendIndex, server: usize, place: Place<'_>, reason: &str) {
-    if place.state.health() == Health::Up {
+    // Of several workers that say so at once, one has taken it down.
+    if place.state.health() == Health::Up && shared.set_health(backend, server, Health::Down, reason) {
         place.state.checks.marked_down();
-        shared.set_health(backend, server, Health::Down, reason);
         place.state.marked_down.notify_one();
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 
-use super::Shared;
+use super::{ServerShared, Shared};
 use crate::balancer::room::Room;
 use crate::stats::rates::Rates;
 use crate::status::{OldConfigurations, PairStatus};
@@ -87,6 +87,19 @@ impl Lasting {
     /// All that are still there, the one that is followed last.
     pub(super) fn live(&self) -> Vec<Arc<Shared>> {
         self.known().iter().filter_map(|known| known.shared.upgrade()).collect()
+    }
+
+    /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
+    pub(super) fn has_room(&self, server: &ServerShared) {
+        for shared in self.live() {
+            for state in &shared.backends {
+                if let Some(queue) = &state.queue
+                    && let Some(index) = state.index_of(server)
+                {
+                    queue.has_room(state, index);
+                }
+            }
+        }
     }
 
     /// Those that another has taken the place of.

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 use super::facts::{AgentReport, Facts, Health};
-use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared, WHOLE, most};
+use super::server::most;
+use super::{BackendState, FrontendState, NOT_CHECKED, ServerShared, Shared};
+use crate::balancer::balance::plan::WHOLE;
 use crate::balancer::room::Sources;
 use crate::balancer::rules::{self, rate_limit::RateLimiter};
 use crate::config::model::{self, Backend, BackendIndex, BackendOrigin, Frontend, Origins};
@@ -23,7 +25,10 @@ impl Shared {
         });
         let backends = config.backends.iter().zip(&origins.backends).map(|(config, origin)| {
             let before = origin.index.and_then(|index| self.config.backends.get(index).zip(self.backends.get(index)));
-            before.map_or_else(|| BackendState::new(config), |(old, state)| state.succeeded_by(old, config, origin))
+            before.map_or_else(
+                || BackendState::new(config, &self.lasting),
+                |(old, state)| state.succeeded_by(old, config, origin),
+            )
         });
         let (frontends, backends) = (frontends.collect(), backends.collect());
         let counters = self.counters.iter().map(|before| Counters::new(&origins, Some(before))).collect();
@@ -81,7 +86,7 @@ impl BackendState {
             )
         });
         let kept = self.stick.as_ref().filter(|_| old.stick == new.stick);
-        let begun = Self::begin(new, servers.collect());
+        let begun = Self::begin(new, servers.collect(), &self.lasting);
         let state = Self {
             stick: kept.map_or(begun.stick, |kept| Some(kept.succeeded_by(&new.servers))),
             turn: AtomicU64::new(self.turn.load(Relaxed)),

@@ -1,12 +1,14 @@
 //! How servers change, and what other parts test theirs with.
 
 use std::net::Ipv4Addr;
+use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::balancer::balance::plan::WHOLE;
 use crate::config::model::{
     AccessLog, Backend, Balance, Balancer, ConnectionMode, ErrorPages, HealthCheck, Retry, Reuse, Server,
-    ServerTimeouts,
+    ServerAddress, ServerTimeouts, WhenAllDown,
 };
 
 /// A server on loopback that is not checked.
@@ -121,11 +123,7 @@ fn a_change_of_state_is_a_new_generation_and_a_new_reason_alone_is_not() {
 
 #[test]
 fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
-    let log = Log::default();
-    let written = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(move || log.clone()).without_time().with_target(false).with_ansi(false);
-    tracing::subscriber::with_default(subscriber.finish(), || {
+    let log = Log::of(|| {
         let shared = Shared::new(one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]));
         let set = |server, health, reason| shared.set_health(BackendIndex(0), server, health, reason);
         set(0, Health::Up, "status 200");
@@ -144,7 +142,7 @@ fn a_change_is_one_sentence_in_the_log_and_so_is_the_end_of_a_backend() {
         INFO backend app has a server again: b\n \
         INFO server app/b is drained: an operator asks for it\n\
         ERROR backend app has no server left: none is up\n";
-    assert_eq!(String::from_utf8_lossy(&written.0.lock().unwrap()), expected);
+    assert_eq!(log, expected);
 }
 
 #[test]
@@ -198,8 +196,116 @@ fn what_takes_the_place_of_a_configuration_has_what_was_known() {
     assert_eq!(new.old_configurations().oldest_s, 0.0);
 }
 
+/// Whoever changes a server while the next configuration is made may not know of that one yet.
+#[test]
+fn a_server_that_changes_while_a_configuration_is_made_has_changed_under_it() {
+    let app = BackendIndex(0);
+    let checked = |name| Server { check: true, ..server(name, 1) };
+    let config = || one_backend(Balance::RoundRobin, vec![checked("a"), checked("b")]);
+    let mut newest = Shared::new(config());
+    for round in 0..2000 {
+        let old = newest.clone();
+        let health = if round % 2 == 0 { Health::Down } else { Health::Up };
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                old.set_health(app, 0, health, "its traffic");
+            });
+            both.wait();
+            newest = old.succeeded_by(config());
+        });
+        let is_chosen = newest.backends[0].plan.load().takes(0);
+        assert_eq!(is_chosen, health == Health::Up, "round {round}");
+    }
+}
+
+/// A wish is heeded under each configuration, the old one first, while the next is made; only the newest one's servers are raised.
+#[tokio::test]
+async fn slow_start_is_told_of_under_every_configuration() {
+    let app = BackendIndex(0);
+    let config = || {
+        let mut config = one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]);
+        config.backends[0].slow_start = Some(Duration::from_secs(10));
+        config
+    };
+    let old = Shared::new(config());
+    old.set_admin(app, 0, Admin::Maintenance, "an operator");
+    let new = old.succeeded_by(config());
+    old.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(new.backends[0].servers[0].tenths(), 1);
+    let told = tokio::time::timeout(Duration::from_secs(10), new.backends[0].came_back.notified()).await;
+    assert!(told.is_ok(), "nobody raises it");
+}
+
+#[test]
+fn a_check_does_not_undo_what_the_traffic_has_said_meanwhile() {
+    let app = BackendIndex(0);
+    let shared = Shared::new(one_backend(Balance::RoundRobin, vec![Server { check: true, ..server("a", 1) }]));
+    shared.conclude(app, 0, [Health::Starting, Health::Up], "status 200");
+    assert_eq!(states(&shared)[0].0, ServerState::Up);
+    shared.set_health(app, 0, Health::Down, "its traffic");
+    shared.conclude(app, 0, [Health::Up, Health::Up], "status 200");
+    assert_eq!(states(&shared), [(ServerState::Down, "its traffic".to_owned())]);
+}
+
+/// It has not had all of its weight yet.
+#[test]
+fn a_server_that_is_drained_while_it_rises_begins_again() {
+    let app = BackendIndex(0);
+    let mut config = one_backend(Balance::RoundRobin, vec![server("a", 1)]);
+    config.backends[0].slow_start = Some(Duration::from_secs(10));
+    let shared = Shared::new(config);
+    let tenths = || shared.backends[0].servers[0].tenths();
+    shared.set_health(app, 0, Health::Down, "connection refused");
+    shared.set_health(app, 0, Health::Up, "connection accepted");
+    shared.raise(app, Duration::from_secs(10), Instant::now() + Duration::from_secs(5));
+    assert_eq!(tenths(), 5);
+    shared.set_admin(app, 0, Admin::Drain, "an operator");
+    shared.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(tenths(), 1);
+    assert!(!shared.raise(app, Duration::from_secs(10), Instant::now() + Duration::from_secs(20)));
+    shared.set_admin(app, 0, Admin::Drain, "an operator");
+    shared.set_admin(app, 0, Admin::Ready, "an operator");
+    assert_eq!(tenths(), WHOLE);
+}
+
+/// Whoever takes its last server, and under whatever configuration.
+#[test]
+fn a_backend_says_once_that_it_has_no_server_and_once_that_it_has_one() {
+    let app = BackendIndex(0);
+    let config = || one_backend(Balance::RoundRobin, vec![server("a", 1), server("b", 1)]);
+    let log = Log::of(|| {
+        let old = Shared::new(config());
+        let new = old.succeeded_by(config());
+        old.set_health(app, 0, Health::Down, "its traffic");
+        old.set_weight(app, 1, Some(0));
+        new.set_admin(app, 1, Admin::Maintenance, "an operator");
+        new.set_admin(app, 1, Admin::Ready, "an operator");
+        new.set_health(app, 0, Health::Up, "connection accepted");
+    });
+    let expected = " WARN server app/a is down: its traffic\n\
+        ERROR backend app has no server left: none is up\n \
+        INFO server app/b is in maintenance: an operator\n \
+        INFO server app/b is up: its weight is 0; not checked\n \
+        INFO server app/a is up: connection accepted\n \
+        INFO backend app has a server again: a\n";
+    assert_eq!(log, expected);
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// What is logged meanwhile.
+    fn of(work: impl FnOnce()) -> String {
+        let log = Self::default();
+        let written = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || log.clone()).without_time();
+        tracing::subscriber::with_default(subscriber.with_target(false).with_ansi(false).finish(), work);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl std::io::Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {

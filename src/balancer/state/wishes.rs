@@ -2,7 +2,8 @@
 
 use tracing::info;
 
-use super::{Health, ServerShared, Shared, word};
+use super::changes::word;
+use super::{Health, ServerShared, Shared};
 use crate::config::model::BackendIndex;
 use crate::process::messages::ServerWish;
 use crate::status::{BackendStatus, ServerState, ServerStatus};

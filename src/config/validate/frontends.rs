@@ -10,7 +10,7 @@ use super::{Checker, in_file_order, into_file_order, plain, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{
     BackendIndex, Bind, Capture, ClientTimeouts, ErrorPages, FieldName, ForwardedFor, Forwarding, Frontend, Mode,
-    Network, RequestId, Route,
+    Network, Observe, RequestId, Route,
 };
 use crate::config::nearest::nearest;
 use crate::config::value::{BindAddress, FromText, OneOrMany, Text, Token};
@@ -206,10 +206,13 @@ impl Checker<'_> {
                 let requests = "only in HTTP there are requests to send again";
                 let kept = "connections are used again in HTTP only";
                 let stick = backend.stick.as_ref().filter(|stick| stick.get_ref().0.needs_a_request());
+                let observe = backend.health.0.observe.as_ref();
+                let observe = observe.filter(|observe| observe.get_ref().0 == Observe::Layer7);
                 for (span, message) in [
                     (stick.map(Spanned::span), "sessions are known by what is in a request in HTTP only"),
                     (cookie, "sessions are kept by cookie in HTTP only"),
                     (balance.map(Spanned::span), "servers are chosen by what is in a request in HTTP only"),
+                    (observe.map(Spanned::span), "answers are observed in HTTP only"),
                     (super::failure::retried_after_an_answer(backend), answers),
                     (backend.retry_non_idempotent.as_ref().map(Spanned::span), requests),
                     (backend.retry_budget.as_ref().map(Spanned::span), requests),

@@ -45,7 +45,7 @@ impl Checker<'_> {
         } else {
             Probe::Tcp
         };
-        let observe = plain(observe).unwrap_or(Observe::Off);
+        let observe = observe.map_or(Observe::Off, |observe| observe.into_inner().0);
         if let (Some(limit), Observe::Off) = (&error_limit, observe) {
             let hint = "add `observe = \"layer4\"` or `observe = \"layer7\"`, or remove it";
             self.problem_with_hint(limit.span(), "errors are counted where they are observed", "nothing is", hint);
