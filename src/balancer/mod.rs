@@ -14,6 +14,7 @@ pub mod health;
 pub mod http;
 pub mod listener;
 pub mod persistence;
+pub mod pipe;
 pub mod pool;
 pub mod queue;
 pub mod relay;
