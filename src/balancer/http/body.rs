@@ -217,7 +217,13 @@ impl ServerBody {
     }
 
     fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.upstream.as_mut().map_or(Poll::Ready(None), |upstream| upstream.connection.poll_frame(context))
+        let Some(Upstream { connection, .. }) = self.upstream.as_deref_mut() else { return Poll::Ready(None) };
+        if connection.has_bulk()
+            && let Some(frame) = ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.pipes))
+        {
+            return Poll::Ready(Some(frame));
+        }
+        connection.poll_frame(context)
     }
 
     fn is_over(&self) -> bool {

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
 use crate::balancer::clock::{self, Millis};
+use crate::balancer::http::bypass::Bypass;
 use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
@@ -71,6 +72,8 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
+    /// The way of a large body.
+    pub bypass: Bypass,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
     /// A connection to a server that is for its requests alone.
@@ -104,6 +107,7 @@ impl Client {
             leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
+            bypass: Bypass::default(),
             tunnel: RefCell::default(),
             own: RefCell::new(own),
             session,
@@ -351,7 +355,12 @@ impl HyperWrite for ClientSocket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
-        let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
+        let bypass = &self.client.bypass;
+        let before = if bypass.is_empty() { parts } else { bypass.before(parts) };
+        let result = match before {
+            [] => bypass.poll_send(context, self.io.stream()),
+            before => Pin::new(&mut self.io).poll_write_vectored(context, before),
+        };
         self.client.sent(&result);
         result
     }
@@ -363,7 +372,7 @@ impl HyperWrite for ClientSocket {
     /// hyper flushes when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.client.all_is_sent();
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.client.bypass.all_is_sent())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,6 +8,7 @@
 
 mod ask;
 pub mod body;
+mod bypass;
 pub mod client;
 mod exchange;
 mod forward;

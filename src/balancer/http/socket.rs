@@ -21,6 +21,11 @@ impl Socket {
         Self(TokioIo::new(stream))
     }
 
+    /// The socket itself.
+    pub fn stream(&self) -> &TcpStream {
+        self.0.inner()
+    }
+
     /// Gives it back.
     pub fn into_stream(self) -> TcpStream {
         self.0.into_inner()
