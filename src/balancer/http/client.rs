@@ -24,6 +24,7 @@ use crate::balancer::http::bypass::Bypass;
 use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::http::unread::Unread;
 use crate::balancer::pool::{Keep, Upstream};
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
@@ -39,6 +40,8 @@ pub enum Phase {
     Exchange,
     /// The response is on its way to the client.
     Responding,
+    /// That has been sent, and the client is still sending its request.
+    Discarding,
 }
 
 /// A client that speaks HTTP.
@@ -72,6 +75,8 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
+    /// What nobody has read of its request.
+    pub unread: Unread,
     /// The way of a large body.
     pub bypass: Bypass,
     /// The server has agreed to another protocol.
@@ -107,6 +112,7 @@ impl Client {
             leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
+            unread: Unread::default(),
             bypass: Bypass::default(),
             tunnel: RefCell::default(),
             own: RefCell::new(own),
@@ -139,6 +145,7 @@ impl Client {
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
+        self.unread.reset();
         self.sent.set(0);
         let is_counted = self.session.worker.shared.shows_statistics || access_log.has_received();
         self.session.queued.reset();
@@ -273,11 +280,37 @@ impl Client {
         self.has_unsent.set(false);
         if self.is_answered.replace(false) {
             self.request_ends();
-            self.phase.set(Phase::Idle);
-            let keep_alive = self.session.frontend().timeouts.http_keep_alive;
-            self.idle_until.set(self.session.worker.clock.after(keep_alive));
-            self.session.await_client(keep_alive.min(WAKEFUL));
+            if self.unread.is_some() {
+                self.phase.set(Phase::Discarding);
+                self.session.await_client(self.session.frontend().timeouts.client);
+            } else {
+                self.idles();
+            }
         }
+    }
+
+    /// Reads what nobody wants of the request, once that has its response.
+    pub fn discard(&self, context: &mut Context<'_>) {
+        let phase = self.phase.get();
+        if !matches!(phase, Phase::Responding | Phase::Discarding) || !self.unread.is_some() {
+            return;
+        }
+        let came = || {
+            if phase == Phase::Discarding {
+                self.session.await_client(self.session.frontend().timeouts.client);
+            }
+        };
+        if self.unread.poll_discard(context, came).is_ready() && phase == Phase::Discarding {
+            self.idles();
+        }
+    }
+
+    /// The request and its response are over.
+    fn idles(&self) {
+        self.phase.set(Phase::Idle);
+        let keep_alive = self.session.frontend().timeouts.http_keep_alive;
+        self.idle_until.set(self.session.worker.clock.after(keep_alive));
+        self.session.await_client(keep_alive.min(WAKEFUL));
     }
 }
 

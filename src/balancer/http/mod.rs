@@ -21,6 +21,7 @@ pub mod socket;
 mod statistics;
 mod tunnel;
 mod turn;
+mod unread;
 pub mod upstream;
 
 use std::future::{Future, poll_fn};
@@ -86,6 +87,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             return leave(&client, Pin::new(&mut connection), context);
         }
         let mut polled = Pin::new(&mut connection).poll(context);
+        client.discard(context);
         // Only now: a request that has come is served.
         if polled.is_pending() && session.worker.is_stopping.get() && !is_told_to_stop {
             is_told_to_stop = true;
@@ -99,7 +101,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             _ if session.worker.is_over() => Poll::Ready(End::Over),
             _ if !session.client_is_late() => Poll::Pending,
             Phase::Idle if !client.leaves_hyper.get() => leave(&client, Pin::new(&mut connection), context),
-            Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
+            Phase::Idle | Phase::Head | Phase::Discarding => Poll::Ready(End::NoRequest),
             // The request itself ends, with a page.
             Phase::Exchange => Poll::Pending,
             Phase::Responding => Poll::Ready(End::DoesNotRead),
@@ -192,6 +194,6 @@ fn note_end(client: &Client, end: End) {
             record.end(when);
         }
         (Phase::Responding, _) => client.record.borrow_mut().end(*b"CD"),
-        (Phase::Idle | Phase::Head, _) => {}
+        (Phase::Idle | Phase::Head | Phase::Discarding, _) => {}
     }
 }
