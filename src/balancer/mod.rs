@@ -13,6 +13,7 @@ mod control;
 pub mod health;
 pub mod http;
 pub mod listener;
+pub mod listening_socket;
 pub mod persistence;
 pub mod pipe;
 pub mod pool;

@@ -1,6 +1,7 @@
 //! TCP mode: a client's connection and a server's, and the bytes between them.
 
 use std::future::{Future, poll_fn};
+use std::net;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -20,7 +21,11 @@ use crate::balancer::routing::route;
 use crate::balancer::session::{Session, UnderWay};
 
 /// Serves a client until its connection ends.
-pub async fn serve(mut stream: TcpStream, session: Session) {
+pub async fn serve(stream: net::TcpStream, session: Session) {
+    let mut stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a connection cannot be watched"),
+    };
     let mut record = Record::new(session.accepted);
     record.head = Some(session.accepted);
     session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

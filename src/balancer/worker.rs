@@ -19,6 +19,7 @@ use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, TICK};
 use crate::balancer::listener::{self, Listening};
+use crate::balancer::listening_socket::ListeningSocket;
 use crate::balancer::pipe::Pipes;
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
@@ -324,10 +325,9 @@ struct Door {
 impl Doors {
     fn open(&mut self, listeners: Vec<(SocketAddr, TcpListener)>) -> io::Result<()> {
         for (address, listener) in listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let socket = ListeningSocket::new(listener)?;
             let listening = Listening::new(frontend_at(&self.worker.shared.config, address));
-            let accept = listener::accept(self.worker.thread.clone(), listener, listening.clone());
+            let accept = listener::accept(self.worker.thread.clone(), socket, listening.clone());
             self.open.push(Door { address, listening, accepting: tokio::task::spawn_local(accept) });
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -15,7 +15,6 @@ use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
 use hyper::{HeaderMap, Version};
 use nix::sys::socket::{SockaddrStorage, getsockname};
-use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
@@ -75,6 +74,8 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
+    /// There seems to be no more to come of the request under way.
+    pub has_come_whole: Cell<bool>,
     /// What nobody has read of its request.
     pub unread: Unread,
     /// The way of a large body.
@@ -112,6 +113,7 @@ impl Client {
             leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
+            has_come_whole: Cell::new(false),
             unread: Unread::default(),
             bypass: Bypass::default(),
             tunnel: RefCell::default(),
@@ -123,6 +125,7 @@ impl Client {
     /// Bytes of a request have come where none was.
     fn head_begins(&self) {
         self.phase.set(Phase::Head);
+        self.sent.set(0);
         self.session.await_client(self.session.frontend().timeouts.http_request);
         self.record.borrow_mut().begun = clock::now();
     }
@@ -315,10 +318,10 @@ impl Client {
 }
 
 /// What stays of a client that has nothing to say. Nobody else may know it by then.
-pub(super) fn rest(client: Rc<Client>, stream: TcpStream) -> Option<Resting> {
+pub(super) fn rest(client: Rc<Client>, socket: Socket) -> Option<Resting> {
     let Client { session, waiting_since, idle_until, own, .. } = Rc::into_inner(client)?;
     let (waiting_since, until, own) = (waiting_since.get(), idle_until.get(), own.into_inner());
-    Some(Resting { stream, session, waiting_since, until, own })
+    Some(Resting { socket, session, waiting_since, until, own })
 }
 
 /// As it came; formatting would cost as much as the rest of the line.
@@ -343,14 +346,25 @@ pub(super) struct ClientSocket {
 
 impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
-    pub(super) fn new(stream: TcpStream, first: Bytes, client: Rc<Client>) -> Self {
-        client.socket.set(Some(stream.as_raw_fd()));
-        Self { io: Socket::new(stream), first, client }
+    pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
+        client.socket.set(io.as_raw_fd());
+        client.has_come_whole.set(first.ends_with(b"\r\n\r\n"));
+        Self { io, first, client }
     }
 
     /// Gives it back.
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.io.into_stream()
+    pub(super) fn into_socket(self) -> Socket {
+        self.io
+    }
+
+    /// hyper also reads while a request is under way that has come whole, to see whether its client leaves. For that a new
+    /// socket is watched only when the answer is not there soon.
+    fn is_not_to_be_watched_yet(&self) -> bool {
+        let client = &self.client;
+        self.io.is_new()
+            && client.has_come_whole.get()
+            && matches!(client.phase.get(), Phase::Head | Phase::Exchange | Phase::Responding)
+            && client.session.puts_off()
     }
 }
 
@@ -360,6 +374,9 @@ impl Read for ClientSocket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_not_to_be_watched_yet() {
+            return Poll::Pending;
+        }
         let result = if self.first.is_empty() {
             Pin::new(&mut self.io).poll_read(context, buffer)
         } else {
@@ -388,13 +405,13 @@ impl HyperWrite for ClientSocket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
-        let bypass = &self.client.bypass;
-        let before = if bypass.is_empty() { parts } else { bypass.before(parts) };
+        let Self { io, client, .. } = &mut *self;
+        let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
         let result = match before {
-            [] => bypass.poll_send(context, self.io.stream()),
-            before => Pin::new(&mut self.io).poll_write_vectored(context, before),
+            [] => client.bypass.poll_send(context, io.watched()?),
+            before => Pin::new(io).poll_write_vectored(context, before),
         };
-        self.client.sent(&result);
+        client.sent(&result);
         result
     }
 
