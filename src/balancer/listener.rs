@@ -6,9 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
-
+use crate::balancer::listening_socket::ListeningSocket;
 use crate::balancer::room::{self, Room};
 use crate::balancer::session::{NotOpened, Session};
 use crate::balancer::worker::Thread;
@@ -33,30 +31,21 @@ impl Listening {
 }
 
 /// Accepts for ever; each connection gets a task of this worker, and the newest configuration.
-pub async fn accept(thread: Rc<Thread>, listener: TcpListener, listening: Rc<Listening>) {
-    // Accepted sockets inherit it: what hyper writes is whole, there is nothing to wait for.
-    if let Err(error) = SockRef::from(&listener).set_tcp_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY cannot be set");
-    }
-    let port = listener.local_addr().map_or(0, |address| address.port());
+pub async fn accept(thread: Rc<Thread>, socket: ListeningSocket, listening: Rc<Listening>) {
+    let port = socket.address().map_or(0, |address| address.port());
     let warned = Cell::new(None);
     loop {
         let Some(rooms) = rooms(&thread, &listening, &warned) else { return };
         room::vacancy(&rooms).await;
-        let accepted = listener.accept().await;
+        let accepted = socket.accept().await;
         // Meanwhile there may be another configuration.
         let Some(rooms) = self::rooms(&thread, &listening, &warned) else { return };
-        let accepted = match accepted {
+        let (stream, client, places) = match accepted {
             // Another worker may have been quicker to take the last place.
             Ok((stream, client)) => {
-                let (places, has_waited) = room::enter(rooms).await;
-                let stream = if has_waited { anew(stream) } else { Ok(stream) };
-                stream.map(|stream| (stream, client, places))
+                let places = room::enter(rooms).await;
+                (stream, client, places)
             }
-            Err(error) => Err(error),
-        };
-        let (stream, client, places) = match accepted {
-            Ok(accepted) => accepted,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
                 warn(&warned, || tracing::warn!(%error, "connections cannot be accepted for now: {error}"));
@@ -79,11 +68,6 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener, listening: Rc<Lis
             Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
         }
     }
-}
-
-/// As if it were just accepted: the runtime tells of what has come meanwhile once more.
-fn anew(stream: TcpStream) -> io::Result<TcpStream> {
-    TcpStream::from_std(stream.into_std()?)
 }
 
 /// Where connections are counted: at their frontend and in the process. `None`: nobody listens there any more.

@@ -1,35 +1,49 @@
-//! Bytes both ways between a client and a server, through splice(2): they stay in the kernel.
+//! Bytes both ways between a client and a server.
 //!
-//! A direction borrows a pipe while it carries something and gives it back when it is empty, so a quiet tunnel costs two
-//! sockets and no memory. Where no pipe can be had (each takes two descriptors) a buffer does the same.
+//! What comes in small pieces is read and written at once, through a buffer that all of a worker share. Where much comes in a
+//! row, splice(2) moves it, and it stays in the kernel. A quiet tunnel costs two sockets and no memory.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use crate::balancer::pipe::{PIPE, Pipe, Pipes};
 use crate::balancer::session::Session;
 use crate::config::model::ServerTimeouts;
 
-/// What one step carries at most: the size of a pipe.
-const STEP: usize = 64 * 1024;
-/// Pipes and buffers that wait for their next use.
-const KEPT: usize = 64;
+/// What is read at once. Whoever has more than this goes through a pipe, as long as that is so.
+const PIECE: usize = 16 * 1024;
 /// Steps of one direction in a row, then others have their turn.
 const STEPS_IN_A_ROW: usize = 16;
+
+/// What the relays of a worker share.
+pub struct Carriers {
+    pipes: Rc<Pipes>,
+    /// Holds nothing from one step to the next.
+    buffer: RefCell<Box<[u8]>>,
+}
+
+impl Carriers {
+    /// With these pipes.
+    pub fn new(pipes: Rc<Pipes>) -> Self {
+        Self { pipes, buffer: RefCell::new(vec![0; PIECE].into()) }
+    }
+}
 
 /// One side, and what has been read from it already.
 pub struct Side<'stream> {
     /// Its socket.
-    pub stream: &'stream TcpStream,
+    pub stream: &'stream mut TcpStream,
     /// Goes to the other side first.
     pub first: Bytes,
 }
@@ -49,8 +63,10 @@ pub struct Ended {
 /// directions are open, then `server` or `client`, whoever still sends or receives.
 pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts: ServerTimeouts) -> Ended {
     let carriers = &session.worker.carriers;
-    let mut upward = Direction::new(client.stream, server.stream, client.first, carriers);
-    let mut downward = Direction::new(server.stream, client.stream, server.first, carriers);
+    let (from_client, to_client) = client.stream.split();
+    let (from_server, to_server) = server.stream.split();
+    let mut upward = Direction::new(from_client, to_server, client.first, carriers);
+    let mut downward = Direction::new(from_server, to_client, server.first, carriers);
     session.client_came();
     session.await_server(timeouts.tunnel);
 
@@ -65,8 +81,10 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
             }
         }
         if upward.is_done() && downward.is_done() {
-            return Poll::Ready(None);
+            return Poll::Ready(None); // closing tells them both
         }
+        upward.pass_on_the_end();
+        downward.pass_on_the_end();
         if session.worker.is_over() {
             return Poll::Ready(Some(*b"KD"));
         }
@@ -95,88 +113,17 @@ fn other(cause: u8) -> u8 {
     if cause == b'C' { b'S' } else { b'C' }
 }
 
-/// The pipes and buffers of a worker that wait for their next use. All are empty.
-#[derive(Default)]
-pub struct Carriers(RefCell<Vec<Carrier>>);
-
-impl Carriers {
-    fn take(&self) -> Carrier {
-        self.0.borrow_mut().pop().unwrap_or_else(Carrier::new)
-    }
-
-    fn give_back(&self, carrier: Carrier) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < KEPT {
-            kept.push(carrier);
-        }
-    }
-}
-
-/// What holds the bytes between two sockets.
-enum Carrier {
-    Pipe { reader: OwnedFd, writer: OwnedFd, filled: usize },
-    Buffer { bytes: Box<[u8]>, filled: std::ops::Range<usize> },
-}
-
-impl Carrier {
-    fn new() -> Self {
-        match nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
-            Ok((reader, writer)) => Self::Pipe { reader, writer, filled: 0 },
-            Err(_) => Self::Buffer { bytes: vec![0; STEP / 4].into(), filled: 0..0 },
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Pipe { filled, .. } => *filled == 0,
-            Self::Buffer { filled, .. } => filled.is_empty(),
-        }
-    }
-
-    /// Takes bytes from a socket; only an empty carrier is filled. 0: it has finished.
-    fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
-        match self {
-            Self::Pipe { writer, filled, .. } => {
-                *filled = from.try_io(Interest::READABLE, || move_bytes(from, writer, STEP))?;
-                Ok(*filled)
-            }
-            Self::Buffer { bytes, filled } => {
-                let length = from.try_read(bytes)?;
-                *filled = 0..length;
-                Ok(length)
-            }
-        }
-    }
-
-    /// Gives bytes to a socket.
-    fn empty(&mut self, to: &TcpStream) -> io::Result<usize> {
-        match self {
-            Self::Pipe { reader, filled, .. } => {
-                let length = to.try_io(Interest::WRITABLE, || move_bytes(reader, to, *filled))?;
-                *filled -= length.min(*filled);
-                Ok(length)
-            }
-            Self::Buffer { bytes, filled } => {
-                let length = to.try_write(bytes.get(filled.clone()).unwrap_or_default())?;
-                filled.start += length;
-                Ok(length)
-            }
-        }
-    }
-}
-
-fn move_bytes(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd, length: usize) -> io::Result<usize> {
-    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-    Ok(splice(from.as_fd(), None, to.as_fd(), None, length, flags)?)
-}
-
 /// One of the two directions.
 struct Direction<'stream> {
-    from: &'stream TcpStream,
-    to: &'stream TcpStream,
-    first: Bytes,
-    carrier: Option<Carrier>,
+    from: ReadHalf<'stream>,
+    to: WriteHalf<'stream>,
     carriers: &'stream Carriers,
+    /// What has been read and is still to be sent.
+    unsent: Bytes,
+    /// Much came at once the last time.
+    is_bulk: bool,
+    /// Borrowed while much comes in a row.
+    pipe: Option<Pipe>,
     carried: u64,
     state: State,
 }
@@ -186,8 +133,10 @@ enum State {
     Open,
     /// The sender has finished; what it sent is still on its way.
     Finished,
-    /// The receiver was told so.
+    /// All of it has been sent.
     Done,
+    /// The receiver was told that it is.
+    Told,
 }
 
 /// A direction broke.
@@ -196,72 +145,104 @@ struct Broken {
     error: io::Error,
 }
 
+impl Broken {
+    fn sender(error: io::Error) -> Self {
+        Self { is_receiver: false, error }
+    }
+
+    fn receiver(error: io::Error) -> Self {
+        Self { is_receiver: true, error }
+    }
+}
+
 impl<'stream> Direction<'stream> {
-    fn new(from: &'stream TcpStream, to: &'stream TcpStream, first: Bytes, carriers: &'stream Carriers) -> Self {
-        Self { from, to, first, carrier: None, carriers, carried: 0, state: State::Open }
+    fn new(from: ReadHalf<'stream>, to: WriteHalf<'stream>, unsent: Bytes, carriers: &'stream Carriers) -> Self {
+        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, carried: 0, state: State::Open }
     }
 
     fn is_done(&self) -> bool {
-        self.state == State::Done
+        matches!(self.state, State::Done | State::Told)
+    }
+
+    /// Tells the receiver that there is no more, once.
+    fn pass_on_the_end(&mut self) {
+        if self.state == State::Done {
+            // It may be gone already: then it knows.
+            let _ = SockRef::from(self.to.as_ref()).shutdown(std::net::Shutdown::Write);
+            self.state = State::Told;
+        }
     }
 
     /// Carries what there is. Ready: it is done or broken.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         for _ in 0..STEPS_IN_A_ROW {
-            if self.is_done() {
-                return Poll::Ready(Ok(()));
-            }
-            if !self.first.is_empty() || self.carrier.as_ref().is_some_and(|carrier| !carrier.is_empty()) {
-                ready!(self.poll_send(context)).map_err(|error| Broken { is_receiver: true, error })?;
-            } else if self.state == State::Finished {
-                // The receiver may be gone already: then it knows.
-                let _ = SockRef::from(self.to).shutdown(std::net::Shutdown::Write);
-                self.state = State::Done;
-                self.rest();
-            } else {
-                ready!(self.poll_receive(context)).map_err(|error| Broken { is_receiver: false, error })?;
+            ready!(self.poll_send(context)).map_err(Broken::receiver)?;
+            match self.state {
+                State::Open => match self.has_pipe() {
+                    true => ready!(self.poll_fill(context)).map_err(Broken::sender)?,
+                    false => ready!(self.poll_copy(context)).map_err(Broken::sender)?,
+                },
+                State::Finished => self.state = State::Done,
+                State::Done | State::Told => return Poll::Ready(Ok(())),
             }
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
+    /// Sends what has been read before.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.to.poll_write_ready(context))?;
-        let sent = match &mut self.carrier {
-            _ if !self.first.is_empty() => self.to.try_write(&self.first).inspect(|sent| self.first.advance(*sent)),
-            Some(carrier) => carrier.empty(self.to),
-            None => return Poll::Ready(Ok(())),
+        while !self.unsent.is_empty() {
+            let sent = ready!(Pin::new(&mut self.to).poll_write(context, &self.unsent))?;
+            self.unsent.advance(sent);
+            self.carried += sent as u64;
+        }
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+            self.carried += ready!(pipe.poll_empty(context, self.to.as_ref()))? as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Is what comes next to go through a pipe, and can one be had?
+    fn has_pipe(&mut self) -> bool {
+        if self.is_bulk && self.pipe.is_none() {
+            self.pipe = self.carriers.pipes.borrow();
+        }
+        self.pipe.is_some()
+    }
+
+    /// Takes what has come into the pipe, which is empty; gives that back when there is little or nothing.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
+        let Poll::Ready(filled) = pipe.poll_fill(context, self.from.as_ref(), PIPE) else {
+            self.pipe = None;
+            return Poll::Pending;
         };
-        match sent {
-            Ok(sent) => self.carried += sent as u64,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
+        let filled = filled?;
+        self.is_bulk = filled >= PIECE;
+        if filled == 0 {
+            self.pipe = None;
+            self.state = State::Finished;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.from.poll_read_ready(context) {
-            Poll::Ready(ready) => ready?,
-            Poll::Pending => {
-                self.rest();
-                return Poll::Pending;
-            }
+    /// Reads a piece. It is sent in the next round, when all others have read theirs (see `http/turn.rs`).
+    fn poll_copy(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = self.carriers.buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut self.from).poll_read(context, &mut read))?;
+        let piece = read.filled();
+        if piece.is_empty() {
+            self.state = State::Finished;
+            return Poll::Ready(Ok(()));
         }
-        match self.carrier.get_or_insert_with(|| self.carriers.take()).fill(self.from) {
-            Ok(0) => self.state = State::Finished,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
+        self.is_bulk = piece.len() == PIECE;
+        self.unsent = Bytes::copy_from_slice(piece);
+        if self.is_bulk {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Nothing is to be carried for now.
-    fn rest(&mut self) {
-        if let Some(carrier) = self.carrier.take() {
-            self.carriers.give_back(carrier);
-        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

@@ -97,9 +97,8 @@ impl Default for Room {
     }
 }
 
-/// Takes a place in both of these at once, or in none; waits until that can be, and tells whether it had to.
-pub async fn enter(rooms: [Arc<Room>; 2]) -> (Places, bool) {
-    let mut has_waited = false;
+/// Takes a place in both of these at once, or in none; waits until that can be.
+pub async fn enter(rooms: [Arc<Room>; 2]) -> Places {
     poll_fn(|context| {
         let [own, all] = &rooms;
         if own.poll_enter(context).is_ready() {
@@ -108,11 +107,10 @@ pub async fn enter(rooms: [Arc<Room>; 2]) -> (Places, bool) {
             }
             own.leave();
         }
-        has_waited = true;
         Poll::Pending
     })
     .await;
-    (Places { rooms, source: None }, has_waited)
+    Places { rooms, source: None }
 }
 
 /// What a connection has a place in; dropped, it has left.

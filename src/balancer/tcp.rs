@@ -1,6 +1,7 @@
 //! TCP mode: a client's connection and a server's, and the bytes between them.
 
 use std::future::{Future, poll_fn};
+use std::net;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -20,11 +21,15 @@ use crate::balancer::routing::route;
 use crate::balancer::session::{Session, UnderWay};
 
 /// Serves a client until its connection ends.
-pub async fn serve(stream: TcpStream, session: Session) {
+pub async fn serve(stream: net::TcpStream, session: Session) {
+    let mut stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a connection cannot be watched"),
+    };
     let mut record = Record::new(session.accepted);
     record.head = Some(session.accepted);
     session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    carry(&stream, &session, &mut record).await;
+    carry(&mut stream, &session, &mut record).await;
     accounting::count(&session, &record, clock::now());
     if session.worker.access_log.is_on() {
         let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
@@ -32,7 +37,7 @@ pub async fn serve(stream: TcpStream, session: Session) {
     }
 }
 
-async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
+async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
     let source = session.client.ip().to_canonical();
     let subject = Subject { source, destination_port: session.destination_port, request: None };
     let Some(index) = route(session.frontend(), &subject) else { return record.end(*b"PR") };
@@ -55,12 +60,12 @@ async fn carry(client: &TcpStream, session: &Session, record: &mut Record) {
     record.redispatched = attempts.redispatched;
 
     match connected {
-        Some(Ok(server)) => {
+        Some(Ok(mut server)) => {
             attempts.under_way.reached(false);
             persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
             let (from_client, from_server) =
-                (Side { stream: client, first: Bytes::new() }, Side { stream: &server.stream, first: Bytes::new() });
+                (Side { stream: client, first: Bytes::new() }, Side { stream: &mut server.stream, first: Bytes::new() });
             let ended = relay::run(session, from_client, from_server, backend.timeouts).await;
             record.bytes = ended.to_client;
             record.received = ended.from_client;

@@ -19,6 +19,8 @@ use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, TICK};
 use crate::balancer::listener::{self, Listening};
+use crate::balancer::listening_socket::ListeningSocket;
+use crate::balancer::pipe::Pipes;
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
@@ -29,6 +31,10 @@ use crate::stats::counters::Counters;
 
 /// Ticks between two looks at what is kept and not needed: connections in the pool, memory.
 const SWEEP: u64 = 20;
+
+/// Steps of tasks between two looks at the system's events, when there is always a task that can go on. A look brings all
+/// events there are, and what waits meanwhile is brought together with more.
+const EVENT_INTERVAL: u32 = 256;
 
 /// What the tasks of one worker share under one configuration. Its thread, which stays, is what it derefs to.
 pub struct Worker {
@@ -61,6 +67,8 @@ pub struct Thread {
     /// Its time.
     pub clock: Clock,
     /// Its pipes.
+    pub pipes: Rc<Pipes>,
+    /// What its relays share.
     pub carriers: Carriers,
     /// Its clients.
     pub connections: Cell<usize>,
@@ -83,10 +91,12 @@ impl Deref for Worker {
 impl Worker {
     /// One that has nothing to do yet, on a thread of its own.
     pub fn new(index: usize, shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
+        let pipes = Pipes::new(shared.config.max_connections, shared.config.threads);
         let thread = Rc::new(Thread {
             index,
             clock: Clock::new(),
-            carriers: Carriers::default(),
+            carriers: Carriers::new(pipes.clone()),
+            pipes,
             connections: Cell::new(0),
             is_stopping: Cell::new(false),
             newest: RefCell::new(None),
@@ -224,7 +234,11 @@ pub struct Reload {
 /// # Errors
 /// When the system gives no epoll descriptor.
 pub fn runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().on_thread_unpark(clock::next_round).build_local(LocalOptions::default())
+    Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .on_thread_unpark(clock::next_round)
+        .build_local(LocalOptions::default())
 }
 
 /// Starts a worker's thread.
@@ -311,10 +325,9 @@ struct Door {
 impl Doors {
     fn open(&mut self, listeners: Vec<(SocketAddr, TcpListener)>) -> io::Result<()> {
         for (address, listener) in listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let socket = ListeningSocket::new(listener)?;
             let listening = Listening::new(frontend_at(&self.worker.shared.config, address));
-            let accept = listener::accept(self.worker.thread.clone(), listener, listening.clone());
+            let accept = listener::accept(self.worker.thread.clone(), socket, listening.clone());
             self.open.push(Door { address, listening, accepting: tokio::task::spawn_local(accept) });
         }
         Ok(())

@@ -86,6 +86,61 @@ fn chunks_pass_as_they_come() {
     assert_eq!(connection.receive_bytes(16).unwrap(), b"6\r\nsecond\r\n0\r\n\r\n");
 }
 
+/// Large pieces, which pass without being copied, and small ones between them come in their order, also to a client that
+/// reads slowly; and what comes after them on the same connection is the next answer.
+#[test]
+fn large_and_small_pieces_come_in_their_order() {
+    let _place = own_loopback();
+    let body = noise(3 * MEBIBYTE + 7);
+    let sent = body.clone();
+    let server = Server::start(move |mut connection| {
+        while let Ok(request) = connection.receive() {
+            if !request.head.starts_with("GET /large") {
+                let _ = connection.send(response("200 OK", "", "small"));
+                continue;
+            }
+            let _ = connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut rest = sent.as_slice();
+            for length in [1, 300_000, 7, 65_536, 4096, 1_000_000, 32_768, 1, usize::MAX] {
+                let (chunk, after) = rest.split_at(length.min(rest.len()));
+                let _ = connection.send(format!("{:x}\r\n", chunk.len()));
+                let _ = connection.send(chunk);
+                let _ = connection.send("\r\n");
+                rest = after;
+            }
+            let _ = connection.send("0\r\n\r\n");
+        }
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    for pause in [0, 200] {
+        connection.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        let answer = connection.receive().unwrap();
+        assert_eq!(digest(&answer.body), digest(&body), "after {pause} ms");
+        assert_eq!(connection.get("/").unwrap().text(), "small");
+    }
+}
+
+/// A server that breaks off in the middle of a large body: what has come of it arrives, and no end that looks like one.
+#[test]
+fn a_large_body_that_breaks_off_does_not_look_whole() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let Ok(_) = connection.receive() else { return };
+        let _ = connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * MEBIBYTE));
+        let _ = connection.send(noise(MEBIBYTE));
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    connection.receive_head().unwrap();
+    assert_eq!(digest(&connection.receive_rest().unwrap()), digest(&noise(MEBIBYTE)));
+    drop(node);
+}
+
 /// An answer without a length, which ends with its connection, arrives whole; HEAD and 204 have no body and no wait.
 #[test]
 fn answers_without_a_length_and_without_a_body() {

@@ -4,6 +4,7 @@ mod bodies;
 mod choice;
 mod connections;
 mod error_files;
+mod early_answers;
 mod errors;
 mod forwarded;
 mod haproxy;

@@ -1,17 +1,15 @@
 //! From a request to an answer: servers are asked until one has answered or no further attempt may be made.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
-use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 
 use crate::balancer::clock;
 use crate::balancer::connect::{Attempts, Unreachable};
 use crate::balancer::health::observation::Seen;
-use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::body::{ClientBody, RequestBody};
 use crate::balancer::http::client::Client;
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
@@ -25,21 +23,21 @@ use crate::config::model::{BackendIndex, ConnectionMode, Retry, Reuse};
 /// # Errors
 /// The client is too slow, or what it sends is no body.
 pub(super) async fn held_body(
-    client: &Rc<Client>,
+    client: &Client,
     most: usize,
     mut opening: Opening,
-    mut incoming: Incoming,
+    mut body: ClientBody,
     server_timeout: Duration,
 ) -> Result<RequestBody, Refusal> {
-    let is_there = !(incoming.is_end_stream() && opening.is_empty());
-    if is_there && incoming.size_hint().lower() <= most as u64 {
+    let is_there = !(body.is_over() && opening.is_empty());
+    if is_there && body.size_hint().lower() <= most as u64 {
         // One byte more, so that the end of a body that just fits is seen.
-        opening.read(&mut incoming, client, most + 1).await?;
+        opening.read(&mut body, client, most + 1).await?;
         if opening.is_whole_in(most) {
             return Ok(RequestBody::held(opening.into_bytes()));
         }
     }
-    Ok(RequestBody::new(opening.into_bytes(), incoming, client, server_timeout))
+    Ok(RequestBody::new(opening.into_bytes(), body, server_timeout))
 }
 
 /// Asks for the head of a response, whose body comes from the same connection.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::EXPECT;
+use hyper::http::request::Parts;
 
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::pool::Upstream;
@@ -20,26 +22,73 @@ pub enum RequestBody {
     /// All of it, held so that it can be sent again.
     Held(Bytes),
     /// As it comes from the client.
-    Client(ClientBody),
+    Client(Upload),
 }
 
-/// The body that a client sends.
+/// The body that a client sends. What is not read of it is left to be discarded.
 pub struct ClientBody {
+    /// `None` once it has failed.
+    incoming: Option<Incoming>,
+    /// The client sends it unasked, or has been asked to.
+    is_invited: bool,
+    client: Rc<Client>,
+}
+
+/// A client's body on its way to a server.
+pub struct Upload {
     /// What a rule has looked at: it goes first.
     held: Bytes,
-    incoming: Incoming,
-    client: Rc<Client>,
+    body: ClientBody,
     server_timeout: Duration,
+}
+
+impl ClientBody {
+    /// That of the client's request with this head.
+    pub fn new(incoming: Incoming, client: &Rc<Client>, head: &Parts) -> Self {
+        Self { incoming: Some(incoming), is_invited: !head.headers.contains_key(EXPECT), client: client.clone() }
+    }
+
+    /// Is there none, or none left?
+    pub fn is_over(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    /// How much is still to come, as far as the client has said so.
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+
+    /// The next piece of it. Whoever waits for the word to send it is given that by hyper.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.is_invited = true;
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(incoming).poll_frame(context));
+        if matches!(frame, Some(Err(_))) {
+            self.incoming = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        match self.incoming.take() {
+            Some(rest) if rest.is_end_stream() => {}
+            Some(rest) if self.is_invited => self.client.unread.leave(rest),
+            Some(_) => self.client.unread.refuse(),
+            None => {}
+        }
+    }
 }
 
 impl RequestBody {
     /// What the client sends, of which `held` has come already; once it waits for nothing more from it, the server has
     /// `server_timeout`.
-    pub fn new(held: Bytes, incoming: Incoming, client: &Rc<Client>, server_timeout: Duration) -> Self {
-        if incoming.is_end_stream() && held.is_empty() {
+    pub fn new(held: Bytes, body: ClientBody, server_timeout: Duration) -> Self {
+        if body.is_over() && held.is_empty() {
             return Self::Empty;
         }
-        Self::Client(ClientBody { held, incoming, client: client.clone(), server_timeout })
+        Self::Client(Upload { held, body, server_timeout })
     }
 
     /// One that has come whole.
@@ -61,7 +110,7 @@ impl RequestBody {
         match self {
             Self::Empty => true,
             Self::Held(body) => body.is_empty(),
-            Self::Client(body) => body.held.is_empty() && body.incoming.is_end_stream(),
+            Self::Client(upload) => upload.held.is_empty() && upload.body.is_over(),
         }
     }
 
@@ -70,29 +119,29 @@ impl RequestBody {
         match self {
             Self::Empty => Some(0),
             Self::Held(body) => Some(body.len() as u64),
-            Self::Client(body) => Some(body.held.len() as u64 + body.incoming.size_hint().exact()?),
+            Self::Client(upload) => Some(upload.held.len() as u64 + upload.body.size_hint().exact()?),
         }
     }
 
     /// The next piece of it. Trailers go no further (RFC 9110 §6.5.1 leaves that to us): a server might take them for headers,
     /// behind the back of every rule.
     pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-        let body = match self {
+        let upload = match self {
             Self::Empty => return Poll::Ready(None),
             Self::Held(body) if body.is_empty() => return Poll::Ready(None),
             Self::Held(body) => return Poll::Ready(Some(Ok(std::mem::take(body)))),
-            Self::Client(body) => body,
+            Self::Client(upload) => upload,
         };
-        if !body.held.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut body.held))));
+        if !upload.held.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut upload.held))));
         }
         loop {
-            let frame = Pin::new(&mut body.incoming).poll_frame(context);
-            body.note_who_is_awaited(frame.is_pending());
+            let frame = upload.body.poll_frame(context);
+            upload.note_who_is_awaited(frame.is_pending());
             match ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        body.client.add_received(data.len() as u64);
+                        upload.body.client.add_received(data.len() as u64);
                         return Poll::Ready(Some(Ok(data)));
                     }
                     Err(_trailers) => {}
@@ -104,15 +153,16 @@ impl RequestBody {
     }
 }
 
-impl ClientBody {
+impl Upload {
     fn note_who_is_awaited(&self, is_client: bool) {
-        let session = &self.client.session;
+        let client = &self.body.client;
+        let session = &client.session;
         if !is_client {
             session.client_came();
             return session.await_server(self.server_timeout);
         }
         // A server that has begun to answer goes on with that, whatever the client does.
-        if self.client.phase.get() == Phase::Exchange {
+        if client.phase.get() == Phase::Exchange {
             session.server_came();
         }
         session.still_await_client(session.frontend().timeouts.client);
@@ -217,7 +267,13 @@ impl ServerBody {
     }
 
     fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.upstream.as_mut().map_or(Poll::Ready(None), |upstream| upstream.connection.poll_frame(context))
+        let Some(Upstream { connection, .. }) = self.upstream.as_deref_mut() else { return Poll::Ready(None) };
+        if connection.has_bulk()
+            && let Some(frame) = ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.pipes))
+        {
+            return Poll::Ready(Some(frame));
+        }
+        connection.poll_frame(context)
     }
 
     fn is_over(&self) -> bool {

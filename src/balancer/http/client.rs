@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -15,14 +15,15 @@ use hyper::http::request::Parts;
 use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
 use hyper::{HeaderMap, Version};
 use nix::sys::socket::{SockaddrStorage, getsockname};
-use tokio::net::TcpStream;
 
 use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
 use crate::balancer::clock::{self, Millis};
+use crate::balancer::http::bypass::Bypass;
 use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
+use crate::balancer::http::unread::Unread;
 use crate::balancer::pool::{Keep, Upstream};
 use crate::balancer::session::Session;
 use crate::config::model::BackendIndex;
@@ -38,6 +39,8 @@ pub enum Phase {
     Exchange,
     /// The response is on its way to the client.
     Responding,
+    /// That has been sent, and the client is still sending its request.
+    Discarding,
 }
 
 /// A client that speaks HTTP.
@@ -71,6 +74,12 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
+    /// There seems to be no more to come of the request under way.
+    pub has_come_whole: Cell<bool>,
+    /// What nobody has read of its request.
+    pub unread: Unread,
+    /// The way of a large body.
+    pub bypass: Bypass,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
     /// A connection to a server that is for its requests alone.
@@ -104,6 +113,9 @@ impl Client {
             leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
+            has_come_whole: Cell::new(false),
+            unread: Unread::default(),
+            bypass: Bypass::default(),
             tunnel: RefCell::default(),
             own: RefCell::new(own),
             session,
@@ -113,6 +125,7 @@ impl Client {
     /// Bytes of a request have come where none was.
     fn head_begins(&self) {
         self.phase.set(Phase::Head);
+        self.sent.set(0);
         self.session.await_client(self.session.frontend().timeouts.http_request);
         self.record.borrow_mut().begun = clock::now();
     }
@@ -135,6 +148,7 @@ impl Client {
         }
         self.is_recording.set(true);
         self.is_answered.set(false);
+        self.unread.reset();
         self.sent.set(0);
         let is_counted = self.session.worker.shared.shows_statistics || access_log.has_received();
         self.session.queued.reset();
@@ -269,19 +283,45 @@ impl Client {
         self.has_unsent.set(false);
         if self.is_answered.replace(false) {
             self.request_ends();
-            self.phase.set(Phase::Idle);
-            let keep_alive = self.session.frontend().timeouts.http_keep_alive;
-            self.idle_until.set(self.session.worker.clock.after(keep_alive));
-            self.session.await_client(keep_alive.min(WAKEFUL));
+            if self.unread.is_some() {
+                self.phase.set(Phase::Discarding);
+                self.session.await_client(self.session.frontend().timeouts.client);
+            } else {
+                self.idles();
+            }
         }
+    }
+
+    /// Reads what nobody wants of the request, once that has its response.
+    pub fn discard(&self, context: &mut Context<'_>) {
+        let phase = self.phase.get();
+        if !matches!(phase, Phase::Responding | Phase::Discarding) || !self.unread.is_some() {
+            return;
+        }
+        let came = || {
+            if phase == Phase::Discarding {
+                self.session.await_client(self.session.frontend().timeouts.client);
+            }
+        };
+        if self.unread.poll_discard(context, came).is_ready() && phase == Phase::Discarding {
+            self.idles();
+        }
+    }
+
+    /// The request and its response are over.
+    fn idles(&self) {
+        self.phase.set(Phase::Idle);
+        let keep_alive = self.session.frontend().timeouts.http_keep_alive;
+        self.idle_until.set(self.session.worker.clock.after(keep_alive));
+        self.session.await_client(keep_alive.min(WAKEFUL));
     }
 }
 
 /// What stays of a client that has nothing to say. Nobody else may know it by then.
-pub(super) fn rest(client: Rc<Client>, stream: TcpStream) -> Option<Resting> {
+pub(super) fn rest(client: Rc<Client>, socket: Socket) -> Option<Resting> {
     let Client { session, waiting_since, idle_until, own, .. } = Rc::into_inner(client)?;
     let (waiting_since, until, own) = (waiting_since.get(), idle_until.get(), own.into_inner());
-    Some(Resting { stream, session, waiting_since, until, own })
+    Some(Resting { socket, session, waiting_since, until, own })
 }
 
 /// As it came; formatting would cost as much as the rest of the line.
@@ -306,14 +346,25 @@ pub(super) struct ClientSocket {
 
 impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
-    pub(super) fn new(stream: TcpStream, first: Bytes, client: Rc<Client>) -> Self {
-        client.socket.set(Some(stream.as_raw_fd()));
-        Self { io: Socket::new(stream), first, client }
+    pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
+        client.socket.set(io.as_raw_fd());
+        client.has_come_whole.set(first.ends_with(b"\r\n\r\n"));
+        Self { io, first, client }
     }
 
     /// Gives it back.
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.io.into_stream()
+    pub(super) fn into_socket(self) -> Socket {
+        self.io
+    }
+
+    /// hyper also reads while a request is under way that has come whole, to see whether its client leaves. For that a new
+    /// socket is watched only when the answer is not there soon.
+    fn is_not_to_be_watched_yet(&self) -> bool {
+        let client = &self.client;
+        self.io.is_new()
+            && client.has_come_whole.get()
+            && matches!(client.phase.get(), Phase::Head | Phase::Exchange | Phase::Responding)
+            && client.session.puts_off()
     }
 }
 
@@ -323,6 +374,9 @@ impl Read for ClientSocket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_not_to_be_watched_yet() {
+            return Poll::Pending;
+        }
         let result = if self.first.is_empty() {
             Pin::new(&mut self.io).poll_read(context, buffer)
         } else {
@@ -351,8 +405,13 @@ impl HyperWrite for ClientSocket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
-        let result = Pin::new(&mut self.io).poll_write_vectored(context, parts);
-        self.client.sent(&result);
+        let Self { io, client, .. } = &mut *self;
+        let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
+        let result = match before {
+            [] => client.bypass.poll_send(context, io.watched()?),
+            before => Pin::new(io).poll_write_vectored(context, before),
+        };
+        client.sent(&result);
         result
     }
 
@@ -363,7 +422,7 @@ impl HyperWrite for ClientSocket {
     /// hyper flushes when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.client.all_is_sent();
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.client.bypass.all_is_sent())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

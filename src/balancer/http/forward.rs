@@ -13,7 +13,7 @@ use crate::balancer::balance::key;
 use crate::balancer::connect::Attempts;
 use crate::balancer::health::observation::Seen;
 use crate::balancer::http::ask::{ask, held_body};
-use crate::balancer::http::body::{RequestBody, ResponseBody};
+use crate::balancer::http::body::{ClientBody, RequestBody, ResponseBody};
 use crate::balancer::http::client::{Client, Phase};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
@@ -40,10 +40,15 @@ pub(super) async fn answer(
         record.end(refusal.termination());
         drop(record);
         client.is_answered.set(true);
+        if refusal.ends_connection() {
+            client.unread.forget();
+        }
         refusal.response(page_instead(&client, refusal))
     });
     edits.apply(&client, &mut response);
-    let closes = mode(&client) == ConnectionMode::Close || client.session.is_left_behind();
+    let session = &client.session;
+    let closes =
+        mode(&client) == ConnectionMode::Close || session.is_left_behind() || client.unread.ends_connection();
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -72,8 +77,10 @@ async fn forward(
     request: Request<Incoming>,
     edits: &mut ResponseEdits,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut head, mut body) = request.into_parts();
+    let (mut head, incoming) = request.into_parts();
     client.request_begins(&head);
+    let mut body = ClientBody::new(incoming, client, &head);
+    client.has_come_whole.set(body.is_over());
     let_others_read().await;
     headers::check_target(&mut head)?;
     // As it came: what a rule makes of the path makes no page of it.
@@ -121,7 +128,7 @@ async fn forward(
     }
     let server_timeout = backend.timeouts.server;
     let body = match backend.retry.buffer {
-        None => RequestBody::new(opening.into_bytes(), body, client, server_timeout),
+        None => RequestBody::new(opening.into_bytes(), body, server_timeout),
         Some(most) => Box::pin(held_body(client, most, opening, body, server_timeout)).await?,
     };
 

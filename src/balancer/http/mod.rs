@@ -8,6 +8,7 @@
 
 mod ask;
 pub mod body;
+mod bypass;
 pub mod client;
 mod exchange;
 mod forward;
@@ -20,9 +21,11 @@ pub mod socket;
 mod statistics;
 mod tunnel;
 mod turn;
+mod unread;
 pub mod upstream;
 
 use std::future::{Future, poll_fn};
+use std::net;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
@@ -31,7 +34,6 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
-use tokio::net::TcpStream;
 
 use crate::balancer::session::Session;
 use body::ResponseBody;
@@ -57,13 +59,13 @@ enum End {
 }
 
 /// Serves a client until its connection ends.
-pub fn serve(stream: TcpStream, session: Session) -> impl Future<Output = ()> {
-    Serving::new(Resting::new(stream, session), |resting| Box::pin(serve_requests(resting, Bytes::new())))
+pub fn serve(stream: net::TcpStream, session: Session) -> impl Future<Output = ()> {
+    Serving::new(Resting::new(stream, session), |resting, first| Box::pin(serve_requests(resting, first)))
 }
 
 /// Serves a client while it has requests, the `first` bytes of which have come already.
 async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
-    let Resting { stream, mut session, waiting_since, until, own } = resting;
+    let Resting { socket, mut session, waiting_since, until, own } = resting;
     session.renew();
     let client = Client::new(session, waiting_since, until, own);
     let session = &client.session;
@@ -75,7 +77,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         .auto_date_header(false) // a server's response has its own, or none
         .header_read_timeout(None) // ours tells the head from the pause before it
         .max_buf_size(BUFFER)
-        .serve_connection(ClientSocket::new(stream, first, client.clone()), service);
+        .serve_connection(ClientSocket::new(socket, first, client.clone()), service);
 
     let mut is_told_to_stop = false;
     let end = poll_fn(|context| {
@@ -85,6 +87,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             return leave(&client, Pin::new(&mut connection), context);
         }
         let mut polled = Pin::new(&mut connection).poll(context);
+        client.discard(context);
         // Only now: a request that has come is served.
         if polled.is_pending() && session.worker.is_stopping.get() && !is_told_to_stop {
             is_told_to_stop = true;
@@ -98,7 +101,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
             _ if session.worker.is_over() => Poll::Ready(End::Over),
             _ if !session.client_is_late() => Poll::Pending,
             Phase::Idle if !client.leaves_hyper.get() => leave(&client, Pin::new(&mut connection), context),
-            Phase::Idle | Phase::Head => Poll::Ready(End::NoRequest),
+            Phase::Idle | Phase::Head | Phase::Discarding => Poll::Ready(End::NoRequest),
             // The request itself ends, with a page.
             Phase::Exchange => Poll::Pending,
             Phase::Responding => Poll::Ready(End::DoesNotRead),
@@ -107,9 +110,9 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
     .await;
     if matches!(end, End::Quiet) {
         let parts = connection.into_parts();
-        let stream = parts.io.into_stream();
+        let socket = parts.io.into_socket();
         drop(parts.service);
-        let Some(resting) = client::rest(client, stream) else { return Stage::Over };
+        let Some(resting) = client::rest(client, socket) else { return Stage::Over };
         // The beginning of another request may have come together with the one before.
         return match parts.read_buf {
             first if first.is_empty() => Stage::Resting(resting),
@@ -122,7 +125,9 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         (End::Closed(Ok(())), Some(tunnel)) => {
             let parts = connection.into_parts();
             return Stage::Working(Box::pin(async move {
-                tunnel.run(&client, parts.io.into_stream(), parts.read_buf).await;
+                if let Ok(stream) = parts.io.into_socket().watched() {
+                    tunnel.run(&client, stream, parts.read_buf).await;
+                }
                 client.request_ends();
                 Stage::Over
             }));
@@ -130,12 +135,11 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
             let (status, answer) = page::head_timeout(session.frontend().errors.get(&408));
             client.bad_request(status, *b"cR");
-            // Best effort: it fits an empty send buffer, and the client may be gone.
-            let _ = connection.into_parts().io.into_stream().try_write(&answer);
+            client.add_sent(connection.into_parts().io.into_socket().write_last(&answer) as u64);
         }
         (End::Closed(Err(error)), _) if error.is_parse_version_h2() => {
             client.bad_request(400, *b"PR");
-            let _ = connection.into_parts().io.into_stream().try_write(HTTP_2_PREFACE);
+            client.add_sent(connection.into_parts().io.into_socket().write_last(HTTP_2_PREFACE) as u64);
         }
         (end, _) => {
             note_end(&client, end);
@@ -191,6 +195,6 @@ fn note_end(client: &Client, end: End) {
             record.end(when);
         }
         (Phase::Responding, _) => client.record.borrow_mut().end(*b"CD"),
-        (Phase::Idle | Phase::Head, _) => {}
+        (Phase::Idle | Phase::Head | Phase::Discarding, _) => {}
     }
 }

@@ -1,12 +1,11 @@
 //! The beginning of a request's body, held back so that a rule can look at it.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
 
+use crate::balancer::http::body::ClientBody;
 use crate::balancer::http::client::Client;
 use crate::balancer::http::page::Refusal;
 
@@ -23,16 +22,16 @@ impl Opening {
     ///
     /// # Errors
     /// The client is too slow, or what it sends is no body.
-    pub async fn read(&mut self, body: &mut Incoming, client: &Client, first: usize) -> Result<&[u8], Refusal> {
+    pub async fn read(&mut self, body: &mut ClientBody, client: &Client, first: usize) -> Result<&[u8], Refusal> {
         let session = &client.session;
-        if body.is_end_stream() {
+        if body.is_over() {
             self.is_whole = true;
         }
         if self.text.len() < first && !self.is_whole {
             session.await_client(session.frontend().timeouts.http_request);
         }
         while self.text.len() < first && !self.is_whole {
-            let frame = poll_fn(|context| match Pin::new(&mut *body).poll_frame(context) {
+            let frame = poll_fn(|context| match body.poll_frame(context) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
                 Poll::Pending if session.client_is_late() => Poll::Ready(Err(Refusal::ClientTimeout)),
                 Poll::Pending => Poll::Pending,

@@ -49,17 +49,20 @@ pub enum Refusal {
 impl Refusal {
     /// Its page, or this one in its place.
     pub(super) fn response(self, instead: Option<&ErrorPage>) -> Response<ResponseBody> {
-        let status = self.status();
         let mut response = instead.map_or_else(|| self.own(), of_file);
         let headers = response.headers_mut();
         if let Self::TooMany { retry_after } = self {
             headers.insert(RETRY_AFTER, retry_after.into());
         }
-        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::METHOD_NOT_ALLOWED) {
-            // What follows on this connection is not to be trusted.
+        if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Is what follows on this connection not to be trusted?
+    pub(super) fn ends_connection(self) -> bool {
+        matches!(self, Self::BadHost | Self::BadBody | Self::ClientTimeout | Self::Connect)
     }
 
     fn own(self) -> Response<ResponseBody> {

@@ -8,12 +8,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{io, mem, net};
 
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use bytes::Bytes;
 
 use crate::balancer::clock::Millis;
+use crate::balancer::http::socket::Socket;
 use crate::balancer::pool::Upstream;
 use crate::balancer::session::Session;
 
@@ -23,7 +23,7 @@ pub const WAKEFUL: Duration = Duration::from_millis(250);
 
 /// A connection on which nothing is under way.
 pub(super) struct Resting {
-    pub(super) stream: TcpStream,
+    pub(super) socket: Socket,
     pub(super) session: Session,
     /// The request before ended, or the connection was accepted.
     pub(super) waiting_since: Instant,
@@ -35,21 +35,26 @@ pub(super) struct Resting {
 
 impl Resting {
     /// A connection that was just accepted.
-    pub(super) fn new(stream: TcpStream, session: Session) -> Self {
-        // The runtime takes a new socket for readable until a read has failed. If it is, the next round will tell.
-        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    pub(super) fn new(stream: net::TcpStream, session: Session) -> Self {
         let until = session.await_client(session.frontend().timeouts.http_request);
-        Self { stream, waiting_since: session.accepted, until, own: None, session }
+        Self { socket: Socket::new(stream), waiting_since: session.accepted, until, own: None, session }
     }
 
-    /// Has something come? `false`: nothing has in time, or nothing is waited for any more.
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+    /// Has something come? Then what of it has been read already. `None`: nothing has in time, or nothing is waited for any
+    /// more.
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         self.session.set_waker(context.waker());
         self.session.renew();
-        match self.stream.poll_read_ready(context) {
+        match self.socket.first() {
+            Ok(first) => return Poll::Ready(Some(first)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Poll::Ready(None),
+        }
+        let Ok(stream) = self.socket.watched() else { return Poll::Ready(None) };
+        match stream.poll_read_ready(context) {
             // Whether these are bytes, the end or an error shows when they are read.
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(false),
+            Poll::Ready(_) => Poll::Ready(Some(Bytes::new())),
+            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -71,12 +76,12 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Stage>>>;
 /// A connection's task.
 pub(super) struct Serving {
     stage: Stage,
-    work: fn(Resting) -> Work,
+    work: fn(Resting, Bytes) -> Work,
 }
 
 impl Serving {
     /// Begins at rest; `work` is done whenever it wakes.
-    pub(super) fn new(resting: Resting, work: fn(Resting) -> Work) -> Self {
+    pub(super) fn new(resting: Resting, work: fn(Resting, Bytes) -> Work) -> Self {
         Self { stage: Stage::Resting(resting), work }
     }
 }
@@ -86,7 +91,7 @@ impl Future for Serving {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let wakes = match &mut self.stage {
+            let first = match &mut self.stage {
                 Stage::Resting(resting) => ready!(resting.poll_wake(context)),
                 Stage::Working(work) => {
                     self.stage = ready!(work.as_mut().poll(context));
@@ -94,8 +99,8 @@ impl Future for Serving {
                 }
                 Stage::Over => return Poll::Ready(()),
             };
-            self.stage = match mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Resting(resting) if wakes => Stage::Working((self.work)(resting)),
+            self.stage = match (mem::replace(&mut self.stage, Stage::Over), first) {
+                (Stage::Resting(resting), Some(first)) => Stage::Working((self.work)(resting, first)),
                 _ => Stage::Over,
             };
         }

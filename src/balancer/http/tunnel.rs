@@ -26,10 +26,10 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Carries bytes until one side ends; `first` is what has come from the client already.
-    pub async fn run(self, client: &Rc<Client>, stream: TcpStream, first: Bytes) {
+    pub async fn run(mut self, client: &Rc<Client>, stream: &mut TcpStream, first: Bytes) {
         let session = &client.session;
-        let from_client = Side { stream: &stream, first };
-        let from_server = Side { stream: &self.stream, first: self.first };
+        let from_client = Side { stream, first };
+        let from_server = Side { stream: &mut self.stream, first: self.first };
         let ended = relay::run(session, from_client, from_server, self.timeouts).await;
         client.add_sent(ended.to_client);
         client.add_received(ended.from_client);

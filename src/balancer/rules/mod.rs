@@ -8,13 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use crate::balancer::clock;
-use crate::balancer::http::body::ResponseBody;
+use crate::balancer::http::body::{ClientBody, ResponseBody};
 use crate::balancer::http::client::Client;
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
@@ -50,7 +49,7 @@ pub fn rate_limits(rules: &[Rule]) -> Box<[Option<Arc<RateLimiter>>]> {
 pub async fn apply(
     client: &Client,
     head: &mut Parts,
-    body: &mut Incoming,
+    body: &mut ClientBody,
     opening: &mut Opening,
     edits: &mut ResponseEdits,
 ) -> Result<Option<Response<ResponseBody>>, Refusal> {

@@ -26,6 +26,7 @@ use super::listener::{self, Listening};
 use super::state::Shared;
 use super::state::tests::{one_backend, server as server_named};
 use super::worker::{self, Worker};
+use crate::balancer::listening_socket::ListeningSocket;
 use crate::config::model::{self, *};
 
 /// Runs a test on a thread like a worker's. Nothing here takes seconds; what hangs fails.
@@ -47,8 +48,9 @@ impl Balancer {
         let outlet: access_log::Outlet = Box::new(move |batch| batches.try_send(batch).is_ok());
         let outlet = access_log::Format::new(&config.access_log).map(|format| (outlet, format));
         let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = socket.local_addr().unwrap();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = ListeningSocket::new(listener).unwrap();
+        let address = socket.address().unwrap();
         let thread = worker.thread().clone();
         tokio::task::spawn_local(listener::accept(thread, socket, Listening::new(Some(0))));
         tokio::task::spawn_local({

@@ -50,13 +50,34 @@ impl Decoder {
         if let Self::Length(length) = self { Some(*length) } else { None }
     }
 
+    /// How many bytes come next just as they are to go on.
+    pub(super) fn plain(&self) -> u64 {
+        match self {
+            Self::Length(remaining) | Self::Chunked(Chunked::Data(remaining)) => *remaining,
+            Self::Chunked(_) | Self::UntilClose => 0,
+        }
+    }
+
+    /// So many of them have gone on another way.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        match self {
+            Self::Length(remaining) => *remaining = remaining.saturating_sub(bytes as u64),
+            Self::Chunked(chunked) => chunked.skip(bytes),
+            Self::UntilClose => {}
+        }
+    }
+
     /// Takes the next piece from what has been received; `None`: more has to come first, or the body is over.
     ///
     /// # Errors
     /// When it is not framed as HTTP frames it: where it ends is then unknown.
     pub(super) fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
         match self {
-            Self::Length(remaining) => Ok(take(remaining, received).map(Frame::data)),
+            Self::Length(remaining) => {
+                let data = take(*remaining, received);
+                self.skip(data.as_ref().map_or(0, Bytes::len));
+                Ok(data.map(Frame::data))
+            }
             Self::UntilClose if received.is_empty() => Ok(None),
             Self::UntilClose => Ok(Some(Frame::data(received.split().freeze()))),
             Self::Chunked(chunked) => {
@@ -79,6 +100,15 @@ enum Step {
 }
 
 impl Chunked {
+    fn skip(&mut self, bytes: usize) {
+        if let Self::Data(remaining) = self {
+            *remaining = remaining.saturating_sub(bytes as u64);
+            if *remaining == 0 {
+                *self = Self::DataEnd;
+            }
+        }
+    }
+
     fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Step>, Malformed> {
         loop {
             match self {
@@ -99,10 +129,8 @@ impl Chunked {
                     httparse::Status::Partial => return Ok(None),
                 },
                 Self::Data(remaining) => {
-                    let data = take(remaining, received);
-                    if *remaining == 0 {
-                        *self = Self::DataEnd;
-                    }
+                    let data = take(*remaining, received);
+                    self.skip(data.as_ref().map_or(0, Bytes::len));
                     return Ok(data.map(Step::Data));
                 }
                 Self::DataEnd => match received.get(..2) {
@@ -119,13 +147,9 @@ impl Chunked {
     }
 }
 
-fn take(remaining: &mut u64, received: &mut BytesMut) -> Option<Bytes> {
-    let length = received.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
-    if length == 0 {
-        return None;
-    }
-    *remaining -= length as u64;
-    Some(received.split_to(length).freeze())
+fn take(most: u64, received: &mut BytesMut) -> Option<Bytes> {
+    let length = received.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    (length > 0).then(|| received.split_to(length).freeze())
 }
 
 fn trailers(received: &mut BytesMut) -> Result<Option<Step>, Malformed> {

@@ -22,10 +22,15 @@ use decoder::Decoder;
 use request::Broken;
 use response::Head;
 
+use crate::balancer::pipe::Pipe;
+
 pub use request::Outgoing;
 
 /// What is read at once, at first and when more keeps coming.
 const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=64 * 1024;
+
+/// What is left of a body goes through a pipe if it is at least this much.
+const BULK: u64 = 32 * 1024;
 
 /// What came is no HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +106,7 @@ impl Connection {
             match response::parse(&mut self.received, self.is_head_request) {
                 Ok(Some(Head { response, body, is_kept })) => {
                     (self.body, self.is_kept) = (body, is_kept);
+                    self.read_size = self.read_size_for(body);
                     return Poll::Ready(Ok(response));
                 }
                 Ok(None) => {}
@@ -128,6 +134,27 @@ impl Connection {
                 Ok(0) if self.body == Decoder::UntilClose => self.body = Decoder::NOTHING,
                 Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
                 Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// Does so much of the body come next, just as it is to go on, that it is worth a pipe?
+    pub fn has_bulk(&self) -> bool {
+        self.received.is_empty() && self.body.plain() >= BULK
+    }
+
+    /// Takes more of that into an empty pipe.
+    ///
+    /// # Errors
+    /// The server has broken off.
+    pub fn poll_bulk(&mut self, context: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let _ = self.poll_send(context);
+        let most = usize::try_from(self.body.plain()).unwrap_or(usize::MAX);
+        match ready!(pipe.poll_fill(context, &self.stream, most))? {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            filled => {
+                self.body.skip(filled);
+                Poll::Ready(Ok(filled))
             }
         }
     }
@@ -187,6 +214,12 @@ impl Connection {
             }
         }
         Poll::Ready(read)
+    }
+
+    /// What is to be read at once of a body of which some may have come together with the head.
+    fn read_size_for(&self, body: Decoder) -> usize {
+        let to_come = body.remaining().unwrap_or(0).saturating_sub(self.received.len() as u64);
+        usize::try_from(to_come).unwrap_or(usize::MAX).clamp(*READ.start(), *READ.end())
     }
 
     fn failure(&mut self) -> Failure {

@@ -1,0 +1,86 @@
+//! Answers that come before the body of their request: the client gets them, and may send that body all the same.
+
+use crate::rig::http::{Connection, response};
+use crate::rig::node::Relevo;
+use crate::rig::place::own_loopback;
+use crate::rig::server::Server;
+use crate::{configuration, connect};
+
+const RULES: &str = r#"rules = [{ when = { path_prefix = "/denied" }, deny = 403 }]"#;
+const LENGTH: usize = 3_000_000;
+
+/// It answers a POST without a look at its body.
+fn hasty() -> Server {
+    Server::start(|mut connection| {
+        while let Ok(head) = connection.receive_head() {
+            let _ = connection.send(response("200 OK", "", "done"));
+            if head.starts_with("POST") {
+                return;
+            }
+        }
+    })
+}
+
+fn post(path: &str, headers: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n{headers}\r\n")
+}
+
+fn node() -> (Server, Relevo, Connection) {
+    let server = hasty();
+    let (web, text) = configuration(RULES, "", &[server.address]);
+    let node = Relevo::start(&text);
+    let connection = connect(web);
+    (server, node, connection)
+}
+
+/// The answer is there before the body, the body goes nowhere, and the connection is as good as before: for the answer of a
+/// server, and for one of a rule.
+#[test]
+fn a_body_that_comes_after_the_answer_harms_nobody() {
+    let _place = own_loopback();
+    let (_server, _node, mut connection) = node();
+    for (path, status) in [("/", 200), ("/denied", 403), ("/", 200)] {
+        connection.send(post(path, "")).unwrap();
+        let answer = connection.receive().unwrap();
+        assert_eq!((answer.status(), answer.header("connection")), (status, None), "{answer:?}");
+        connection.send(vec![b'x'; LENGTH]).unwrap();
+        assert_eq!(connection.get("/").unwrap().text(), "done", "after {path}");
+    }
+}
+
+/// Whoever sends all it has before it reads gets the answer too, although nobody wanted the body.
+#[test]
+fn a_client_that_sends_before_it_reads_gets_its_answer() {
+    let _place = own_loopback();
+    let (_server, _node, mut connection) = node();
+    for (path, status) in [("/", 200), ("/denied", 403)] {
+        let mut request = post(path, "").into_bytes();
+        request.resize(request.len() + LENGTH, b'x');
+        connection.send(request).unwrap();
+        assert_eq!(connection.receive().unwrap().status(), status);
+    }
+}
+
+/// A client that asks before it sends, and is refused, cannot be told from one that sends all the same: the connection ends.
+#[test]
+fn who_asks_and_is_refused_is_told_that_the_connection_ends() {
+    let _place = own_loopback();
+    let (_server, _node, mut connection) = node();
+    connection.send(post("/denied", "Expect: 100-continue\r\n")).unwrap();
+    let answer = connection.receive().unwrap();
+    assert_eq!((answer.status(), answer.header("connection")), (403, Some("close")), "{answer:?}");
+    assert_eq!(connection.receive_rest().unwrap(), b"");
+}
+
+/// One that never sends what it announced holds its connection no longer than any client may be silent.
+#[test]
+fn a_body_that_never_comes_is_not_awaited_for_ever() {
+    let _place = own_loopback();
+    let server = hasty();
+    let (web, text) = configuration(&format!("{RULES}\ntimeouts.client = \"300ms\""), "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send(post("/", "")).unwrap();
+    assert_eq!(connection.receive().unwrap().text(), "done");
+    assert_eq!(connection.receive_rest().unwrap(), b"");
+}
