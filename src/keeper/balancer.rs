@@ -18,11 +18,11 @@ use tokio::time::{sleep_until, timeout};
 use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
-use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
 use crate::process::messages::{Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Reload, Start, ToBalancer};
+use crate::process::wishes::{StampedWish, Wishes};
 use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.

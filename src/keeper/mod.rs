@@ -17,7 +17,6 @@ mod realtime;
 mod reload;
 mod view;
 mod warnings;
-mod wishes;
 
 use std::io;
 use std::net::IpAddr;
@@ -40,10 +39,10 @@ use self::operator::Waiting;
 use self::peering::{Local, PeerEvent, Peering};
 use self::reload::{Arrived, Reloads};
 use self::warnings::Warnings;
-use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
+use crate::process::wishes::Wishes;
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -90,7 +89,7 @@ pub async fn run() -> Result<(), Error> {
     // Its folder and its socket are for owner and group from the first moment.
     umask(Mode::from_bits_truncate(0o027));
     let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
-    let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
+    let (guard, Charge { config, key }, wishes) = link.ok_or(Error::NoGuard)?;
     let log_guard = log::init(&config.log_targets, "keeper")?;
     let log = log_guard.log().clone();
     let stop = StopSignals::new()?;
@@ -113,7 +112,6 @@ pub async fn run() -> Result<(), Error> {
     }
 
     let status = watch::Sender::new(Arc::new(NodeStatus::default()));
-    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
     let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keeper::wishes::StampedWish;
+use crate::process::wishes::StampedWish;
 use crate::status::NodeStatus;
 
 /// Raised when an older node would misunderstand a newer one.

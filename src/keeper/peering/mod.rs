@@ -26,8 +26,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::wishes::{StampedWish, Wishes};
 use crate::config::key::Key;
+use crate::process::wishes::{StampedWish, Wishes};
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::channel::{Channel, ChannelError};
 use super::message::{self, Goodbye, Hello, Message, Sessions, Told};
 use super::{Identity, Local, socket};
-use crate::keeper::wishes::Wishes;
+use crate::process::wishes::Wishes;
 use crate::status::NodeStatus;
 
 /// Handshakes under way; one more ends the oldest, so that nobody can keep a peer out by doing nothing.
