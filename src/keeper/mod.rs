@@ -160,7 +160,11 @@ pub async fn run() -> Result<(), Error> {
         config,
     };
     let result = keeper.run().await;
-    keeper.end(result.as_ref().map_or("it cannot start", |reason| reason)).await;
+    match &result {
+        Ok(Stop::Asked) => keeper.end("it was told to stop", true).await,
+        Ok(Stop::GuardDied) => keeper.end("its guard died", false).await,
+        Err(_) => keeper.end("it cannot start", false).await,
+    }
     result.map(drop)
 }
 
@@ -192,18 +196,24 @@ struct Keeper {
     _control_socket: ControlSocket,
 }
 
+/// Why a node stops.
+enum Stop {
+    Asked,
+    GuardDied,
+}
+
 impl Keeper {
-    /// Everything that happens to a node. Returns why it stops.
-    async fn run(&mut self) -> Result<&'static str, Error> {
+    /// Everything that happens to a node, until it stops.
+    async fn run(&mut self) -> Result<Stop, Error> {
         let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut in_time = false;
             tokio::select! {
                 biased;
-                () = self.stop.recv() => return Ok("it was told to stop"),
+                () = self.stop.recv() => return Ok(Stop::Asked),
                 message = self.guard.hear() => match message {
-                    None => return Ok("its guard died"),
+                    None => return Ok(Stop::GuardDied),
                     Some(ToKeeper::Reload { charge }) => {
                         self.reloads.arrives(charge);
                         continue;
@@ -269,11 +279,11 @@ impl Keeper {
     }
 
     /// Hands over first: all else can wait.
-    async fn end(mut self, reason: &str) {
+    async fn end(mut self, reason: &str, is_planned: bool) {
         self.driver.stop().await;
         tracing::info!(reason, "this node has handed over and stops");
         if let Some(peering) = &self.peering {
-            peering.goodbye(reason).await;
+            peering.goodbye(reason, is_planned).await;
         }
         control::end(&mut self.queries);
         self.balancer.stop(DRAIN_LIMIT).await;

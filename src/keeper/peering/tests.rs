@@ -177,13 +177,30 @@ async fn a_goodbye_is_no_death() {
     let (mut lb1, lb2) = pair();
     lb2.is(status("lb2", State::Active));
     lb1.sees(is_active).await;
-    lb2.peering.goodbye("stopping").await;
+    lb2.peering.goodbye("stopping", true).await;
     drop(lb2);
     assert_eq!(lb1.event().await, released("stopping"));
     let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
     assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
     assert!(peer.gone && peer.goodbye == "stopping", "{peer:?}");
     assert!(lb1.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_goodbye_is_one_line_and_no_warning_if_somebody_asked_for_it() {
+    for (is_planned, level) in [(true, "INFO"), (false, "WARN")] {
+        let log = Log::start();
+        let (lb1, lb2) = pair();
+        lb1.sees(|peer| peer.connected).await;
+        lb2.peering.goodbye("told to", is_planned).await;
+        let up = log.text().lines().count();
+        drop(lb2);
+        lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
+        let text = log.text();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("stops") || line.contains("down")).collect();
+        assert!(matches!(lines[..], [line] if line.contains(level) && line.contains("the peer stops: told to")), "{text}");
+        assert!(text.lines().count() <= up + 1, "{text}");
+    }
 }
 
 #[tokio::test]
@@ -293,7 +310,7 @@ async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
     let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb2")]));
     let (events, _receiver) = mpsc::channel(1);
     let (name, address, logged) = ("lb2".to_owned(), ([192, 0, 2, 2], 8650).into(), Vec::new());
-    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by: None, logged };
+    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse: Excuse::None, logged };
     for reason in ["silent", "unreachable", "silent", "unreachable"] {
         watch.down(reason.to_owned());
         assert_eq!(watch.peers.borrow()[0].link_error, reason);
@@ -305,18 +322,18 @@ async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
 async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
     let log = Log::start();
     let address1 = listener().local_addr().unwrap();
-    let early = |expected_by| {
+    let early = |excuse| {
         let settings = settings("lb2", &[("lb1", address1)]);
         let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb1")]));
         let (events, receiver) = mpsc::channel(1);
         let (identity, seen) = (Arc::new(Identity::new(&settings)), peers.subscribe());
         let (name, address, logged) = ("lb1".to_owned(), address1, Vec::new());
-        let watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by, logged };
+        let watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse, logged };
         (tokio::spawn(watch.run()), seen, receiver)
     };
     let refused = |peers: &Vec<PeerStatus>| peers[0].gone;
     let soon = tokio::time::Instant::now() + LIMIT;
-    let (task, mut seen, _events) = early(Some(soon));
+    let (task, mut seen, _events) = early(Excuse::Starts(soon));
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
@@ -326,7 +343,7 @@ async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
     );
     assert!(!log.text().contains("WARN"), "{}", log.text());
 
-    let (task, mut seen, _events) = early(Some(tokio::time::Instant::now()));
+    let (task, mut seen, _events) = early(Excuse::Starts(tokio::time::Instant::now()));
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
