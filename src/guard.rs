@@ -97,7 +97,7 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
         let mut keeper = Keeper::start(&heritage, lock).map_err(Error::Start)?;
         let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut heritage).await;
         stop.keeper = None;
-        reloads.keeper_died();
+        let has_forsaken_a_reload = reloads.keeper_died();
         if reloads.is_idle() {
             manager.reloaded();
         }
@@ -115,6 +115,9 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
         }
         if let End::Stopped = end {
             return Ok(ExitCode::SUCCESS);
+        }
+        if has_forsaken_a_reload {
+            tracing::error!("the configuration stays as it is: the keeper died before it followed another");
         }
         let pause = backoff.pause_after(keeper.ready_since.map_or(Duration::ZERO, |since| since.elapsed()));
         let status = keeper.status().await.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
