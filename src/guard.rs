@@ -85,7 +85,8 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     let mut heritage = Heritage { charge: Arc::new(Charge { config, key }), wishes: Wishes::default() };
     let mut reloads = Reloads::new(path);
     // Without a virtual router it has no business with anybody's addresses.
-    let addresses = if heritage.charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
+    let addresses =
+        if heritage.charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
     let mut manager = ServiceManager::find().map_err(Error::Start)?;
     let mut stop = Signalled::new(log).map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.

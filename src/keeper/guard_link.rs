@@ -33,7 +33,9 @@ impl GuardLink {
     /// Takes the socket from standard input, where the guard has put it, and what the guard says first. The socket goes to a
     /// descriptor not below the one that `first` chooses. What becomes of the wishes, which are given as the keeper before
     /// knew them, the guard is told. `None` if there is no guard.
-    pub(super) async fn take(first: impl FnOnce(&Charge) -> RawFd) -> io::Result<Option<(Self, Charge, watch::Sender<Arc<Wishes>>)>> {
+    pub(super) async fn take(
+        first: impl FnOnce(&Charge) -> RawFd,
+    ) -> io::Result<Option<(Self, Charge, watch::Sender<Arc<Wishes>>)>> {
         let stdin = io::stdin();
         if getsockopt(&stdin.as_fd(), sockopt::SockType).is_err() {
             return Ok(None);
@@ -72,11 +74,7 @@ impl GuardLink {
 }
 
 /// A task of its own, so that a guard that does not read holds nothing up.
-async fn send(
-    mut sender: Sender,
-    mut messages: mpsc::Receiver<FromKeeper>,
-    mut wishes: watch::Receiver<Arc<Wishes>>,
-) {
+async fn send(mut sender: Sender, mut messages: mpsc::Receiver<FromKeeper>, mut wishes: watch::Receiver<Arc<Wishes>>) {
     let mut told = wishes.borrow_and_update().clone();
     loop {
         let news = tokio::select! {

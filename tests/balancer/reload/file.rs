@@ -127,7 +127,8 @@ fn a_keeper_that_dies_during_a_reload_is_followed_by_one_that_runs_as_before() {
     let (good, better) = (configuration(web, "", &[("a", a.address)]), configuration(web, "", &[("b", b.address)]));
     let node = Relevo::start(&good);
     let count = |words: &str| node.messages().lines().filter(|line| line.contains(words)).count();
-    for (round, (text, is_whole)) in [(&better[..better.len() / 2], false), (&better[..], true)].into_iter().enumerate() {
+    for (round, (text, is_whole)) in [(&better[..better.len() / 2], false), (&better[..], true)].into_iter().enumerate()
+    {
         let (keeper, balancer) = (node.keeper(), node.balancer());
         // It can neither follow the file nor decline to.
         send(keeper, Signal::SIGSTOP).unwrap();

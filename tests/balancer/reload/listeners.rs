@@ -73,7 +73,10 @@ fn an_address_goes_to_another_frontend() {
     };
     let from = |server: &str| (server.to_owned(), None);
     assert_eq!(answers(), [from("a"), from("b")]);
-    assert_eq!(node.reload_with(&text(other, one, "http")), "the configuration was reloaded: frontends second, web changed");
+    assert_eq!(
+        node.reload_with(&text(other, one, "http")),
+        "the configuration was reloaded: frontends second, web changed"
+    );
     assert_eq!(answers(), [from("b"), from("a")]);
     assert_eq!([one, other].map(|address| server_of(&get(address, "/")).to_owned()), ["b", "a"]);
 

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{configuration, wait_for_old_configurations};
+use crate::connect;
 use crate::rig::http::Message;
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::process::Holding;
 use crate::rig::server::Server;
-use crate::connect;
 
 /// Nobody notices, however many there are: no request fails. `RELOADS` and `CLIENTS` make it more of them.
 #[test]
