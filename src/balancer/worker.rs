@@ -270,9 +270,13 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
                 thread.clock.wake_all();
             }
             Some(reload) = plan.reloads.recv(), if stop_by.is_none() => {
-                doors.reload(reload.shared, reload.listeners, |config| {
+                let closed = doors.reload(reload.shared, reload.listeners, |config| {
                     Rc::new(access_log(config, plan.log.as_ref(), &plan.zone))
                 });
+                // Their addresses can be had again when it is done.
+                for accepting in closed {
+                    let _ = accepting.await;
+                }
                 // Those that have nothing under way follow at once.
                 thread.clock.wake_all();
                 let _ = reload.done.send(());
@@ -324,29 +328,28 @@ impl Doors {
         self.open.drain(..).for_each(|door| door.accepting.abort());
     }
 
-    /// Listeners whose address stays go on, for whichever frontend has it now.
+    /// Listeners whose address stays go on, for whichever frontend has it now; the others are closed when their tasks have ended.
     fn reload(
         &mut self,
         shared: Arc<Shared>,
         listeners: Vec<(SocketAddr, TcpListener)>,
         access_log: impl FnOnce(&model::AccessLog) -> Rc<AccessLog>,
-    ) {
+    ) -> Vec<JoinHandle<()>> {
         let (old, new) = (&self.worker.shared.config, &shared.config);
         let is_same_log = old.access_log == new.access_log;
         let access_log = if is_same_log { self.worker.access_log.clone() } else { access_log(&new.access_log) };
-        self.open.retain(|door| {
-            let frontend = frontend_at(new, door.address);
-            door.listening.frontend.set(frontend);
-            if frontend.is_none() {
-                door.accepting.abort();
-            }
-            frontend.is_some()
-        });
+        for door in &self.open {
+            door.listening.frontend.set(frontend_at(new, door.address));
+        }
+        let closed = self.open.extract_if(.., |door| door.listening.frontend.get().is_none());
+        let closed: Vec<_> = closed.map(|door| door.accepting).collect();
+        closed.iter().for_each(JoinHandle::abort);
         let until = Instant::now() + new.hard_stop_after;
         self.worker = self.worker.succeeded_by(shared, access_log, until);
         if let Err(error) = self.open(listeners) {
             tracing::error!(%error, "a worker cannot accept from a new listening socket: {error}");
         }
+        closed
     }
 }
 
