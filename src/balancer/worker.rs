@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
-use crate::balancer::clock::{self, Clock, TICK};
+use crate::balancer::clock::{self, Clock, Millis, NEVER, TICK};
 use crate::balancer::listener::{self, Listening};
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
@@ -29,6 +29,9 @@ use crate::stats::counters::Counters;
 
 /// Ticks between two looks at what is kept and not needed: connections in the pool, memory.
 const SWEEP: u64 = 20;
+
+/// Clients that have found no pause between two requests in so long leave none.
+const NO_PAUSE: Millis = 1_000;
 
 /// What the tasks of one worker share under one configuration. Its thread, which stays, is what it derefs to.
 pub struct Worker {
@@ -42,6 +45,8 @@ pub struct Worker {
     pub access_log: Rc<AccessLog>,
     thread: Rc<Thread>,
     stage: Cell<Stage>,
+    /// When another configuration took the place of this one.
+    replaced: Cell<Millis>,
 }
 
 /// What becomes of a configuration.
@@ -98,7 +103,8 @@ impl Worker {
 
     fn begin(shared: Arc<Shared>, pool: Pool, access_log: Rc<AccessLog>, thread: Rc<Thread>) -> Rc<Self> {
         let chooser = RefCell::new(Chooser::new(shared.clone()));
-        let worker = Rc::new(Self { shared, chooser, pool, access_log, thread, stage: Cell::new(Stage::Newest) });
+        let (stage, replaced) = (Cell::new(Stage::Newest), Cell::new(NEVER));
+        let worker = Rc::new(Self { shared, chooser, pool, access_log, thread, stage, replaced });
         worker.newest.replace(Some(worker.clone()));
         worker
     }
@@ -112,6 +118,7 @@ impl Worker {
             }
         }
         self.stage.set(Stage::Old);
+        self.replaced.set(self.clock.millis());
         self.old.borrow_mut().push((Rc::downgrade(self), until));
         Self::begin(shared, pool, access_log, self.thread.clone())
     }
@@ -132,6 +139,12 @@ impl Worker {
     /// Has another configuration taken the place of this one?
     pub fn is_old(&self) -> bool {
         self.stage.get() != Stage::Newest
+    }
+
+    /// Has another configuration taken the place of this one so long ago that a request which begins under it is of a client that
+    /// leaves no pause in which it could go over?
+    pub fn is_outlived(&self) -> bool {
+        self.is_old() && self.clock.millis().saturating_sub(self.replaced.get()) >= NO_PAUSE
     }
 
     /// Is what still goes on under this configuration to end?

@@ -33,6 +33,8 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    // Together with the request before it.
+    let leaves_no_pause = client.session.worker.is_outlived() && client.phase.get() != Phase::Head;
     let mut edits = ResponseEdits::default();
     let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
         let mut record = client.record.borrow_mut();
@@ -43,7 +45,7 @@ pub(super) async fn answer(
         refusal.response(page_instead(&client, refusal))
     });
     edits.apply(&client, &mut response);
-    let closes = mode(&client) == ConnectionMode::Close || client.session.is_left_behind();
+    let closes = mode(&client) == ConnectionMode::Close || client.session.is_left_behind() || leaves_no_pause;
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
