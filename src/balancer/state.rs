@@ -316,9 +316,8 @@ impl Shared {
     /// Whoever waits for this server may have a slot of it; first those who wait under an old configuration.
     fn has_room(&self, server: &ServerShared) {
         for shared in self.lasting.live() {
-            for state in &shared.backends {
-                let index = state.servers.iter().position(|it| std::ptr::eq(&**it, server));
-                if let (Some(index), Some(queue)) = (index, &state.queue) {
+            for (state, queue) in shared.backends.iter().filter_map(|state| Some((state, state.queue.as_ref()?))) {
+                if let Some(index) = state.servers.iter().position(|it| std::ptr::eq(&**it, server)) {
                     queue.has_room(state, index);
                 }
             }
