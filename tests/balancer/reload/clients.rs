@@ -1,5 +1,6 @@
 //! What clients see of it: their next requests, and what has begun.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use crate::limits::{Gate, ask};
 use crate::rig::http::{Connection, get};
 use crate::rig::node::{Relevo, relevo};
 use crate::rig::place::{free_port, own_loopback};
-use crate::rig::server::Server;
-use crate::rig::wait_until;
+use crate::rig::server::{Server, named};
+use crate::rig::{PATIENCE, wait_until};
 use crate::{connect, server_of};
 
 /// What a client asks next is for the new configuration, on the connection it has and on a new one.
@@ -186,6 +187,39 @@ fn the_last_lines_of_another_log_are_written() {
     for number in 0..10 {
         node.wait_for_message(&format!("/before{number}"));
     }
+}
+
+/// Whoever sends one request after the other without waiting for answers leaves no moment to go over to another configuration; so
+/// a little later it is asked to connect again.
+#[test]
+fn a_client_that_leaves_no_pause_is_asked_to_connect_again() {
+    let _place = own_loopback();
+    let (b, web) = (Server::named("b"), free_port());
+    let a = Server::answering(|request| {
+        std::thread::sleep(Duration::from_millis(1));
+        named("a")(request)
+    });
+    let node = Relevo::start(&configuration(web, "", &[("a", a.address)]));
+    let mut connection = connect(web);
+    let mut stream = connection.stream().try_clone().unwrap();
+    let asking = std::thread::spawn(move || {
+        let requests = "GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100);
+        while stream.write_all(requests.as_bytes()).is_ok() {}
+    });
+    connection.receive().unwrap();
+    let began = Instant::now();
+    node.reload_with(&configuration(web, "", &[("b", b.address)]));
+    let mut answer = connection.receive().unwrap();
+    while answer.header("connection").is_none() {
+        assert_eq!(server_of(&answer), "a", "as before");
+        assert!(began.elapsed() < PATIENCE, "it goes on under the old configuration");
+        answer = connection.receive().unwrap();
+    }
+    assert_eq!((server_of(&answer), answer.header("connection")), ("a", Some("close")));
+    drop(connection);
+    asking.join().unwrap();
+    wait_for_old_configurations(&node, 0);
+    assert_eq!(server_of(&get(web, "/")), "b");
 }
 
 /// Who waits for a server that has gone meanwhile is served by it yet; nobody else is.

@@ -1,6 +1,7 @@
 //! The file: what is wrong with it, how it is read, and who runs it from then on.
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use relevo::lab::node::send;
 use relevo::status::BalancerState;
 
@@ -150,5 +151,63 @@ fn a_keeper_that_dies_during_a_reload_is_followed_by_one_that_runs_as_before() {
         assert_eq!(outcomes().0 + outcomes().1, round + 1, "{}", node.messages());
     }
     node.reload_with(&better);
+    assert_eq!(server_of(&get(web, "/")), "b");
+}
+
+/// Whoever asks at the same time as others is answered as well, for a file that was read after that.
+#[test]
+fn those_who_ask_at_once_are_all_answered() {
+    let _place = own_loopback();
+    let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
+    let node = Relevo::start(&configuration(web, "", &[("a", a.address)]));
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        node.signal(Signal::SIGHUP);
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| node.reload())).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert_eq!(server_of(&get(web, "/")), "b");
+    for output in &outputs {
+        assert!(output.status.success(), "{output:?}\n{}", node.messages());
+    }
+    let said = |words: &str| node.messages().lines().filter(|line| line.contains(words)).count();
+    assert_eq!(said("was reloaded: server app/b came; server app/a went"), 1, "{}", node.messages());
+}
+
+/// A balancer that does not follow is ended, and the next one runs what was followed before; one that is about to be started
+/// begins with what is reloaded meanwhile.
+#[test]
+fn a_reload_that_finds_no_balancer_is_for_the_next_one_and_one_that_loses_it_for_none() {
+    let _place = own_loopback();
+    let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
+    let node = Relevo::start(&configuration(web, "", &[("a", a.address)]));
+    let wait_for_another = |before: Pid| {
+        node.wait_for("another balancer serves", |status| {
+            let now = &status.node.balancer;
+            now.state == BalancerState::Serving && now.pid != before.as_raw().cast_unsigned()
+        });
+    };
+    let hanging = node.balancer();
+    send(hanging, Signal::SIGSTOP).unwrap();
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    let output = node.reload();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("stays as it is: the balancer was lost meanwhile"), "{said}\n{}", node.messages());
+    wait_for_another(hanging);
+    assert_eq!(server_of(&get(web, "/")), "a");
+
+    // Each end makes the pause before the next start longer: 0, 250, 500, 1000 ms.
+    for _ in 0..3 {
+        let killed = node.balancer();
+        send(killed, Signal::SIGKILL).unwrap();
+        node.wait_for("it is gone", |status| status.node.balancer.pid != killed.as_raw().cast_unsigned());
+        node.wait_for("the next one runs", |status| status.node.balancer.pid != 0);
+    }
+    let killed = node.balancer();
+    send(killed, Signal::SIGKILL).unwrap();
+    node.wait_for("none runs", |status| status.node.balancer.pid != killed.as_raw().cast_unsigned());
+    let output = node.reload();
+    assert!(output.status.success(), "{output:?}\n{}", node.messages());
+    wait_for_another(killed);
     assert_eq!(server_of(&get(web, "/")), "b");
 }
