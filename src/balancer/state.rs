@@ -182,7 +182,11 @@ impl Shared {
         shared.lasting.connections.set_most(Some(shared.config.max_connections as u64));
         shared.lasting.begins(&shared);
         // Whoever waits under an old configuration may have the room that this one gives.
-        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.has_room(server));
+        for configuration in shared.lasting.live() {
+            for state in &configuration.backends {
+                state.queue.iter().for_each(|queue| queue.reconsider(state));
+            }
+        }
         shared
     }
 
