@@ -188,7 +188,9 @@ async fn a_goodbye_is_one_line_and_no_warning_if_somebody_asked_for_it() {
     for (is_planned, level) in [(true, "INFO"), (false, "WARN")] {
         let log = Log::start();
         let (lb1, lb2) = pair();
-        lb1.sees(|peer| peer.connected).await;
+        lb2.is(status("lb2", State::Active));
+        lb1.sees(is_active).await;
+        lb2.sees(|peer| peer.connected).await;
         lb2.peering.goodbye("told to", is_planned).await;
         let up = log.text().lines().count();
         drop(lb2);
