@@ -1,5 +1,8 @@
 //! The file: what is wrong with it, how it is read, and who runs it from then on.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use relevo::lab::node::send;
@@ -152,6 +155,35 @@ fn a_keeper_that_dies_during_a_reload_is_followed_by_one_that_runs_as_before() {
     }
     node.reload_with(&better);
     assert_eq!(server_of(&get(web, "/")), "b");
+}
+
+/// Whoever asked a keeper that dies is told neither that it was done nor that it was not; the log says it.
+#[test]
+fn who_asked_a_keeper_that_dies_finds_the_answer_in_the_log() {
+    let _place = own_loopback();
+    let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
+    let node = Relevo::start(&configuration(web, "", &[("a", a.address)]));
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    let (keeper, balancer) = (node.keeper(), node.balancer());
+    // The guard, which is to read the file.
+    node.signal(Signal::SIGSTOP);
+    let mut asking = UnixStream::connect(node.directory().join("control.sock")).unwrap();
+    asking.write_all(b"reload\n").unwrap();
+    // Whoever is answered came later than that.
+    for _ in 0..2 {
+        assert!(node.status().is_some());
+    }
+    send(keeper, Signal::SIGKILL).unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "");
+    node.signal(Signal::SIGCONT);
+    node.wait_for_message("the configuration stays as it is: the keeper died before it followed another");
+    node.wait_for("another balancer serves", |status| {
+        let now = &status.node.balancer;
+        now.state == BalancerState::Serving && now.pid != balancer.as_raw().cast_unsigned()
+    });
+    assert_eq!(server_of(&get(web, "/")), "a");
 }
 
 /// Whoever asks at the same time as others is answered as well, for a file that was read after that.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{configuration, wait_for_old_configurations};
+use super::{configuration, halting, wait_for_old_configurations};
 use crate::connect;
 use crate::rig::http::Message;
 use crate::rig::node::Relevo;
@@ -87,4 +87,33 @@ fn nothing_is_left_of_configurations_that_were_replaced() {
         assert!(after.resident - before.resident < 2048, "{process}: {before:?} {after:?}");
     }
     println!("{before:?}\n{after:?} after {reloads} reloads");
+}
+
+/// A reload takes the same time however many old configurations something goes on under, also where each has thousands of servers
+/// that could be waited for: the balancer is not away for so long that its keeper takes it for hung.
+#[test]
+fn many_servers_in_many_old_configurations_are_no_burden() {
+    let _place = own_loopback();
+    let ((slow, go_on), web) = (halting(), free_port());
+    let names: Vec<String> = (0..1500).map(|number| format!("s{number}")).collect();
+    let servers: Vec<_> = names.iter().map(|name| (name.as_str(), slow.address)).collect();
+    let text = configuration(web, "", &servers).replace("check = false", "check = false\nmax_connections = 9");
+    let node = Relevo::start(&text);
+    let balancer = node.balancer();
+    let mut waiting = Vec::new();
+    for number in 0..15 {
+        let mut connection = connect(web);
+        connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        connection.receive_head().unwrap();
+        waiting.push(connection);
+        let retries = format!("[backends.app]\nretries = {}\n[[backends", number % 2);
+        node.reload_with(&text.replacen("[[backends", &retries, 1));
+    }
+    wait_for_old_configurations(&node, 15);
+    assert_eq!(node.balancer(), balancer, "{}", node.messages());
+    waiting.iter().for_each(|_| go_on.send(()).unwrap());
+    for connection in &mut waiting {
+        assert_eq!(connection.receive_bytes(9).unwrap(), b"firstlast");
+    }
+    wait_for_old_configurations(&node, 0);
 }
