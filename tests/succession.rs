@@ -2,17 +2,18 @@
 
 mod rig;
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use relevo::lab::fault::Fault;
 use relevo::lab::node::{is_active, send};
 use relevo::lab::pair::{Pair, target};
-use relevo::lab::trial::READY_TIMEOUT;
+use relevo::lab::trial::{READY_TIMEOUT, Trial};
 use relevo::status::{PairStatus, ServerState};
 
 use rig::http::Connection;
-use rig::lab::lab;
+use rig::lab::{Lab, lab};
 use rig::node::{relevo, server};
 use rig::wait_until;
 
@@ -98,6 +99,40 @@ fn what_people_want_of_servers_survives_a_takeover() {
     }
 }
 
+/// Has a node follow another configuration, of which this is a number.
+#[track_caller]
+fn reload(lab: &Lab, node: usize, number: usize) {
+    let file = lab.directory.path().join(format!("{}.toml", lab.pair.nodes[node].name));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("retries = "));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let retries = format!("[backends.app]\nretries = {number}\n");
+    std::fs::write(&file, text.replacen("[backends.app]\n", &retries, 1)).unwrap();
+    let output = relevo(&["reload", "-c", &file.display().to_string()]);
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), lab.pair.messages());
+}
+
+/// A node that is reloaded again and again takes over at once, not when a timer runs out.
+#[test]
+fn a_reload_keeps_no_node_from_taking_over() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let other = 1 - lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let is_over = AtomicBool::new(false);
+    let (report, reloads) = std::thread::scope(|scope| {
+        let reloading = scope.spawn(|| {
+            let numbers = (0..).take_while(|_| !is_over.load(Ordering::Relaxed));
+            numbers.map(|number| reload(&lab, other, number % 10)).count()
+        });
+        let tried = Trial::of(Fault::AllKilled).run(&lab.pair);
+        is_over.store(true, Ordering::Relaxed);
+        (tried.unwrap().0, reloading.join().unwrap())
+    });
+    let timer = 3 * Duration::from_millis(100);
+    assert!(report.without_owner < timer, "{:?}\n{}", report.without_owner, report.story);
+    assert!(report.after.failed == 0 && reloads > 2, "{:?}, {reloads} reloads\n{}", report.after, report.story);
+    assert_eq!(lab.pair.active(), Some(other));
+}
+
 /// One node after the other reads its changed file: no client notices, the address stays where it is, and each node says whether the
 /// other has followed yet. Then one is stopped: that is one line in the other's log, and no warning.
 #[test]
@@ -109,11 +144,7 @@ fn a_pair_is_reloaded_one_node_after_the_other() {
     order(pair, other, &["drain", "app/web1"]);
     let begin = Instant::now();
     for (node, agree) in [(other, false), (active, true)] {
-        let file = lab.directory.path().join(format!("{}.toml", pair.nodes[node].name));
-        let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, text.replacen("[backends.app]", "[backends.app]\nretries = 2", 1)).unwrap();
-        let output = relevo(&["reload", "-c", &file.display().to_string()]);
-        assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), pair.messages());
+        reload(&lab, node, 2);
         for node in [active, other] {
             wait_for(pair, node, "it knows whether they agree", |status| {
                 is_linked(status)
