@@ -160,9 +160,13 @@ fn a_pair_is_reloaded_one_node_after_the_other() {
     assert!(failed.is_empty() && !attempts.is_empty(), "{failed:?}\n{}", pair.messages());
     assert_eq!(pair.active(), Some(active));
     for node in &pair.nodes {
-        let (messages, is_said) = (node.messages(), |words: &str| node.messages().matches(words).count());
-        let said = [is_said(" differs from that of "), is_said(" run the same configuration again")];
-        assert_eq!(said, [1, 1], "{messages}");
+        let said = |words: &str| node.messages().matches(words).count();
+        wait_until(
+            "the log says that they agree",
+            || said(" run the same configuration again") == 1,
+            || node.messages(),
+        );
+        assert_eq!(said(" differs from that of "), 1, "{}", node.messages());
     }
 
     let before = pair.nodes[other].messages().len();
@@ -170,7 +174,9 @@ fn a_pair_is_reloaded_one_node_after_the_other() {
     wait_for(pair, other, "the other takes over, and nobody is left there", |status| {
         is_active(&status.node) && status.peers[0].link_error.starts_with("no keeper runs at")
     });
-    let messages = pair.nodes[other].messages().split_off(before);
+    let since = || pair.nodes[other].messages().split_off(before);
+    wait_until("the log says so", || since().contains("the peer stops"), since);
+    let messages = since();
     let of_peer: Vec<_> = messages.lines().filter(|line| line.contains("the peer ")).collect();
     assert!(
         matches!(of_peer[..], [line] if line.contains("INFO") && line.contains("stops: it was told to stop")),
