@@ -1,6 +1,6 @@
 //! The parent that cleans up. It takes no input from any network: when the keeper dies it removes the virtual addresses at
 //! once and starts a new keeper, on the configuration and the key that it read before the first, or when it was last told to
-//! reload; when it dies itself the keeper notices, hands over and stops.
+//! reload, and with what people want of servers; when it dies itself the keeper notices, hands over and stops.
 
 mod reload;
 mod service_manager;
@@ -35,6 +35,7 @@ use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::lock;
 use crate::process::log::Log;
 use crate::process::messages::{Charge, FromKeeper, Report, ToKeeper};
+use crate::process::wishes::{StampedWish, Wishes};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -81,10 +82,11 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     // No file system is kept busy.
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
-    let mut charge = Arc::new(Charge { config, key });
+    let mut heritage = Heritage { charge: Arc::new(Charge { config, key }), wishes: Wishes::default() };
     let mut reloads = Reloads::new(path);
     // Without a virtual router it has no business with anybody's addresses.
-    let addresses = if charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
+    let addresses =
+        if heritage.charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
     let mut manager = ServiceManager::find().map_err(Error::Start)?;
     let mut stop = Signalled::new(log).map_err(Error::Signals)?;
     // The balancer of a dead keeper becomes the guard's child, which can then wait for its end.
@@ -92,11 +94,11 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     let mut was_ever_ready = false;
     let mut backoff = Backoff::new(&PAUSES_MS);
     loop {
-        let mut keeper = Keeper::start(charge.clone(), addresses.as_ref().map(|addresses| addresses.lock.clone()))
-            .map_err(Error::Start)?;
-        let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut charge).await;
+        let lock = addresses.as_ref().map(|addresses| addresses.lock.clone());
+        let mut keeper = Keeper::start(&heritage, lock).map_err(Error::Start)?;
+        let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut heritage).await;
         stop.keeper = None;
-        reloads.keeper_died();
+        let has_forsaken_a_reload = reloads.keeper_died();
         if reloads.is_idle() {
             manager.reloaded();
         }
@@ -115,6 +117,9 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
         if let End::Stopped = end {
             return Ok(ExitCode::SUCCESS);
         }
+        if has_forsaken_a_reload {
+            tracing::error!("the configuration stays as it is: the keeper died before it followed another");
+        }
         let pause = backoff.pause_after(keeper.ready_since.map_or(Duration::ZERO, |since| since.elapsed()));
         let status = keeper.status().await.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         tracing::error!(status, pause_ms = pause.as_millis() as u64, "the keeper died; a new one starts after a pause");
@@ -125,6 +130,13 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
             () = async { bury_orphans().await; sleep(pause).await } => {}
         }
     }
+}
+
+/// What the next keeper begins with.
+struct Heritage {
+    charge: Arc<Charge>,
+    /// What people want of servers.
+    wishes: Wishes,
 }
 
 /// What a keeper's end was.
@@ -146,7 +158,7 @@ struct Keeper {
 
 impl Keeper {
     /// The keeper has the lock too: a guard that dies must not leave it to others while its keeper hands over.
-    fn start(charge: Arc<Charge>, lock: Option<Arc<OwnedFd>>) -> io::Result<Self> {
+    fn start(heritage: &Heritage, lock: Option<Arc<OwnedFd>>) -> io::Result<Self> {
         let (ours, its) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
@@ -160,18 +172,18 @@ impl Keeper {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         let (sender, link) = descriptors::halves(UnixStream::from_std(ours)?);
         let (outbox, messages) = mpsc::unbounded_channel();
-        tokio::spawn(send(sender, charge, lock, messages));
+        let wishes = heritage.wishes.iter().cloned().collect();
+        tokio::spawn(send(sender, heritage.charge.clone(), wishes, lock, messages));
         Ok(Keeper { child, pid: Pid::from_raw(pid), link, outbox, ready_since: None })
     }
 
-    /// Until it has ended, one way or the other.
-    /// What it follows a reload with is the charge from then on.
+    /// Until it has ended, one way or the other. What it follows, and what it knows of wishes, is what it leaves behind.
     async fn watch(
         &mut self,
         stop: &mut Signalled,
         manager: &mut ServiceManager,
         reloads: &mut Reloads,
-        charge: &mut Arc<Charge>,
+        heritage: &mut Heritage,
     ) -> End {
         loop {
             tokio::select! {
@@ -188,11 +200,12 @@ impl Keeper {
                         if let Some((asked, offer)) = reloads.take_offered() {
                             let result = result.map(|()| offer).map_err(Refusal::from);
                             if let Ok(offer) = &result {
-                                *charge = offer.charge.clone();
+                                heritage.charge = offer.charge.clone();
                             }
                             self.answer(asked, &result, manager, reloads);
                         }
                     }
+                    Ok(Some((FromKeeper::Wishes(news), _))) => heritage.wishes.extend(news),
                     Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
@@ -204,7 +217,7 @@ impl Keeper {
                         return End::Stopped;
                     }
                 },
-                (asked, read) = reloads.read(charge) => match read {
+                (asked, read) = reloads.read(&heritage.charge) => match read {
                     Ok(offer) => {
                         self.tell(ToKeeper::Reload { charge: offer.text.clone() });
                         reloads.offered(asked, offer);
@@ -273,12 +286,15 @@ impl Keeper {
 async fn send(
     mut sender: Sender,
     charge: Arc<Charge>,
+    wishes: Vec<StampedWish>,
     lock: Option<Arc<OwnedFd>>,
     mut messages: mpsc::UnboundedReceiver<ToKeeper>,
 ) -> io::Result<()> {
     let lock: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
     sender.send(&*charge, &lock).await?;
     drop(charge);
+    sender.send(&wishes, &[]).await?;
+    drop(wishes);
     while let Some(message) = messages.recv().await {
         sender.send(&message, &[]).await?;
     }

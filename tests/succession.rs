@@ -2,17 +2,19 @@
 
 mod rig;
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use relevo::lab::fault::Fault;
-use relevo::lab::node::is_active;
+use relevo::lab::node::{is_active, send};
 use relevo::lab::pair::{Pair, target};
-use relevo::lab::trial::READY_TIMEOUT;
+use relevo::lab::trial::{READY_TIMEOUT, Trial};
 use relevo::status::{PairStatus, ServerState};
 
 use rig::http::Connection;
-use rig::lab::lab;
-use rig::node::server;
+use rig::lab::{Lab, lab};
+use rig::node::{relevo, server};
 use rig::wait_until;
 
 /// Runs `relevo server` on a node; it must succeed.
@@ -95,6 +97,92 @@ fn what_people_want_of_servers_survives_a_takeover() {
             ["web1", "web2", "web3"].iter().all(|server| of(status, server) == Some((ServerState::Up, 1)))
         });
     }
+}
+
+/// Has a node follow another configuration, of which this is a number.
+#[track_caller]
+fn reload(lab: &Lab, node: usize, number: usize) {
+    let file = lab.directory.path().join(format!("{}.toml", lab.pair.nodes[node].name));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("retries = "));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let retries = format!("[backends.app]\nretries = {number}\n");
+    std::fs::write(&file, text.replacen("[backends.app]\n", &retries, 1)).unwrap();
+    let output = relevo(&["reload", "-c", &file.display().to_string()]);
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), lab.pair.messages());
+}
+
+/// A node that is reloaded again and again takes over at once, not when a timer runs out.
+#[test]
+fn a_reload_keeps_no_node_from_taking_over() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let other = 1 - lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let is_over = AtomicBool::new(false);
+    let (report, reloads) = std::thread::scope(|scope| {
+        let reloading = scope.spawn(|| {
+            let numbers = (0..).take_while(|_| !is_over.load(Ordering::Relaxed));
+            numbers.map(|number| reload(&lab, other, number % 10)).count()
+        });
+        let tried = Trial::of(Fault::AllKilled).run(&lab.pair);
+        is_over.store(true, Ordering::Relaxed);
+        (tried.unwrap().0, reloading.join().unwrap())
+    });
+    let timer = 3 * Duration::from_millis(100);
+    assert!(report.without_owner < timer, "{:?}\n{}", report.without_owner, report.story);
+    assert!(report.after.failed == 0 && reloads > 2, "{:?}, {reloads} reloads\n{}", report.after, report.story);
+    assert_eq!(lab.pair.active(), Some(other));
+}
+
+/// One node after the other reads its changed file: no client notices, the address stays where it is, and each node says whether the
+/// other has followed yet. Then one is stopped: that is one line in the other's log, and no warning.
+#[test]
+fn a_pair_is_reloaded_one_node_after_the_other() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    let active = pair.wait_ready(READY_TIMEOUT).unwrap();
+    let other = 1 - active;
+    order(pair, other, &["drain", "app/web1"]);
+    let begin = Instant::now();
+    for (node, agree) in [(other, false), (active, true)] {
+        reload(&lab, node, 2);
+        for node in [active, other] {
+            wait_for(pair, node, "it knows whether they agree", |status| {
+                is_linked(status)
+                    && status.peers[0].config_matches == agree
+                    && of(status, "web1") == Some((ServerState::Drain, 1))
+            });
+        }
+    }
+    let end = Instant::now();
+    wait_until("all are answered", || pair.prober.all_over_before(end), || pair.messages());
+    let attempts = pair.prober.attempts(begin);
+    let failed: Vec<_> = attempts.iter().filter(|attempt| attempt.start < end && attempt.outcome.is_err()).collect();
+    assert!(failed.is_empty() && !attempts.is_empty(), "{failed:?}\n{}", pair.messages());
+    assert_eq!(pair.active(), Some(active));
+    for node in &pair.nodes {
+        let said = |words: &str| node.messages().matches(words).count();
+        wait_until(
+            "the log says that they agree",
+            || said(" run the same configuration again") == 1,
+            || node.messages(),
+        );
+        assert_eq!(said(" differs from that of "), 1, "{}", node.messages());
+    }
+
+    let before = pair.nodes[other].messages().len();
+    send(pair.nodes[active].expect_processes().unwrap().guard, Signal::SIGTERM).unwrap();
+    wait_for(pair, other, "the other takes over, and nobody is left there", |status| {
+        is_active(&status.node) && status.peers[0].link_error.starts_with("no keeper runs at")
+    });
+    let since = || pair.nodes[other].messages().split_off(before);
+    wait_until("the log says so", || since().contains("the peer stops"), since);
+    let messages = since();
+    let of_peer: Vec<_> = messages.lines().filter(|line| line.contains("the peer ")).collect();
+    assert!(
+        matches!(of_peer[..], [line] if line.contains("INFO") && line.contains("stops: it was told to stop")),
+        "{messages}"
+    );
+    assert!(!messages.contains("WARN"), "{messages}");
 }
 
 /// On a connection of its own, as the client.

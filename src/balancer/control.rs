@@ -70,6 +70,7 @@ impl Control {
         batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reloading: Option<Reloading> = None;
         loop {
+            let mut said = Vec::new();
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
                     Some((ToBalancer::Log, opened)) => self.log.replace(opened),
@@ -85,21 +86,11 @@ impl Control {
                     Some((ToBalancer::Wishes(number, wishes), _)) => {
                         self.shared.heed_all(&wishes);
                         self.next.iter().for_each(|next| next.heed_all(&wishes));
-                        let beat = FromBalancer::Beat(self.beat());
-                        let answers = [beat, FromBalancer::Heeded(number)];
-                        for answer in answers {
-                            if self.sender.send(&answer, &[]).await.is_err() {
-                                return Ok(());
-                            }
-                        }
+                        said.extend([FromBalancer::Beat(self.beat()), FromBalancer::Heeded(number)]);
                     }
                     Some((ToBalancer::Reload(reload), descriptors)) => match self.begin_reload(*reload, descriptors) {
                         Ok(begun) => reloading = Some(begun),
-                        Err(reason) => {
-                            if self.sender.send(&FromBalancer::Reloaded(Err(reason)), &[]).await.is_err() {
-                                return Ok(());
-                            }
-                        }
+                        Err(reason) => said.push(FromBalancer::Reloaded(Err(reason))),
                     },
                     Some((ToBalancer::Stop, _)) => {
                         self.finish().await;
@@ -110,8 +101,8 @@ impl Control {
                 },
                 Some(_) = self.ready.recv(), if waiting > 0 => {
                     waiting -= 1;
-                    if waiting == 0 && self.sender.send(&FromBalancer::Serving, &[]).await.is_err() {
-                        return Ok(());
+                    if waiting == 0 {
+                        said.push(FromBalancer::Serving);
                     }
                 }
                 shared = reloaded(&mut reloading) => {
@@ -119,33 +110,27 @@ impl Control {
                     statistics::rearrange(&self.shared, &shared);
                     self.shared = shared;
                     self.next = None;
-                    let reloaded = FromBalancer::Reloaded(Ok(self.beat()));
-                    if self.sender.send(&reloaded, &[]).await.is_err() {
-                        return Ok(());
-                    }
+                    said.push(FromBalancer::Reloaded(Ok(self.beat())));
                 }
                 _ = seconds.tick(), if self.shared.shows_statistics => {
                     statistics::sample(&self.shared, sampled.elapsed());
                     sampled = Instant::now();
                 }
                 _ = batches.tick(), if self.replication.is_some() => {
-                    let replication = self.replication.iter_mut();
-                    let batches: Vec<_> =
-                        replication.flat_map(|replication| replication.batches(&self.shared, Instant::now())).collect();
-                    for batch in batches {
-                        if self.sender.send(&FromBalancer::Sessions(batch), &[]).await.is_err() {
-                            return Ok(());
-                        }
+                    if let Some(replication) = &mut self.replication {
+                        said.extend(replication.batches(&self.shared, Instant::now()).map(FromBalancer::Sessions));
                     }
                 }
                 _ = beats.tick() => {
                     if self.workers.iter().any(thread::JoinHandle::is_finished) {
                         return Err(io::Error::other("a worker has ended"));
                     }
-                    let beat = FromBalancer::Beat(self.beat());
-                    if self.sender.send(&beat, &[]).await.is_err() {
-                        return Ok(());
-                    }
+                    said.push(FromBalancer::Beat(self.beat()));
+                }
+            }
+            for message in said {
+                if self.sender.send(&message, &[]).await.is_err() {
+                    return Ok(());
                 }
             }
         }

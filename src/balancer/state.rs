@@ -149,7 +149,11 @@ impl Shared {
         // Whoever has changed a server meanwhile did not know that it is one of these.
         shared.config.backends.iter().zip(&shared.backends).for_each(|(config, state)| state.replan(config));
         // Whoever waits under an old configuration may have the room that this one gives.
-        shared.backends.iter().flat_map(|backend| &backend.servers).for_each(|server| shared.lasting.has_room(server));
+        for configuration in shared.lasting.live() {
+            for state in &configuration.backends {
+                state.queue.iter().for_each(|queue| queue.reconsider(state));
+            }
+        }
         shared
     }
 

@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::balancer::access_log::{AccessLog, Format, Outlet};
 use crate::balancer::balance::Chooser;
-use crate::balancer::clock::{self, Clock, TICK};
+use crate::balancer::clock::{self, Clock, Millis, NEVER, TICK};
 use crate::balancer::listener::{self, Listening};
 use crate::balancer::listening_socket::ListeningSocket;
 use crate::balancer::pipe::Pipes;
@@ -36,6 +36,9 @@ const SWEEP: u64 = 20;
 /// events there are, and what waits meanwhile is brought together with more.
 const EVENT_INTERVAL: u32 = 256;
 
+/// Clients that have found no pause between two requests in so long leave none.
+const NO_PAUSE: Millis = 1_000;
+
 /// What the tasks of one worker share under one configuration. Its thread, which stays, is what it derefs to.
 pub struct Worker {
     /// What all workers share.
@@ -48,6 +51,8 @@ pub struct Worker {
     pub access_log: Rc<AccessLog>,
     thread: Rc<Thread>,
     stage: Cell<Stage>,
+    /// When another configuration took the place of this one.
+    replaced: Cell<Millis>,
 }
 
 /// What becomes of a configuration.
@@ -108,7 +113,8 @@ impl Worker {
 
     fn begin(shared: Arc<Shared>, pool: Pool, access_log: Rc<AccessLog>, thread: Rc<Thread>) -> Rc<Self> {
         let chooser = RefCell::new(Chooser::new(shared.clone()));
-        let worker = Rc::new(Self { shared, chooser, pool, access_log, thread, stage: Cell::new(Stage::Newest) });
+        let (stage, replaced) = (Cell::new(Stage::Newest), Cell::new(NEVER));
+        let worker = Rc::new(Self { shared, chooser, pool, access_log, thread, stage, replaced });
         worker.newest.replace(Some(worker.clone()));
         worker
     }
@@ -122,6 +128,7 @@ impl Worker {
             }
         }
         self.stage.set(Stage::Old);
+        self.replaced.set(self.clock.millis());
         self.old.borrow_mut().push((Rc::downgrade(self), until));
         Self::begin(shared, pool, access_log, self.thread.clone())
     }
@@ -142,6 +149,12 @@ impl Worker {
     /// Has another configuration taken the place of this one?
     pub fn is_old(&self) -> bool {
         self.stage.get() != Stage::Newest
+    }
+
+    /// Has another configuration taken the place of this one so long ago that a request which begins under it is of a client that
+    /// leaves no pause in which it could go over?
+    pub fn is_outlived(&self) -> bool {
+        self.is_old() && self.clock.millis().saturating_sub(self.replaced.get()) >= NO_PAUSE
     }
 
     /// Is what still goes on under this configuration to end?
@@ -284,9 +297,13 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
                 thread.clock.wake_all();
             }
             Some(reload) = plan.reloads.recv(), if stop_by.is_none() => {
-                doors.reload(reload.shared, reload.listeners, |config| {
+                let closed = doors.reload(reload.shared, reload.listeners, |config| {
                     Rc::new(access_log(config, plan.log.as_ref(), &plan.zone))
                 });
+                // Their addresses can be had again when it is done.
+                for accepting in closed {
+                    let _ = accepting.await;
+                }
                 // Those that have nothing under way follow at once.
                 thread.clock.wake_all();
                 let _ = reload.done.send(());
@@ -337,29 +354,28 @@ impl Doors {
         self.open.drain(..).for_each(|door| door.accepting.abort());
     }
 
-    /// Listeners whose address stays go on, for whichever frontend has it now.
+    /// Listeners whose address stays go on, for whichever frontend has it now; the others are closed when their tasks have ended.
     fn reload(
         &mut self,
         shared: Arc<Shared>,
         listeners: Vec<(SocketAddr, TcpListener)>,
         access_log: impl FnOnce(&model::AccessLog) -> Rc<AccessLog>,
-    ) {
+    ) -> Vec<JoinHandle<()>> {
         let (old, new) = (&self.worker.shared.config, &shared.config);
         let is_same_log = old.access_log == new.access_log;
         let access_log = if is_same_log { self.worker.access_log.clone() } else { access_log(&new.access_log) };
-        self.open.retain(|door| {
-            let frontend = frontend_at(new, door.address);
-            door.listening.frontend.set(frontend);
-            if frontend.is_none() {
-                door.accepting.abort();
-            }
-            frontend.is_some()
-        });
+        for door in &self.open {
+            door.listening.frontend.set(frontend_at(new, door.address));
+        }
+        let closed = self.open.extract_if(.., |door| door.listening.frontend.get().is_none());
+        let closed: Vec<_> = closed.map(|door| door.accepting).collect();
+        closed.iter().for_each(JoinHandle::abort);
         let until = Instant::now() + new.hard_stop_after;
         self.worker = self.worker.succeeded_by(shared, access_log, until);
         if let Err(error) = self.open(listeners) {
             tracing::error!(%error, "a worker cannot accept from a new listening socket: {error}");
         }
+        closed
     }
 }
 

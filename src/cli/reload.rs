@@ -22,8 +22,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let answer = arguments.control.path().and_then(|socket| control::ask(&socket, "reload", PATIENCE));
-    match answer {
-        Ok(answer) => show(&String::from_utf8_lossy(&answer)),
+    let answer = answer.map_err(|error| error.to_string());
+    match answer.and_then(|answer| outcome(&String::from_utf8_lossy(&answer))) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("relevo: {error}");
             ExitCode::FAILURE
@@ -31,15 +35,38 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn show(answer: &str) -> ExitCode {
+/// What is said of the node's answer.
+fn outcome(answer: &str) -> Result<String, String> {
     let answer = answer.trim_end();
     if let Some(changes) = answer.strip_prefix("ok: ") {
-        println!("the configuration was reloaded: {changes}");
-        return ExitCode::SUCCESS;
+        return Ok(format!("the configuration was reloaded: {changes}"));
     }
-    let reason = answer.strip_prefix("error: ").unwrap_or(answer);
+    if answer.is_empty() {
+        return Err(
+            "the node gave no answer: it ends, or its keeper has died; its log tells what became of it".to_owned()
+        );
+    }
+    let Some(reason) = answer.strip_prefix("error: ") else { return Err(answer.to_owned()) };
     // What is wrong in a file takes many lines, and is shown as `relevo check` shows it.
     let separator = if reason.contains('\n') { "\n" } else { " " };
-    eprintln!("relevo: the configuration stays as it is:{separator}{reason}");
-    ExitCode::FAILURE
+    Err(format!("the configuration stays as it is:{separator}{reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_says_so_has_followed_or_stays_as_it_is() {
+        let rows = [
+            ("ok: server app/a came\n", Ok("the configuration was reloaded: server app/a came")),
+            ("error: the file is bad\n", Err("the configuration stays as it is: the file is bad")),
+            ("error: two\nlines\n", Err("the configuration stays as it is:\ntwo\nlines")),
+            ("nothing is known after 20 s\n", Err("nothing is known after 20 s")),
+        ];
+        for (answer, expected) in rows {
+            assert_eq!(outcome(answer), expected.map(str::to_owned).map_err(str::to_owned));
+        }
+        assert!(outcome("").unwrap_err().starts_with("the node gave no answer"));
+    }
 }

@@ -93,10 +93,14 @@ impl Reloads {
         self.offered.take()
     }
 
-    /// The keeper has died, and with it all whom it knew by number.
-    pub(super) fn keeper_died(&mut self) {
-        self.offered = None;
+    /// The keeper has died, and with it all whom it knew by number: nobody waits for what they asked for, and the next one has
+    /// numbers of its own. What this one was offered is not offered again: it may be what has killed it. Says whether there was
+    /// something that nothing becomes of.
+    pub(super) fn keeper_died(&mut self) -> bool {
+        let asked_for = self.waiting.len();
         self.waiting.retain(|asked| *asked == Asked::BySignal);
+        let was_read = self.reading.take_if(|(asked, _)| *asked != Asked::BySignal).is_some();
+        self.offered.take().is_some() || was_read || self.waiting.len() < asked_for
     }
 }
 

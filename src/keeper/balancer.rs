@@ -1,38 +1,31 @@
 //! The balancer's process, one after another: started, watched, ended. When is decided by `lifecycle.rs`.
 
+mod process;
+mod report;
+
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
+use self::process::{OUTBOX, Process};
+use self::report::{differ, fits, longest_message};
 use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
-use super::wishes::{StampedWish, Wishes};
 use crate::config::model::{self, LogTarget};
-use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::log;
-use crate::process::messages::{Beat, FromBalancer, Identity, Known, LONGEST_BATCH, Reload, Start, ToBalancer};
+use crate::process::messages::{Beat, FromBalancer, Identity, Known, Reload, Start, ToBalancer};
+use crate::process::wishes::{StampedWish, Wishes};
 use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
-/// Messages that wait for a balancer that does not read.
-const OUTBOX: usize = 64;
-
-/// Of the environment: what its log looks like.
-const PASSED_ON: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
-
 /// What every balancer of this keeper starts with.
 #[derive(Clone)]
 pub(super) struct Template {
@@ -107,16 +100,6 @@ pub(super) enum Change {
     /// It follows the configuration that it was offered, or it does not, for this reason.
     Reloaded(Result<(), String>),
 }
-
-struct Process {
-    pid: u32,
-    child: Child,
-    receiver: Receiver,
-    outbox: mpsc::Sender<Letter>,
-}
-
-/// A message and what goes with it.
-type Letter = (ToBalancer, Vec<OwnedFd>);
 
 /// What happens next to a process.
 enum Happening {
@@ -435,141 +418,4 @@ enum StartError {
     Listeners(#[from] super::listeners::Error),
     #[error(transparent)]
     Process(#[from] io::Error),
-}
-
-impl Process {
-    /// Must be called on the main thread: the balancer dies with the thread that started it (PDEATHSIG).
-    fn start(start: Start, listeners: Arc<Listeners>, longest_message: usize) -> io::Result<Self> {
-        let (ours, its) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let (sender, receiver) = descriptors::halves(UnixStream::from_std(ours)?);
-        let child = Command::new("/proc/self/exe")
-            .arg0("relevo")
-            .arg("balancer")
-            // A service's environment may hold what is nobody's business.
-            .env_clear()
-            .envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .stdin(Stdio::from(OwnedFd::from(its)))
-            .spawn()?;
-        let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
-        let (outbox, messages) = mpsc::channel(OUTBOX);
-        tokio::spawn(send(sender, start, listeners, messages));
-        Ok(Process { pid, child, receiver: receiver.distrust(longest_message), outbox })
-    }
-
-    /// Makes sure that it is dead, and says how it died. Nobody waits for that.
-    fn bury(mut self) {
-        if let Err(error) = self.child.start_kill() {
-            tracing::error!(%error, pid = self.pid, "the balancer could not be killed");
-        }
-        tokio::spawn(async move {
-            if let Ok(status) = self.child.wait().await {
-                tracing::info!(pid = self.pid, %status, "the balancer has ended");
-            }
-        });
-    }
-}
-
-/// A task of its own, so that a balancer that does not read holds nothing up.
-async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<Letter>) {
-    let log = open_log(start.log_targets.clone()).await;
-    let descriptors = [listeners.descriptors(), log.iter().map(AsFd::as_fd).collect()].concat();
-    // A failure means that it is gone, which its receiving half tells.
-    if sender.send(&ToBalancer::Start(Box::new(start)), &descriptors).await.is_err() {
-        return;
-    }
-    drop((listeners, log));
-    while let Some((message, descriptors)) = messages.recv().await {
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        if sender.send(&message, &descriptors).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A target that has become impossible since this process opened it costs its lines, and no balancer.
-async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
-    let open = move || -> Vec<OwnedFd> {
-        let or_nothing = |target: &LogTarget| match log::open(&target.to) {
-            Ok(opened) => Some(opened),
-            Err(error) => {
-                tracing::error!(%error, "the balancer cannot log to {}: {error}", target.to);
-                std::fs::OpenOptions::new().write(true).open("/dev/null").ok().map(OwnedFd::from)
-            }
-        };
-        targets.iter().filter_map(or_nothing).collect()
-    };
-    tokio::task::spawn_blocking(open).await.unwrap_or_default()
-}
-
-/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
-fn longest_message(config: &model::Balancer) -> usize {
-    let backend = |backend: &model::Backend| {
-        let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
-        256 + backend.name.len() + names + backend.servers.len() * (512 + 2 * 4 * ServerStatus::LONGEST_TEXT)
-    };
-    1024 + LONGEST_BATCH + config.threads * 32 + config.backends.iter().map(backend).sum::<usize>()
-}
-
-/// Does it speak of the workers and servers that there are, in words that a log, a terminal and a peer can take?
-fn fits(beat: &Beat, config: &model::Balancer) -> bool {
-    let is_plain =
-        |text: &str| text.chars().count() <= ServerStatus::LONGEST_TEXT && !text.chars().any(char::is_control);
-    let is_server = |(status, server): (&ServerStatus, &model::Server)| {
-        status.name == server.name && is_plain(&status.address) && is_plain(&status.reason)
-    };
-    let is_backend = |(status, backend): (&BackendStatus, &model::Backend)| {
-        status.name == backend.name
-            && status.servers.len() == backend.servers.len()
-            && status.servers.iter().zip(&backend.servers).all(is_server)
-    };
-    beat.worker_silence_ms.len() == config.threads
-        && beat.backends.len() == config.backends.len()
-        && beat.backends.iter().zip(&config.backends).all(is_backend)
-}
-
-/// Did a server change its state?
-fn differ(before: &[BackendStatus], after: &[BackendStatus]) -> bool {
-    let states = |backends: &[BackendStatus]| -> Vec<_> {
-        backends.iter().flat_map(|backend| &backend.servers).map(|server| server.state).collect()
-    };
-    states(before) != states(after)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Machine, parse_for};
-    use crate::status::ServerState;
-
-    #[test]
-    fn a_report_speaks_of_the_workers_and_servers_there_are_in_one_line_each() {
-        let text = "[process]\nthreads = 2\n[frontends.f]\nbind = '*:80'\ndefault_backend = 'b'\n\
-                    [backends.b]\nservers = [{ name = 's', address = '192.0.2.1:80' }]\n";
-        let machine = Machine { host_name: "lb1".to_owned(), cores: 1, ..Machine::this() };
-        let config = parse_for(text, "test", &machine).unwrap().balancer;
-        let beat = |silences: &[u64], servers: &[(&str, &str)]| {
-            let server = |(name, reason): &(&str, &str)| ServerStatus {
-                name: (*name).to_owned(),
-                reason: (*reason).to_owned(),
-                state: ServerState::Down,
-                ..ServerStatus::default()
-            };
-            let servers = servers.iter().map(server).collect();
-            let backends = vec![BackendStatus { name: "b".to_owned(), servers, ..BackendStatus::default() }];
-            Beat { worker_silence_ms: silences.to_vec(), backends, ..Beat::default() }
-        };
-        let long = ServerStatus::reason_from(&"\u{1f480}\n".repeat(1000));
-        assert!(fits(&beat(&[0, 0], &[("s", "connection refused")]), &config));
-        let longest = beat(&[u64::MAX, u64::MAX], &[("s", &long)]);
-        assert!(fits(&longest, &config));
-        assert!(serde_json::to_vec(&FromBalancer::Beat(longest)).unwrap().len() <= longest_message(&config));
-
-        assert!(!fits(&Beat::default(), &config), "no worker, no backend");
-        assert!(!fits(&beat(&[0], &[("s", "")]), &config), "a worker too few");
-        assert!(!fits(&beat(&[0, 0], &[("t", "")]), &config), "an unknown server");
-        assert!(!fits(&beat(&[0, 0], &[("s", ""), ("s", "")]), &config), "a server too many");
-        assert!(!fits(&beat(&[0, 0], &[("s", "\x1b[2J")]), &config), "something for a terminal");
-        assert!(!fits(&beat(&[0, 0], &[("s", &"x".repeat(501))]), &config), "a novel");
-    }
 }

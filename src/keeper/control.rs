@@ -186,7 +186,7 @@ async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8
     Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
 }
 
-/// `ok: ` and what has changed, or `error: ` and why nothing has.
+/// `ok: ` and what has changed, or `error: ` and why nothing has, or a sentence that says neither.
 async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
     let limit = RELOAD_PATIENCE.as_secs();
     let text = match timeout(RELOAD_PATIENCE, ask(queries, Query::Reload)).await {
@@ -194,7 +194,7 @@ async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
             Ok(changes) => format!("ok: {changes}\n"),
             Err(reason) => format!("error: {reason}\n"),
         },
-        Err(_) => format!("error: nothing is known after {limit} s; the log tells what becomes of it\n"),
+        Err(_) => format!("nothing is known after {limit} s; the log tells what becomes of it\n"),
     };
     Ok(text.into_bytes())
 }

@@ -192,41 +192,16 @@ fn of_frontend(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{
-        AccessLog, Balancer, Bind, Capture, ClientTimeouts, ConnectionMode, ErrorPages, Frontend, Mode,
-    };
+    use crate::config::{Machine, parse_for};
 
-    fn config(threads: usize, address: SocketAddr) -> Balancer {
-        let second = Duration::from_secs(1);
-        Balancer {
-            node: "n".to_owned(),
-            threads,
-            max_connections: 10,
-            hard_stop_after: Duration::from_secs(3600),
-            access_log: AccessLog::Off,
-            frontends: vec![Frontend {
-                max_connections: None,
-                max_connections_per_source: None,
-                name: "web".to_owned(),
-                binds: vec![Bind { address }],
-                mode: Mode::Tcp,
-                routes: Vec::new(),
-                default_backend: None,
-                forwarding: None,
-                trusted_proxies: Vec::new(),
-                request_id: None,
-                rules: Vec::new(),
-                timeouts: ClientTimeouts { client: second, http_request: second, http_keep_alive: second },
-                capture: Capture::default(),
-                statistics: None,
-                connection: ConnectionMode::default(),
-                errors: ErrorPages::new(),
-            }],
-            backends: Vec::new(),
-        }
+    fn config(threads: usize, address: SocketAddr) -> model::Balancer {
+        let text = format!(
+            "[process]\nthreads = {threads}\n[frontends.web]\nbind = \"{address}\"\ndefault_backend = \"app\"\n\
+             [backends.app]\nservers = [{{ name = \"a\", address = \"192.0.2.1:80\" }}]\n"
+        );
+        parse_for(&text, "test", &Machine::this()).unwrap().balancer
     }
 
     /// A port that was free a moment ago.

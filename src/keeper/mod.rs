@@ -13,22 +13,22 @@ mod listeners;
 mod operator;
 mod orders;
 pub mod peering;
+mod peers;
 mod realtime;
 mod reload;
+mod signals;
 mod view;
 mod warnings;
-mod wishes;
 
 use std::io;
 use std::net::IpAddr;
-use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use relevo_ha::{Driver, RouterStatus, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::balancer::{Balancer, Change, HostFiles, Template};
@@ -37,13 +37,15 @@ use self::guard_link::GuardLink;
 use self::knowledge::Knowledge;
 use self::listeners::Listeners;
 use self::operator::Waiting;
-use self::peering::{Local, PeerEvent, Peering};
-use self::reload::{Arrived, Reloads};
+use self::peering::{Local, Peering};
+use self::peers::next_event;
+use self::reload::Reloads;
+use self::signals::StopSignals;
 use self::warnings::Warnings;
-use self::wishes::Wishes;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
-use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
+use crate::process::messages::{Charge, REPORT_INTERVAL, Report, ToKeeper};
+use crate::process::wishes::Wishes;
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
 /// For connections to finish when the node is told to stop.
@@ -90,7 +92,7 @@ pub async fn run() -> Result<(), Error> {
     // Its folder and its socket are for owner and group from the first moment.
     umask(Mode::from_bits_truncate(0o027));
     let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
-    let (guard, Charge { config, key }) = link.ok_or(Error::NoGuard)?;
+    let (guard, Charge { config, key }, wishes) = link.ok_or(Error::NoGuard)?;
     let log_guard = log::init(&config.log_targets, "keeper")?;
     let log = log_guard.log().clone();
     let stop = StopSignals::new()?;
@@ -113,7 +115,6 @@ pub async fn run() -> Result<(), Error> {
     }
 
     let status = watch::Sender::new(Arc::new(NodeStatus::default()));
-    let wishes = watch::Sender::new(Arc::new(Wishes::default()));
     let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
@@ -162,7 +163,11 @@ pub async fn run() -> Result<(), Error> {
         config,
     };
     let result = keeper.run().await;
-    keeper.end(result.as_ref().map_or("it cannot start", |reason| reason)).await;
+    match &result {
+        Ok(Stop::Asked) => keeper.end("it was told to stop", true).await,
+        Ok(Stop::GuardDied) => keeper.end("its guard died", false).await,
+        Err(_) => keeper.end("it cannot start", false).await,
+    }
     result.map(drop)
 }
 
@@ -194,18 +199,24 @@ struct Keeper {
     _control_socket: ControlSocket,
 }
 
+/// Why a node stops.
+enum Stop {
+    Asked,
+    GuardDied,
+}
+
 impl Keeper {
-    /// Everything that happens to a node. Returns why it stops.
-    async fn run(&mut self) -> Result<&'static str, Error> {
+    /// Everything that happens to a node, until it stops.
+    async fn run(&mut self) -> Result<Stop, Error> {
         let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut in_time = false;
             tokio::select! {
                 biased;
-                () = self.stop.recv() => return Ok("it was told to stop"),
+                () = self.stop.recv() => return Ok(Stop::Asked),
                 message = self.guard.hear() => match message {
-                    None => return Ok("its guard died"),
+                    None => return Ok(Stop::GuardDied),
                     Some(ToKeeper::Reload { charge }) => {
                         self.reloads.arrives(charge);
                         continue;
@@ -271,11 +282,11 @@ impl Keeper {
     }
 
     /// Hands over first: all else can wait.
-    async fn end(mut self, reason: &str) {
+    async fn end(mut self, reason: &str, is_planned: bool) {
         self.driver.stop().await;
         tracing::info!(reason, "this node has handed over and stops");
         if let Some(peering) = &self.peering {
-            peering.goodbye(reason).await;
+            peering.goodbye(reason, is_planned).await;
         }
         control::end(&mut self.queries);
         self.balancer.stop(DRAIN_LIMIT).await;
@@ -287,39 +298,6 @@ impl Keeper {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
         }
-    }
-
-    fn wants_reload(&mut self, reply: oneshot::Sender<reload::Answer>) {
-        let wish = self.reloads.wish(reply);
-        if !self.guard.tell(FromKeeper::WantsReload(wish)) {
-            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned()));
-        }
-    }
-
-    /// The guard has seen to it that only the balancer's part differs from what runs.
-    fn reload(&mut self, arrived: Result<Arrived, String>) {
-        let begun = arrived.and_then(|Arrived { config, files }| {
-            let is_done = self.balancer.reload(config.balancer.clone(), files).map_err(|error| error.to_string())?;
-            self.reloads.offered(config);
-            Ok(is_done)
-        });
-        match begun {
-            Ok(true) => self.reloaded(Ok(())),
-            Ok(false) => {}
-            Err(reason) => drop(self.guard.tell(FromKeeper::Reloaded(Err(reason)))),
-        }
-    }
-
-    /// The balancer follows what it was offered, or does not.
-    fn reloaded(&mut self, result: Result<(), String>) {
-        let Some(config) = self.reloads.take_offered() else { return };
-        if result.is_ok() {
-            if let Some(peering) = &self.peering {
-                peering.set_config_hash(&config.hash);
-            }
-            self.config = config;
-        }
-        self.guard.tell(FromKeeper::Reloaded(result));
     }
 
     /// Without a balancer the node gives its addresses up, for this reason, unless that would help nobody; once it has, it
@@ -336,38 +314,6 @@ impl Keeper {
     fn may_hold_on(&self) -> bool {
         let peers = self.peers.as_ref().map(watch::Receiver::borrow);
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
-    }
-
-    fn warn(&mut self) {
-        let Some(peers) = &self.peers else { return };
-        let Config { node, virtual_routers, .. } = &self.config;
-        self.warnings.look(&node.name, &self.routers.borrow(), virtual_routers, &peers.borrow());
-    }
-
-    /// A router that is known to be gone need not be waited for.
-    fn peer_event(&mut self, event: PeerEvent) {
-        let (peer, routers, reason) = match event {
-            PeerEvent::Wishes(told) => return self.learn(told),
-            PeerEvent::Sessions(batch) => return self.balancer.tell_sessions(batch),
-            PeerEvent::Gone { peer, last } => {
-                let reason = format!("the keeper of {peer} is gone");
-                (peer, view::routers_of(&last), reason)
-            }
-            PeerEvent::Released { peer, virtual_router_id, own_address, reason } => {
-                let reason = format!("{peer} let go: {reason}");
-                (peer, own_address.map(|address| (virtual_router_id, address)).into_iter().collect(), reason)
-            }
-        };
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        let peers = peers.as_deref().map_or(&[][..], Vec::as_slice);
-        let own_routers = self.routers.borrow();
-        for (id, address) in routers {
-            let own = own_routers.iter().find(|own| own.virtual_router_id == id && own.state == State::Backup);
-            let Some(id) = NonZeroU8::new(id) else { continue };
-            if own.is_some_and(|own| view::is_first_in_line(own, &peer, peers)) {
-                self.driver.router_gone(id, address, &reason);
-            }
-        }
     }
 
     fn held(&self) -> Vec<IpAddr> {
@@ -405,33 +351,6 @@ fn without_backends(mut pair: PairStatus) -> PairStatus {
     pair.node.backends.clear();
     pair.peers.iter_mut().for_each(|peer| peer.status.backends.clear());
     pair
-}
-
-/// From the guard, or from a person. SIGHUP is the guard's business, and must not end the keeper.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        drop(signal(SignalKind::hangup())?);
-        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-async fn next_event(peering: &mut Option<Peering>) -> PeerEvent {
-    match peering {
-        Some(peering) => peering.next_event().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Never, where there is nothing that could change any more.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Keeper;
 use super::orders::{self, Order};
-use super::wishes::StampedWish;
+use crate::process::wishes::StampedWish;
 use crate::wish::ServerName;
 
 /// Somebody wants something of servers.

@@ -10,9 +10,10 @@ use std::future::pending;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Keeper;
 use super::balancer::HostFiles;
 use crate::config::model::Config;
-use crate::process::messages::Charge;
+use crate::process::messages::{Charge, FromKeeper};
 
 /// What whoever asked is told: what has changed, or why nothing has.
 pub(super) type Answer = Result<String, String>;
@@ -74,5 +75,40 @@ impl Reloads {
     /// What it was offered, if it has not said anything to that.
     pub(super) fn take_offered(&mut self) -> Option<Config> {
         self.offered.take()
+    }
+}
+
+impl Keeper {
+    pub(super) fn wants_reload(&mut self, reply: oneshot::Sender<Answer>) {
+        let wish = self.reloads.wish(reply);
+        if !self.guard.tell(FromKeeper::WantsReload(wish)) {
+            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned()));
+        }
+    }
+
+    /// The guard has seen to it that only the balancer's part differs from what runs.
+    pub(super) fn reload(&mut self, arrived: Result<Arrived, String>) {
+        let begun = arrived.and_then(|Arrived { config, files }| {
+            let is_done = self.balancer.reload(config.balancer.clone(), files).map_err(|error| error.to_string())?;
+            self.reloads.offered(config);
+            Ok(is_done)
+        });
+        match begun {
+            Ok(true) => self.reloaded(Ok(())),
+            Ok(false) => {}
+            Err(reason) => drop(self.guard.tell(FromKeeper::Reloaded(Err(reason)))),
+        }
+    }
+
+    /// The balancer follows what it was offered, or does not.
+    pub(super) fn reloaded(&mut self, result: Result<(), String>) {
+        let Some(config) = self.reloads.take_offered() else { return };
+        if result.is_ok() {
+            if let Some(peering) = &self.peering {
+                peering.set_config_hash(&config.hash);
+            }
+            self.config = config;
+        }
+        self.guard.tell(FromKeeper::Reloaded(result));
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::key::Key;
 use crate::config::model::{Balancer, Config, LogTarget};
+use crate::process::wishes::StampedWish;
 use crate::status::{BackendStatus, OldConfigurations, PairStatus};
 use crate::wish::{ServerName, Wish};
 
@@ -18,7 +19,7 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// From the guard, after the charge. It is not printed, not even by a debugger's format: the text has the key in it.
+/// From the guard, after the charge and all that is known of people's wishes ([`StampedWish`]). It is not printed, not even by a debugger's format: the text has the key in it.
 #[derive(Serialize, Deserialize)]
 pub enum ToKeeper {
     /// Another charge, which differs in nothing that needs a restart.
@@ -44,6 +45,8 @@ pub enum FromKeeper {
     WantsReload(u64),
     /// What became of the charge that was offered last.
     Reloaded(Result<(), String>),
+    /// What people want of servers, as far as it is news: for the next keeper.
+    Wishes(Vec<StampedWish>),
 }
 
 /// Every [`REPORT_INTERVAL`] and whenever something changes.

@@ -7,3 +7,4 @@ pub mod lock;
 pub mod log;
 pub mod memory;
 pub mod messages;
+pub mod wishes;

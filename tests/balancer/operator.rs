@@ -241,6 +241,29 @@ fn a_balancer_that_starts_again_begins_with_what_people_want() {
     assert_eq!((b.state, b.reason.as_str()), (ServerState::Up, "status 200 (told by the balancer before)"));
 }
 
+/// So does the guard, for the keeper that follows one that was killed: a node without a peer has nobody else to learn it from.
+#[test]
+fn a_keeper_that_starts_again_begins_with_what_people_want() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let (web, text) = configuration("", "", &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start(&text.replace("check = false", "check = false\nweight = 10"));
+    done(&node.server(&["drain", "app/a"]));
+    done(&node.server(&["weight", "app/b", "30"]));
+    for shares_after in [[0, 30, 10], [10, 20, 10]] {
+        let (keeper, balancer) = (node.keeper(), node.balancer());
+        send(keeper, Signal::SIGKILL).unwrap();
+        node.wait_for("another balancer serves", |status| {
+            let now = &status.node.balancer;
+            now.state == BalancerState::Serving && now.pid != balancer.as_raw().cast_unsigned()
+        });
+        assert_eq!(shares(web, 40), shares_after, "{}", node.messages());
+        // And what is asked of one keeper is known to the one after the next.
+        done(&node.server(&["ready", "app/a"]));
+        done(&node.server(&["weight", "app/b", "200%"]));
+    }
+}
+
 /// Another configuration changes nothing of what people want, not even of a server that is away meanwhile; a share is one of
 /// the weight that is configured by then, and servers that are new are heard of.
 #[test]

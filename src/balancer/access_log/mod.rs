@@ -188,6 +188,13 @@ impl Format {
     }
 }
 
+/// What has gathered goes with nobody: the last request of a configuration that was replaced may have ended a moment ago.
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.tick();
+    }
+}
+
 /// Takes whole lines; says whether there was room for them.
 pub type Outlet = Box<dyn Fn(Vec<u8>) -> bool>;
 

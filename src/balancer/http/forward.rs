@@ -33,6 +33,8 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    // Together with the request before it.
+    let leaves_no_pause = client.session.worker.is_outlived() && client.phase.get() != Phase::Head;
     let mut edits = ResponseEdits::default();
     let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
         let mut record = client.record.borrow_mut();
@@ -47,8 +49,10 @@ pub(super) async fn answer(
     });
     edits.apply(&client, &mut response);
     let session = &client.session;
-    let closes =
-        mode(&client) == ConnectionMode::Close || session.is_left_behind() || client.unread.ends_connection();
+    let closes = mode(&client) == ConnectionMode::Close
+        || session.is_left_behind()
+        || leaves_no_pause
+        || client.unread.ends_connection();
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

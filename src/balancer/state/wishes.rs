@@ -1,5 +1,7 @@
 //! What people want of servers while the balancer runs, and what others know of them: the predecessor of this process, a peer.
 
+use std::collections::BTreeSet;
+
 use tracing::info;
 
 use super::changes::word;
@@ -14,10 +16,11 @@ impl Shared {
     pub fn heed_all(&self, wishes: &[ServerWish]) {
         for ServerWish { server, wish, node } in wishes {
             self.heed(server, *wish, &format!("asked for on {node}"));
-            // A server of two configurations is one: it may have heeded it under the other, whose choice alone knows that.
-            if let Some((BackendIndex(index), _)) = self.find(server)
-                && let Some((config, state)) = self.config.backends.get(index).zip(self.backends.get(index))
-            {
+        }
+        // A server of two configurations is one: it may have heeded a wish under the other, whose choice alone knows that.
+        let places = wishes.iter().filter_map(|wish| self.find(&wish.server));
+        for index in places.map(|(backend, _)| backend.0).collect::<BTreeSet<_>>() {
+            if let Some((config, state)) = self.config.backends.get(index).zip(self.backends.get(index)) {
                 state.replan(config);
             }
         }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keeper::wishes::StampedWish;
+use crate::process::wishes::StampedWish;
 use crate::status::NodeStatus;
 
 /// Raised when an older node would misunderstand a newer one.
@@ -53,6 +53,8 @@ pub(super) struct Hello {
 #[serde(default)]
 pub(super) struct Goodbye {
     pub(super) reason: String,
+    /// Somebody asked for it.
+    pub(super) is_planned: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -133,7 +135,7 @@ mod tests {
         for message in [
             Message::State(Box::new(status)),
             Message::Hello(Hello { node: "lb1".into(), ..Hello::default() }),
-            Message::Goodbye(Goodbye { reason: "stopping".into() }),
+            Message::Goodbye(Goodbye { reason: "stopping".into(), is_planned: true }),
             Message::Wishes(Wishes { wishes: vec![Told::Wish(wish())] }),
             Message::Sessions(Sessions { batch: "AAEC".into() }),
         ] {

@@ -26,8 +26,10 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::wishes::{StampedWish, Wishes};
+use self::message::Goodbye;
+use self::watch::Excuse;
 use crate::config::key::Key;
+use crate::process::wishes::{StampedWish, Wishes};
 use crate::status::{NodeStatus, PeerStatus};
 
 /// Longest time a goodbye may take.
@@ -103,7 +105,7 @@ pub struct Peering {
     /// Kept so that `events` never ends.
     _sender: mpsc::Sender<PeerEvent>,
     events: mpsc::Receiver<PeerEvent>,
-    farewell: tokio::sync::watch::Sender<Option<String>>,
+    farewell: tokio::sync::watch::Sender<Option<Goodbye>>,
     _tasks: JoinSet<()>,
 }
 
@@ -123,9 +125,9 @@ pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) 
     tasks.spawn(serve::Serve { identity: identity.clone(), local, farewell: farewell_receiver }.run(listener));
     for (index, (name, address)) in settings.peers.into_iter().enumerate() {
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
-        let expected_by = Some(Instant::now() + watch::START);
+        let excuse = Excuse::Starts(Instant::now() + watch::START);
         let logged = Vec::new();
-        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, expected_by, logged }.run());
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, excuse, logged }.run());
     }
     Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }
@@ -154,10 +156,10 @@ impl Peering {
         }
     }
 
-    /// Accepts no more, tells every peer the latest state and `reason`, and closes its link: they then see no death. Takes
-    /// 5 ms at most: who does not listen now will notice.
-    pub async fn goodbye(&self, reason: &str) {
-        self.farewell.send_replace(Some(reason.to_owned()));
+    /// Accepts no more, tells every peer the latest state, `reason` and whether somebody asked for it, and closes its link: they
+    /// then see no death. Takes 5 ms at most: who does not listen now will notice.
+    pub async fn goodbye(&self, reason: &str, is_planned: bool) {
+        self.farewell.send_replace(Some(Goodbye { reason: reason.to_owned(), is_planned }));
         let _ = timeout(FAREWELL, self.farewell.closed()).await;
     }
 }

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::channel::{Channel, ChannelError};
 use super::message::{self, Goodbye, Hello, Message, Sessions, Told};
 use super::{Identity, Local, socket};
-use crate::keeper::wishes::Wishes;
+use crate::process::wishes::Wishes;
 use crate::status::NodeStatus;
 
 /// Handshakes under way; one more ends the oldest, so that nobody can keep a peer out by doing nothing.
@@ -36,8 +36,8 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(super) struct Serve {
     pub(super) identity: Arc<Identity>,
     pub(super) local: Local,
-    /// The reason to say goodbye, once there is one.
-    pub(super) farewell: watch::Receiver<Option<String>>,
+    /// The goodbye to be said, once there is one.
+    pub(super) farewell: watch::Receiver<Option<Goodbye>>,
 }
 
 type Greeted = (SocketAddr, Result<(Channel, Hello), ChannelError>);
@@ -118,12 +118,12 @@ struct News {
     status: watch::Receiver<Arc<NodeStatus>>,
     wishes: watch::Receiver<Arc<Wishes>>,
     sessions: broadcast::Receiver<Arc<str>>,
-    farewell: watch::Receiver<Option<String>>,
+    farewell: watch::Receiver<Option<Goodbye>>,
 }
 
 impl News {
     /// All of the wishes are news to somebody who has just linked.
-    fn of(local: &Local, farewell: watch::Receiver<Option<String>>) -> News {
+    fn of(local: &Local, farewell: watch::Receiver<Option<Goodbye>>) -> News {
         let mut wishes = local.wishes.clone();
         wishes.mark_changed();
         News { status: local.status.clone(), wishes, sessions: local.sessions.subscribe(), farewell }
@@ -132,7 +132,7 @@ impl News {
 
 /// What is to be told next.
 enum Topic {
-    State { goodbye: Option<String> },
+    State { goodbye: Option<Goodbye> },
     Wishes,
     Sessions(Arc<str>),
 }
@@ -147,7 +147,7 @@ async fn tell(mut channel: Channel, mut news: News) {
         let topic = tokio::select! {
             biased;
             said = news.farewell.wait_for(Option::is_some) => match said {
-                Ok(reason) => Topic::State { goodbye: reason.clone() },
+                Ok(goodbye) => Topic::State { goodbye: goodbye.clone() },
                 Err(_) => return,
             },
             _ = tick.tick() => Topic::State { goodbye: None },
@@ -192,8 +192,8 @@ async fn tell(mut channel: Channel, mut news: News) {
             }
             told = Some(now);
         }
-        if let Some(reason) = goodbye {
-            let _ = channel.send(&Message::Goodbye(Goodbye { reason })).await;
+        if let Some(goodbye) = goodbye {
+            let _ = channel.send(&Message::Goodbye(goodbye)).await;
             let _ = channel.close().await;
             return;
         }

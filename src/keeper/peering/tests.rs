@@ -1,19 +1,16 @@
 //! Peer links over loopback: what a keeper learns when its peer changes, leaves, dies, hangs or is somebody else.
 
+mod news;
+mod others;
 mod surroundings;
 
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use relevo_ha::{RouterStatus, State};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use self::surroundings::{Cut, Log, OtherProcess, PEER_VARIABLE, Proxy};
-use super::channel::Channel;
-use super::message::{Hello, Message, PROTOCOL};
 use super::*;
-use crate::status::{BackendStatus, ServerStatus};
 use crate::wish::{Admin, ServerName, Wish};
 
 const KEY: [u8; 32] = [7; 32];
@@ -177,13 +174,35 @@ async fn a_goodbye_is_no_death() {
     let (mut lb1, lb2) = pair();
     lb2.is(status("lb2", State::Active));
     lb1.sees(is_active).await;
-    lb2.peering.goodbye("stopping").await;
+    lb2.peering.goodbye("stopping", true).await;
     drop(lb2);
     assert_eq!(lb1.event().await, released("stopping"));
     let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
     assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
     assert!(peer.gone && peer.goodbye == "stopping", "{peer:?}");
     assert!(lb1.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_goodbye_is_one_line_and_no_warning_if_somebody_asked_for_it() {
+    for (is_planned, level) in [(true, "INFO"), (false, "WARN")] {
+        let log = Log::start();
+        let (lb1, lb2) = pair();
+        lb2.is(status("lb2", State::Active));
+        lb1.sees(is_active).await;
+        lb2.sees(|peer| peer.connected).await;
+        lb2.peering.goodbye("told to", is_planned).await;
+        let up = log.text().lines().count();
+        drop(lb2);
+        lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
+        let text = log.text();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("stops") || line.contains("down")).collect();
+        assert!(
+            matches!(lines[..], [line] if line.contains(level) && line.contains("the peer stops: told to")),
+            "{text}"
+        );
+        assert!(text.lines().count() <= up + 1, "{text}");
+    }
 }
 
 #[tokio::test]
@@ -260,40 +279,13 @@ async fn a_new_process_is_the_death_of_the_old() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_told_on_both_sides() {
-    let log = Log::start();
-    let (one, two) = (listener(), listener());
-    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
-    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
-    let other_key = Settings { key: Key::new([8; 32]), ..settings("lb2", &[("lb1", address1)]) };
-    let lb2 = Node::with(other_key, two);
-    for node in [&lb1, &lb2] {
-        node.sees(|peer| peer.link_error.contains("copy the same key file to both nodes")).await;
-    }
-    let wanted = "the key of peer at 127.0.0.1 differs: copy the same key file to both nodes";
-    // One line of each node, however often they have tried.
-    assert_eq!(log.text().matches(wanted).count(), 2, "{}", log.text());
-    assert!(lb1.saw_nothing_happen().await);
-}
-
-#[tokio::test]
-async fn a_wrong_name_is_told() {
-    let (one, two) = (listener(), listener());
-    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
-    let lb1 = Node::start("lb1", one, &[("lb2", address2)]);
-    let _lb3 = Node::start("lb3", two, &[("lb1", address1)]);
-    let peer = lb1.sees(|peer| peer.link_error.contains("peering.peers")).await;
-    assert!(peer.link_error.contains("\"lb3\", not \"lb2\""), "{}", peer.link_error);
-}
-
-#[tokio::test]
 async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
     let log = Log::start();
     let identity = Arc::new(Identity::new(&settings("lb1", &[])));
     let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb2")]));
     let (events, _receiver) = mpsc::channel(1);
     let (name, address, logged) = ("lb2".to_owned(), ([192, 0, 2, 2], 8650).into(), Vec::new());
-    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by: None, logged };
+    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse: Excuse::None, logged };
     for reason in ["silent", "unreachable", "silent", "unreachable"] {
         watch.down(reason.to_owned());
         assert_eq!(watch.peers.borrow()[0].link_error, reason);
@@ -305,18 +297,18 @@ async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
 async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
     let log = Log::start();
     let address1 = listener().local_addr().unwrap();
-    let early = |expected_by| {
+    let early = |excuse| {
         let settings = settings("lb2", &[("lb1", address1)]);
         let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb1")]));
         let (events, receiver) = mpsc::channel(1);
         let (identity, seen) = (Arc::new(Identity::new(&settings)), peers.subscribe());
         let (name, address, logged) = ("lb1".to_owned(), address1, Vec::new());
-        let watch = watch::Watch { identity, name, address, index: 0, peers, events, expected_by, logged };
+        let watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse, logged };
         (tokio::spawn(watch.run()), seen, receiver)
     };
     let refused = |peers: &Vec<PeerStatus>| peers[0].gone;
     let soon = tokio::time::Instant::now() + LIMIT;
-    let (task, mut seen, _events) = early(Some(soon));
+    let (task, mut seen, _events) = early(Excuse::Starts(soon));
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
@@ -326,7 +318,7 @@ async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
     );
     assert!(!log.text().contains("WARN"), "{}", log.text());
 
-    let (task, mut seen, _events) = early(Some(tokio::time::Instant::now()));
+    let (task, mut seen, _events) = early(Excuse::Starts(tokio::time::Instant::now()));
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
@@ -334,139 +326,6 @@ async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
         "{}",
         log.text()
     );
-}
-
-#[tokio::test]
-async fn strangers_are_closed_and_disturb_nobody() {
-    let log = Log::start();
-    let (lb1, mut lb2) = pair();
-    lb2.sees(|peer| peer.connected).await;
-
-    let garbage: [&[u8]; 5] = [
-        b"GET / HTTP/1.1\r\nHost: lb1\r\n\r\n",
-        &[0xff; 70_000],
-        &[0, 48, 1, 2, 3],
-        &[0, 0],
-        &[[0, 48].as_slice(), &[9; 48]].concat(),
-    ];
-    for bytes in garbage {
-        let mut stranger = TcpStream::connect(lb1.address).await.unwrap();
-        // It may be closed before all is written.
-        let _ = stranger.write_all(bytes).await;
-        let _ = stranger.shutdown().await;
-        closed(&mut stranger).await;
-    }
-
-    // Those who say nothing: more of them than may wait, and yet a peer comes through.
-    let mut silent = Vec::new();
-    for _ in 0..3 * 8 {
-        silent.push(TcpStream::connect(lb1.address).await.unwrap());
-    }
-    let mut late = channel(lb1.address, KEY).await;
-    late.send(&Message::Hello(hello("lb2"))).await.unwrap();
-    assert!(matches!(late.receive().await, Ok(Message::Hello(_))));
-    for stranger in &mut silent {
-        closed(stranger).await;
-    }
-
-    // Those who hold the key and misuse it.
-    let mut unnamed = channel(lb1.address, KEY).await;
-    unnamed.send(&Message::Hello(hello("lb9"))).await.unwrap();
-    assert!(matches!(unnamed.receive().await, Ok(Message::Hello(_))));
-    assert!(unnamed.receive().await.is_err());
-    let mut long = channel(lb1.address, KEY).await;
-    let _ = long.send_text(&vec![b' '; 100_000]).await;
-    let _ = long.receive().await;
-    assert!(long.receive().await.is_err());
-
-    lb1.is(status("lb1", State::Active));
-    lb2.sees(is_active).await;
-    assert!(lb2.saw_nothing_happen().await);
-    assert!(log.text().lines().count() < 15, "{}", log.text());
-}
-
-#[tokio::test]
-async fn a_peer_of_another_version_is_linked() {
-    let (one, two) = (listener(), listener());
-    let address2 = two.local_addr().unwrap();
-    two.set_nonblocking(true).unwrap();
-    let two = tokio::net::TcpListener::from_std(two).unwrap();
-    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
-    let mut peer = Channel::respond(two.accept().await.unwrap().0, &Key::new(KEY)).await.unwrap();
-    for text in [
-        r#"{"type":"hello","node":"lb2","protocol":2,"taste":"sweet"}"#,
-        r#"{"type":"a_later_message","n":1}"#,
-        r#"{"type":"state","node":"lb2","balancer":{"state":"a_later_state"}}"#,
-        r#"{"type":"state","node":"lb2","moon":{"full":true},"vrrp":[{"name":"main","virtual_router_id":51,"state":"active"}]}"#,
-    ] {
-        peer.send_text(text.as_bytes()).await.unwrap();
-    }
-    lb1.sees(is_active).await;
-    peer.send_text(br#"{"type":"state","node":"lb2"}"#).await.unwrap();
-    assert!(matches!(lb1.event().await, PeerEvent::Released { virtual_router_id: VRID, own_address: None, .. }));
-}
-
-#[tokio::test]
-async fn long_states_come_whole_and_longer_ones_without_servers() {
-    let (lb1, lb2) = pair();
-    let servers = |count| {
-        let server = |number| ServerStatus { name: format!("server{number}"), ..ServerStatus::default() };
-        let backend =
-            BackendStatus { name: "app".into(), servers: (0..count).map(server).collect(), ..BackendStatus::default() };
-        NodeStatus { uptime_s: count as f64, backends: vec![backend], ..status("lb2", State::Backup) }
-    };
-    lb2.is(servers(2_000));
-    assert_eq!(lb1.sees(|peer| peer.status.uptime_s == 2_000.0).await.status.backends[0].servers.len(), 2_000);
-    lb2.is(servers(20_000));
-    assert!(lb1.sees(|peer| peer.status.uptime_s == 20_000.0).await.status.backends.is_empty());
-}
-
-#[tokio::test]
-async fn wishes_are_told_when_a_link_is_made_and_when_there_are_new_ones() {
-    let (one, two) = (listener(), listener());
-    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
-    let mut lb1 = Node::start("lb1", one, &[("lb2", address2)]);
-    // Before anybody listens.
-    let drained = lb1.wants("a", Admin::Drain);
-    let mut lb2 = Node::start("lb2", two, &[("lb1", address1)]);
-    assert_eq!(lb2.event().await, PeerEvent::Wishes(vec![drained.clone()]));
-    let ready = lb1.wants("b", Admin::Ready);
-    assert_eq!(lb2.event().await, PeerEvent::Wishes(vec![ready.clone()]), "what was told is not told again");
-
-    let goodbye = lb2.wants("a", Admin::Maintenance);
-    assert_eq!(lb1.event().await, PeerEvent::Wishes(vec![goodbye]));
-    drop(lb2);
-    let mut lb2 = Node::start("lb2", listener_at(address2).await, &[("lb1", address1)]);
-    assert_eq!(lb2.event().await, PeerEvent::Wishes(vec![drained, ready]), "whoever is new hears all");
-}
-
-#[tokio::test]
-async fn sessions_reach_the_peer_and_one_that_does_not_listen_holds_nobody_up() {
-    let (lb1, mut lb2) = pair();
-    lb1.sees(|peer| peer.connected).await;
-    lb2.sees(|peer| peer.connected).await;
-    // A link is heard on a moment before it is told on.
-    while lb1.sessions.receiver_count() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    lb1.sessions.send("AAEC".into()).unwrap();
-    assert_eq!(lb2.event().await, PeerEvent::Sessions("AAEC".into()));
-
-    // Far more than a link takes at once: some are left out, and the link stands.
-    for _ in 0..1000 {
-        let _ = lb1.sessions.send("x".repeat(32 << 10).into());
-    }
-    lb1.is(NodeStatus { uptime_s: 77.0, ..status("lb1", State::Backup) });
-    let heard = async {
-        let mut peers = lb2.peering.peers();
-        while !peers.borrow().iter().any(|peer| peer.status.uptime_s == 77.0) {
-            tokio::select! {
-                _ = peers.changed() => {}
-                event = lb2.peering.next_event() => assert!(matches!(event, PeerEvent::Sessions(_)), "{event:?}"),
-            }
-        }
-    };
-    timeout(LIMIT, heard).await.expect("the state is heard");
 }
 
 #[tokio::test]
@@ -484,20 +343,6 @@ async fn links_sit_on_high_descriptors_the_listener_highest() {
     let (listeners, links): (Vec<_>, Vec<_>) = high.partition(|number| *number >= first + 64);
     // Of two connections, both ends are here.
     assert_eq!((listeners.len(), links.len()), (2, 4));
-}
-
-async fn closed(stream: &mut TcpStream) {
-    let mut rest = Vec::new();
-    // A reset is as good an end.
-    let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
-}
-
-async fn channel(address: SocketAddr, key: [u8; 32]) -> Channel {
-    Channel::initiate(TcpStream::connect(address).await.unwrap(), &Key::new(key)).await.unwrap()
-}
-
-fn hello(node: &str) -> Hello {
-    Hello { protocol: PROTOCOL, node: node.into(), ..Hello::default() }
 }
 
 #[tokio::test]

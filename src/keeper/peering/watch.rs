@@ -37,15 +37,25 @@ pub(super) struct Watch {
     pub(super) index: usize,
     pub(super) peers: Arc<watch::Sender<Vec<PeerStatus>>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
-    /// Until then a peer that was never up need not be there: it may start a little later. `None` once it was.
-    pub(super) expected_by: Option<Instant>,
+    /// Why it need not be there.
+    pub(super) excuse: Excuse,
     /// Since the link was up: a host that is off is silent, then unreachable, then silent again.
     pub(super) logged: Vec<String>,
 }
 
+/// Of a peer that is not there. That it is not is then no warning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excuse {
+    None,
+    /// It was never up, and may start a little later than this node: until then.
+    Starts(Instant),
+    /// It has said goodbye.
+    SaidGoodbye,
+}
+
 /// How a link that was established ended.
 enum End {
-    Goodbye(String),
+    Goodbye(Goodbye),
     Lost(ChannelError),
 }
 
@@ -61,12 +71,11 @@ impl Watch {
                     liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
                     self.logged.clear();
-                    self.expected_by = None;
+                    self.excuse = Excuse::None;
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
                     match self.follow(channel, &mut liveness).await {
-                        End::Goodbye(reason) => {
-                            info!(peer = self.name, reason, "the peer said goodbye");
-                            self.down(format!("it said goodbye: {reason}"));
+                        End::Goodbye(Goodbye { reason, is_planned }) => {
+                            self.says_goodbye(&reason, is_planned);
                             self.publish(|peer| (peer.gone, peer.goodbye) = (true, reason.clone()));
                             self.emit(liveness.said_goodbye(&reason)).await;
                             retry.after_goodbye()
@@ -79,11 +88,11 @@ impl Watch {
                 }
                 Err((failure, reason)) => {
                     let refused = failure == Failure::Refused;
-                    match self.expected_by {
-                        Some(limit) if (refused || failure == Failure::Absent) && Instant::now() < limit => {
-                            self.not_yet_up(reason);
-                        }
-                        _ => self.down(reason),
+                    let is_absent = refused || failure == Failure::Absent;
+                    match self.excuse {
+                        Excuse::Starts(limit) if is_absent && Instant::now() < limit => self.not_yet_up(reason),
+                        Excuse::SaidGoodbye if is_absent => self.publish_lost(&reason),
+                        Excuse::Starts(_) | Excuse::SaidGoodbye | Excuse::None => self.down(reason),
                     }
                     self.publish_gone(refused);
                     if refused {
@@ -171,7 +180,7 @@ impl Watch {
                     self.emit([PeerEvent::Wishes(wishes.into_iter().filter_map(known).collect())]).await;
                 }
                 Ok(Ok(Message::Sessions(Sessions { batch }))) => self.emit([PeerEvent::Sessions(batch)]).await,
-                Ok(Ok(Message::Goodbye(Goodbye { reason }))) => return End::Goodbye(reason),
+                Ok(Ok(Message::Goodbye(goodbye))) => return End::Goodbye(goodbye),
                 Ok(Ok(Message::Hello(_) | Message::Unknown)) => {}
                 // Of another version, perhaps; that it lives and when it dies is seen all the same.
                 Ok(Err(ChannelError::NotUnderstood(error))) => {
@@ -228,6 +237,16 @@ impl Watch {
         if !self.logged.contains(&line) {
             info!(peer = self.name, "{line}");
             self.logged.push(line);
+        }
+    }
+
+    /// One line for all of it: that nobody is there from now on goes without saying.
+    fn says_goodbye(&mut self, reason: &str, is_planned: bool) {
+        self.publish_lost(&format!("it said goodbye: {reason}"));
+        self.excuse = Excuse::SaidGoodbye;
+        match is_planned {
+            true => info!(peer = self.name, "the peer stops: {reason}"),
+            false => warn!(peer = self.name, "the peer stops: {reason}"),
         }
     }
 

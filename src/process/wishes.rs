@@ -1,4 +1,5 @@
-//! What people want of servers, as a keeper remembers it: for the balancer that starts next, and for the peers.
+//! What people want of servers, as a keeper remembers it: for the balancer that starts next, and for the peers. The guard
+//! remembers it for the keeper that starts next.
 //!
 //! Every node has all wishes of all nodes, and of two for the same thing the later one counts: whoever meets again after a
 //! time apart tells the other everything, and both then know the same. Pure: it is told the time.
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::messages::ServerWish;
+use super::messages::ServerWish;
 use crate::wish::{ServerName, Wish};
 
 /// More are not taken from peers.
@@ -18,20 +19,20 @@ const LONGEST_PIECE: usize = 32 << 10;
 
 /// A wish, with when and where it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StampedWish {
+pub struct StampedWish {
     /// Whom it concerns.
-    pub(super) server: ServerName,
+    pub server: ServerName,
     /// What it is.
-    pub(super) wish: Wish,
+    pub wish: Wish,
     /// Milliseconds since 1970, or more: later than every wish that its node knew then.
-    pub(super) at: u64,
+    pub at: u64,
     /// Where somebody asked for it.
-    pub(super) node: String,
+    pub node: String,
 }
 
 /// All of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Wishes(BTreeMap<(ServerName, Aspect), StampedWish>);
+pub struct Wishes(BTreeMap<(ServerName, Aspect), StampedWish>);
 
 /// Wishes of different aspects do not replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +43,7 @@ enum Aspect {
 
 impl Wishes {
     /// Somebody wants this on this node, now (milliseconds since 1970).
-    pub(super) fn add(&mut self, server: ServerName, wish: Wish, node: &str, now: u64) -> StampedWish {
+    pub fn add(&mut self, server: ServerName, wish: Wish, node: &str, now: u64) -> StampedWish {
         let latest = self.0.values().map(|wish| wish.at).max();
         let at = latest.map_or(now, |latest| now.max(latest.saturating_add(1)));
         let wish = StampedWish { server, wish, at, node: node.to_owned() };
@@ -51,7 +52,7 @@ impl Wishes {
     }
 
     /// A peer knows this one. Is it news?
-    pub(super) fn learn(&mut self, wish: StampedWish) -> bool {
+    pub fn learn(&mut self, wish: StampedWish) -> bool {
         let has_room = self.0.len() < MOST;
         match self.0.get_mut(&wish.key()) {
             Some(known) if (wish.at, &wish.node) > (known.at, &known.node) => *known = wish,
@@ -61,13 +62,13 @@ impl Wishes {
         true
     }
 
-    /// All of them, in no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &StampedWish> {
+    /// All of them, in the order of their servers.
+    pub fn iter(&self) -> impl Iterator<Item = &StampedWish> {
         self.0.values()
     }
 
     /// What somebody does not know who was told `told`, in pieces of the length of a message.
-    pub(super) fn news_after(&self, told: &Wishes) -> Vec<Vec<StampedWish>> {
+    pub fn news_after(&self, told: &Wishes) -> Vec<Vec<StampedWish>> {
         let mut pieces: Vec<Vec<StampedWish>> = Vec::new();
         let mut length = usize::MAX;
         for (key, wish) in self.0.iter().filter(|(key, wish)| told.0.get(key) != Some(wish)) {
@@ -82,8 +83,26 @@ impl Wishes {
     }
 }
 
+impl FromIterator<StampedWish> for Wishes {
+    fn from_iter<I: IntoIterator<Item = StampedWish>>(wishes: I) -> Self {
+        let mut all = Self::default();
+        all.extend(wishes);
+        all
+    }
+}
+
+impl Extend<StampedWish> for Wishes {
+    /// Takes in what is news.
+    fn extend<I: IntoIterator<Item = StampedWish>>(&mut self, wishes: I) {
+        for wish in wishes {
+            self.learn(wish);
+        }
+    }
+}
+
 impl StampedWish {
-    pub(super) fn for_balancer(&self) -> ServerWish {
+    /// As the balancer is told it.
+    pub fn for_balancer(&self) -> ServerWish {
         ServerWish { server: self.server.clone(), wish: self.wish, node: self.node.clone() }
     }
 
