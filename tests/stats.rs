@@ -194,7 +194,7 @@ fn agents_observation_and_backups_are_shown() {
     *says.lock().unwrap() = "up drain\n";
     wait_for("app/asked", "status", "DRAIN (agent)");
     let page = get(stats, "/").text();
-    for words in ["drain by its agent", "weight 7, backup", "an error of its traffic: status 500 (HANA)"] {
+    for words in ["drain by its agent", "weight\u{a0}7, backup", "an error of its traffic: status 500 (HANA)"] {
         assert!(page.contains(words), "{words} is not in {page}");
     }
     let metrics = get(stats, "/metrics").text();
