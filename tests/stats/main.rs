@@ -1,6 +1,7 @@
 //! The statistics as a person's browser, HAProxy's tools and Prometheus see them: the built binary, asked over HTTP.
 
-#[path = "rig/mod.rs"]
+mod page;
+#[path = "../rig/mod.rs"]
 mod rig;
 
 use std::collections::BTreeMap;
