@@ -231,6 +231,32 @@ fn connections_that_fail_are_counted() {
     assert_eq!(csv["app/two"]["status"], "no check");
 }
 
+/// A backend's mode is that of the frontends that lead to it, by a route or without.
+#[test]
+fn a_backend_that_tcp_leads_to_is_shown_as_such() {
+    let _place = own_loopback();
+    let stats = free_port();
+    let server = |name: &str| {
+        let servers = format!("servers = [{{ name = \"one\", address = \"{}\", check = false }}]", Server::nowhere());
+        format!("[backends.{name}]\n{servers}\n")
+    };
+    let _node = Relevo::start(&format!(
+        "[stats]\nlisten = \"{stats}\"\n[frontends.mail]\nmode = \"tcp\"\nbind = \"{}\"\ndefault_backend = \"others\"\n\
+         routes = [{{ source = \"192.0.2.0/24\", backend = \"near\" }}]\n\
+         [frontends.web]\nbind = \"{}\"\ndefault_backend = \"app\"\n{}{}{}",
+        free_port(),
+        free_port(),
+        server("near"),
+        server("others"),
+        server("app"),
+    ));
+    let csv = parse_csv(&get(stats, "/;csv").text());
+    assert_eq!(
+        ["near", "others", "app"].map(|name| csv[&format!("{name}/BACKEND")]["mode"].clone()),
+        ["tcp", "tcp", "http"]
+    );
+}
+
 /// The columns are those of the real HAProxy, in its order; behind `-` come those of its modules.
 #[test]
 fn the_csv_has_haproxys_columns() {
