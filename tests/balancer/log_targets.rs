@@ -9,7 +9,7 @@ use relevo::status::BalancerState;
 use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::{is_root, own_loopback, replace_file};
+use crate::rig::place::{is_root, own_loopback, own_network, replace_file};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
 
@@ -89,6 +89,28 @@ fn several_targets_each_have_their_level_and_facility() {
     assert!(line.contains("]: 127.0.0.1:") && line.ends_with("\"GET /one HTTP/1.1\""), "{line}");
     let errors = std::fs::read_to_string(&file).unwrap();
     assert!(!errors.contains("INFO") && !errors.contains("GET /one"), "{errors}");
+}
+
+/// A syslog daemon of the network need not be reachable when the node starts: it gets what is logged once it is.
+#[test]
+fn a_network_may_come_later() {
+    let Some(_place) = own_network() else { return };
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\ntarget = [\"stderr\", \"udp:192.0.2.7:514\"]\n{text}"));
+    get(web, "/before");
+    node.wait_for_message("GET /before ");
+
+    let added = std::process::Command::new("ip").args(["address", "add", "192.0.2.7/32", "dev", "lo"]).status();
+    assert!(added.expect("iproute2 has to be installed: tests/run does that").success());
+    let daemon = UdpSocket::bind("192.0.2.7:514").unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    let arrives = || {
+        get(web, "/after");
+        let mut buffer = [0; 2000];
+        daemon.recv(&mut buffer).is_ok_and(|length| String::from_utf8_lossy(&buffer[..length]).contains("GET /after "))
+    };
+    wait_until("requests arrive", arrives, || node.messages());
 }
 
 /// A target that is not there is said before anything is begun.

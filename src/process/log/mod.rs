@@ -22,7 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 pub use self::outlet::Kind;
 use self::outlet::Outlet;
-pub use self::target::open;
+pub use self::target::{open, zone};
 use crate::config::model::{LogLevel, LogTarget};
 
 /// What still waits when a process ends may take this long to be written.
