@@ -126,6 +126,7 @@ impl Control {
                 }
                 _ = seconds.tick(), if self.shared.shows_statistics => {
                     statistics::sample(&self.shared, sampled.elapsed());
+                    self.shared.statistics.lost_log_lines.store(self.log.lost_requests(), Relaxed);
                     sampled = Instant::now();
                 }
                 _ = batches.tick(), if self.replication.is_some() => {

@@ -9,7 +9,7 @@ use relevo::status::BalancerState;
 use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::{is_root, own_loopback, own_network, replace_file};
+use crate::rig::place::{free_port, is_root, own_loopback, own_network, replace_file};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
 
@@ -89,6 +89,51 @@ fn several_targets_each_have_their_level_and_facility() {
     assert!(line.contains("]: 127.0.0.1:") && line.ends_with("\"GET /one HTTP/1.1\""), "{line}");
     let errors = std::fs::read_to_string(&file).unwrap();
     assert!(!errors.contains("INFO") && !errors.contains("GET /one"), "{errors}");
+}
+
+/// A request that ends under a configuration that was replaced has its line, though nothing else is left of that.
+#[test]
+fn the_last_request_of_an_old_configuration_has_its_line() {
+    let _place = own_loopback();
+    let (answers, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let server = Server::answering(move |_| {
+        let _ = held.lock().unwrap().recv();
+        response("200 OK", "Connection: close\r\n", "late")
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for number in 1..6 {
+        let mut connection = Connection::open(web).unwrap();
+        connection.send(format!("GET /held{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).unwrap();
+        wait_until(
+            "it is under way",
+            || node.status().unwrap().node.backends[0].servers[0].connections == 1,
+            || node.messages(),
+        );
+        node.reload_with(&format!("[log]\nformat = '%r, {number}'\n{text}"));
+        answers.send(()).unwrap();
+        assert_eq!(connection.receive().unwrap().text(), "late");
+        node.wait_for_message(&format!("GET /held{number} "));
+    }
+}
+
+/// Lines that a target refuses are lost, and counted: here its disk is full.
+#[test]
+fn lost_lines_are_counted() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let stats = free_port();
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&format!("[log]\ntarget = \"/dev/full\"\n[stats]\nlisten = \"{stats}\"\n{text}"));
+    (0..3).for_each(|_| drop(get(web, "/")));
+    let lost = || {
+        let metrics = get(stats, "/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("relevo_log_lines_lost_total "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    wait_until("the lines are counted", || lost() >= 3.0, || get(stats, "/metrics").text());
+    assert!(get(stats, "/").text().contains("log lines lost"));
 }
 
 /// A syslog daemon of the network need not be reachable when the node starts: it gets what is logged once it is.
