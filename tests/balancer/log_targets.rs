@@ -212,6 +212,53 @@ fn a_daemon_that_comes_later_gets_what_is_logged_then() {
     wait_until("the keeper's lines arrive as well", keeper_speaks, || node.messages());
 }
 
+/// syslog(3)'s daemon, from within a chroot and as nobody, and again after the daemon was restarted.
+#[test]
+fn syslog_gets_what_a_locked_in_balancer_logs() {
+    if !is_root() {
+        return;
+    }
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let (devices, empty) = (directory.path().join("dev"), directory.path().join("empty"));
+    [&devices, &empty].into_iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    for device in ["null", "urandom"] {
+        let place = devices.join(device);
+        std::fs::write(&place, "").unwrap();
+        replace_file(&place, &Path::new("/dev").join(device));
+    }
+    replace_file(Path::new("/dev"), &devices);
+    let socket = Path::new("/dev/log");
+    let listen = || {
+        let _ = std::fs::remove_file(socket);
+        let daemon = UnixDatagram::bind(socket).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        daemon
+    };
+    let daemon = listen();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let process = format!("[process]\nuser = \"nobody\"\nchroot = \"{}\"\n", empty.display());
+    let target = "[log]\ntarget = { to = \"syslog\", facility = \"local3\" }\n";
+    let node = Relevo::start(&format!("{process}{target}{text}"));
+    let gets = |daemon: &UnixDatagram, path: &str| {
+        let mut buffer = [0; 2000];
+        get(web, path);
+        while let Ok(length) = daemon.recv(&mut buffer) {
+            let datagram = String::from_utf8_lossy(&buffer[..length]);
+            if datagram.contains(path) {
+                // local3 is 19, info is 6.
+                return datagram.starts_with("<158>") && datagram.contains(&format!(" relevo[{}]: ", node.balancer()));
+            }
+        }
+        false
+    };
+    wait_until("requests arrive", || gets(&daemon, "/one"), || node.messages());
+    drop(daemon);
+    let daemon = listen();
+    wait_until("they arrive again", || gets(&daemon, "/two"), || node.messages());
+}
+
 /// JSON: every line is an object, whatever the request was.
 #[test]
 fn a_line_can_be_json() {

@@ -60,7 +60,7 @@ pub(crate) fn replace_file(path: &Path, file: &Path) {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some(file), path, none, MsFlags::MS_BIND, none).unwrap();
+    mount(Some(file), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
 }
 
 /// A port on the loopback that nobody has at the moment.
