@@ -269,6 +269,38 @@ fn the_csv_has_haproxys_columns() {
     assert_eq!(text.lines().next().unwrap(), format!("{theirs},"));
 }
 
+/// Those who scrape HAProxy by its CSV go on as they did: Prometheus's exporter for HAProxy reads every line of it.
+#[test]
+fn the_exporter_for_haproxy_reads_the_csv() {
+    let _place = own_loopback();
+    let server = Server::named("one");
+    let place = Place::start(&server);
+    (0..3).for_each(|_| drop(get(place.web, "/")));
+    place.wait_for("web/FRONTEND", "req_tot", "3");
+    let listen = free_port();
+    let mut command = Command::new("prometheus-haproxy-exporter");
+    command.arg(format!("--haproxy.scrape-uri=http://admin:secret@{}/stats;csv", place.web));
+    command.arg(format!("--web.listen-address={listen}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut exporter = command.spawn().expect("prometheus-haproxy-exporter has to be installed: tests/run does that");
+    let is_there = || std::net::TcpStream::connect(listen).is_ok();
+    wait_until("the exporter listens", is_there, String::new);
+    let text = get(listen, "/metrics").text();
+    exporter.kill().unwrap();
+    exporter.wait().unwrap();
+    for line in [
+        "haproxy_up 1",
+        "haproxy_exporter_csv_parse_failures_total 0",
+        "haproxy_frontend_http_requests_total{frontend=\"web\"} 3",
+        "haproxy_backend_up{backend=\"app\"} 1",
+        "haproxy_server_up{backend=\"app\",server=\"one\"} 1",
+        "haproxy_server_up{backend=\"app\",server=\"two\"} 0",
+        "haproxy_server_http_responses_total{backend=\"app\",code=\"2xx\",server=\"one\"} 3",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+}
+
 /// The first line of HAProxy's own CSV.
 fn haproxy_header() -> String {
     let directory = relevo::lab::directory::Directory::new().unwrap();
@@ -313,6 +345,10 @@ fn the_password_is_asked_for() {
     assert_eq!(get(place.web, "/statistics").text().lines().next(), Some("one"), "that is for the server");
     assert_eq!(rig::http::exchange(place.stats, "DELETE / HTTP/1.1\r\nHost: test\r\n\r\n").status(), 405);
     assert_eq!(get(place.stats, "/other").status(), 404);
+    let mut connection = Connection::open(place.stats).unwrap();
+    connection.send("HEAD / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let head = Message { head: connection.receive_head().unwrap(), body: connection.receive_rest().unwrap() };
+    assert!(head.status() == 200 && head.header("content-length").unwrap().len() > 3 && head.body.is_empty());
     let line = place.node.wait_for_message("\"GET /stats;csv HTTP/1.1\"");
     assert!(line.contains(" web web/<STATS> 0/0/0/0/") && line.contains(" 401 "), "{line}");
     assert!(line.contains(" - - LR-- ") && line.contains("/0/0/0 0/0 "), "{line}");

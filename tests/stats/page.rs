@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nix::sys::signal::Signal;
 use relevo::lab::pair::servers_up;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::rig::lab::{Lab, lab};
 use crate::rig::node::server;
 use crate::rig::server::Server;
 use crate::rig::wait_until;
+use crate::{ADMIN, ask};
 
 /// Through a frontend's path, and from the statistics' own listener.
 const PAGES: [&str; 2] = ["http://admin:secret@127.0.0.1:8080/stats", "http://admin:secret@127.0.0.1:8404/"];
@@ -83,6 +85,18 @@ fn the_page_in_a_browser() {
         assert!(output.status.success(), "{output:?}");
     }
     active.host.namespace.run(look).unwrap();
+
+    lab.pair.nodes[1].signal_all(Signal::SIGKILL).unwrap();
+    let mut page = String::new();
+    let page_of_the_other = || {
+        page = lab.pair.nodes[0]
+            .host
+            .namespace
+            .run(|| ask(([127, 0, 0, 1], 8404).into(), "/", Some(ADMIN)).text())
+            .unwrap();
+        page.contains("<article class=\"node down\">") && page.contains("not connected: ")
+    };
+    wait_until("the page says that the peer is lost", page_of_the_other, String::new);
 }
 
 /// Until the first node is active, the other could take over, and all servers but one have been found up.
