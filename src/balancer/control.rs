@@ -72,7 +72,7 @@ impl Control {
         loop {
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
-                    Some((ToBalancer::Log, opened)) => self.log.replace(opened),
+                    Some((ToBalancer::Log(targets), opened)) => self.log.replace(targets.into_iter().zip(opened)),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
                     Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),

@@ -253,9 +253,16 @@ impl Balancer {
         let Some(process) = &self.process else { return };
         let (targets, outbox) = (self.template.log_targets.clone(), process.outbox.clone());
         // A file system may take its time.
-        tokio::task::spawn_blocking(move || match log::open_all(&targets) {
-            Ok(opened) => drop(outbox.try_send((ToBalancer::Log, opened))),
-            Err(error) => tracing::warn!(%error, "the balancer's log stays as it is: {error}"),
+        tokio::task::spawn_blocking(move || {
+            let open = |(place, target)| match log::open(target) {
+                Ok(opened) => Some((place, opened)),
+                Err(error) => {
+                    tracing::warn!(%error, "the balancer goes on with the target that it has: {error}");
+                    None
+                }
+            };
+            let (places, opened) = targets.iter().enumerate().filter_map(open).unzip();
+            let _ = outbox.try_send((ToBalancer::Log(places), opened));
         });
     }
 
@@ -490,10 +497,10 @@ async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut m
 /// A target that has become impossible since this process opened it costs its lines, and no balancer.
 async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
     let open = move || -> Vec<OwnedFd> {
-        let or_nothing = |target: &LogTarget| match log::open(&target.to) {
+        let or_nothing = |target: &LogTarget| match log::open(target) {
             Ok(opened) => Some(opened),
             Err(error) => {
-                tracing::error!(%error, "the balancer cannot log to {}: {error}", target.to);
+                tracing::error!(%error, "the balancer does not log there: {error}");
                 std::fs::OpenOptions::new().write(true).open("/dev/null").ok().map(OwnedFd::from)
             }
         };

@@ -59,6 +59,31 @@ fn a_file_that_was_moved_is_opened_again_on_sigusr1() {
     wait_for_line(&file, "GET /new ");
 }
 
+/// A file whose folder has gone does not keep the others from being opened again.
+#[test]
+fn a_file_that_cannot_be_opened_again_costs_no_other() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let (folder, file) = (directory.path().join("folder"), directory.path().join("relevo.log"));
+    std::fs::create_dir(&folder).unwrap();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let other = folder.join("relevo.log");
+    let node = Relevo::start(&format!("[log]\ntarget = [\"{}\", \"{}\"]\n{text}", other.display(), file.display()));
+    get(web, "/before");
+    wait_for_line(&file, "GET /before ");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    node.signal(nix::sys::signal::Signal::SIGUSR1);
+    let arrives = || {
+        get(web, "/after");
+        std::fs::read_to_string(&file).unwrap_or_default().contains("GET /after ")
+    };
+    wait_until("requests are in the new file", arrives, String::new);
+    wait_for_line(&file, &format!("cannot open {}: No such file", other.display()));
+}
+
 /// Every target gets what its level lets through, in its own form.
 #[test]
 fn several_targets_each_have_their_level_and_facility() {

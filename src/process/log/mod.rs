@@ -22,7 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 pub use self::outlet::Kind;
 use self::outlet::{Outlet, Trouble};
-pub use self::target::{open, zone};
+pub use self::target::zone;
 use crate::config::model::{LogLevel, LogTarget};
 
 /// What still waits when a process ends may take this long to be written.
@@ -67,18 +67,16 @@ pub struct Error {
 /// # Errors
 /// When one of the targets cannot be opened.
 pub fn init(targets: &[LogTarget], process: &'static str) -> Result<Guard, Error> {
-    let opened = open_all(targets)?;
+    let opened = targets.iter().map(open).collect::<Result<_, _>>()?;
     Ok(init_with(targets, opened, process, true))
 }
 
-/// All of them, in their order.
+/// Opens a target. It can be handed to a process that could not have opened it.
 ///
 /// # Errors
-/// The first that cannot be opened.
-pub fn open_all(targets: &[LogTarget]) -> Result<Vec<OwnedFd>, Error> {
-    let open =
-        |target: &LogTarget| target::open(&target.to).map_err(|source| Error { target: target.to.to_string(), source });
-    targets.iter().map(open).collect()
+/// When it is not there, or not for this process.
+pub fn open(target: &LogTarget) -> Result<OwnedFd, Error> {
+    target::open(&target.to).map_err(|source| Error { target: target.to.to_string(), source })
 }
 
 /// Says which daemons are away whose targets the log has: by the targets that are there, or on stderr if none is.
@@ -126,9 +124,13 @@ impl Log {
         self.outlets.iter().for_each(|outlet| outlet.reopen(None));
     }
 
-    /// Takes targets that another process opened again, in the order of the first ones.
-    pub fn replace(&self, opened: Vec<OwnedFd>) {
-        self.outlets.iter().zip(opened).for_each(|(outlet, descriptor)| outlet.reopen(Some(descriptor)));
+    /// Takes targets, by their places, that another process opened again.
+    pub fn replace(&self, opened: impl Iterator<Item = (usize, OwnedFd)>) {
+        for (target, descriptor) in opened {
+            if let Some(outlet) = self.outlets.get(target) {
+                outlet.reopen(Some(descriptor));
+            }
+        }
     }
 
     /// Has a target that this process cannot open by itself gone away since this was last asked?
@@ -317,7 +319,7 @@ mod tests {
         send("two\n");
         assert!(log.was_broken() && !log.was_broken());
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        log.replace(vec![ours.into()]);
+        log.replace([(0, ours.into())].into_iter());
         send("three\n");
         assert!(received(&theirs).ends_with("]: three"));
         let told = received(&theirs);

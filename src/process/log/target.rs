@@ -21,12 +21,8 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Longest text of a datagram; a longer line is cut.
 const LONGEST: usize = 60_000;
 
-/// Opens a target. It can be handed to a process that could not have opened it. What leads to a daemon that is away is a target
-/// all the same, which is broken from the beginning.
-///
-/// # Errors
-/// When it is not there, or not for this process.
-pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
+/// Opens a target. What leads to a daemon that is away is a target all the same, which is broken from the beginning.
+pub(super) fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
     let datagram = |path: &str| -> io::Result<OwnedFd> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path).or_else(|error| if is_absence(&error) { Ok(()) } else { Err(error) })?;
