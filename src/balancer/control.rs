@@ -73,7 +73,7 @@ impl Control {
             let mut said = Vec::new();
             tokio::select! {
                 message = self.receiver.receive::<ToBalancer>() => match message? {
-                    Some((ToBalancer::Log, opened)) => self.log.replace(opened),
+                    Some((ToBalancer::Log(targets), opened)) => self.log.replace(targets.into_iter().zip(opened)),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
                     Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
@@ -114,6 +114,7 @@ impl Control {
                 }
                 _ = seconds.tick(), if self.shared.shows_statistics => {
                     statistics::sample(&self.shared, sampled.elapsed());
+                    self.shared.statistics.lost_log_lines.store(self.log.lost_requests(), Relaxed);
                     sampled = Instant::now();
                 }
                 _ = batches.tick(), if self.replication.is_some() => {

@@ -40,7 +40,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::tz::TimeZone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,7 +90,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let start = *start;
     let log_descriptors = descriptors.split_off(start.listeners.len().min(descriptors.len()));
     let listeners = control::listeners(&start.config, &start.listeners, descriptors)?;
-    let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+    let zone = log::zone();
     let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
     sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;

@@ -183,14 +183,11 @@ impl Thread {
         self.newest.borrow().clone()
     }
 
-    /// Hands over the lines that have gathered; those that were lost are counted.
+    /// Hands over the lines that have gathered.
     fn tick_logs(&self) {
         let old = self.old.borrow();
         for worker in old.iter().filter_map(|(worker, _)| worker.upgrade()).chain(self.newest()) {
-            let lost = worker.access_log.tick();
-            if lost > 0 {
-                worker.shared.statistics.lost_log_lines.fetch_add(lost, Relaxed);
-            }
+            worker.access_log.tick();
         }
     }
 

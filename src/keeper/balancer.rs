@@ -236,9 +236,16 @@ impl Balancer {
         let Some(process) = &self.process else { return };
         let (targets, outbox) = (self.template.log_targets.clone(), process.outbox.clone());
         // A file system may take its time.
-        tokio::task::spawn_blocking(move || match log::open_all(&targets) {
-            Ok(opened) => drop(outbox.try_send((ToBalancer::Log, opened))),
-            Err(error) => tracing::warn!(%error, "the balancer's log stays as it is: {error}"),
+        tokio::task::spawn_blocking(move || {
+            let open = |(place, target)| match log::open(target) {
+                Ok(opened) => Some((place, opened)),
+                Err(error) => {
+                    tracing::warn!(%error, "the balancer goes on with the target that it has: {error}");
+                    None
+                }
+            };
+            let (places, opened) = targets.iter().enumerate().filter_map(open).unzip();
+            let _ = outbox.try_send((ToBalancer::Log(places), opened));
         });
     }
 

@@ -58,6 +58,8 @@ pub struct Options {
     pub servers: u8,
     /// Further lines of the backend.
     pub backend: String,
+    /// Further tables of the configuration.
+    pub tables: String,
     /// `log.level` of the nodes.
     pub log_level: String,
     /// Where the nodes' messages go.
@@ -98,6 +100,7 @@ impl Options {
             max_connections: None,
             servers: 3,
             backend: String::new(),
+            tables: String::new(),
             log_level: "info".into(),
             messages: Messages::File,
         }
@@ -149,13 +152,15 @@ preempt = {preempt}
 listen = "{own}:{PEERING_PORT}"
 key_file = "{key}"
 peers = {{ {peer_name} = "{peer_address}:{PEERING_PORT}" }}
-"#,
+
+{tables}"#,
             control_socket = control_socket(&self.directory, name).display(),
             user = quoted("user", self.user.clone()),
             chroot = quoted("chroot", self.chroot.as_ref().map(|path| path.display().to_string())),
             threads = number("threads", self.threads),
             max_connections = number("max_connections", self.max_connections),
             backend = self.backend,
+            tables = self.tables,
             level = self.log_level,
             priority = self.priorities[node],
             interval = self.interval.as_millis(),

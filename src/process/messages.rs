@@ -82,8 +82,8 @@ pub enum ToBalancer {
     TellSessions,
     /// Another configuration takes the place of the one it follows; with it come listening sockets for addresses that are new.
     Reload(Box<Reload>),
-    /// The targets of the log, opened again; their descriptors come with it.
-    Log,
+    /// These targets of the log, by their places in it, opened again; their descriptors come with it.
+    Log(Vec<usize>),
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
     Stop,
 }

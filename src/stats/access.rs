@@ -19,17 +19,9 @@ pub fn is_allowed(users: &[User], authorization: Option<&[u8]>) -> bool {
         return true;
     }
     let Some((name, password)) = authorization.and_then(credentials) else { return false };
-    // Whether the name exists is not to be seen from the time: an unknown one is judged by somebody's password, in vain.
-    let mut chosen = &users[0];
-    let mut is_known = Choice::from(0);
-    for user in users {
-        let is_this = is_equal(user.name.as_bytes(), &name);
-        is_known |= is_this;
-        if is_this.into() {
-            chosen = user;
-        }
-    }
-    (is_known & matches(&chosen.password, &password)).into()
+    // Whether the name exists is not to be seen from the time: the password is compared with everybody's.
+    let is_user = |user: &User| is_equal(user.name.as_bytes(), &name) & matches(&user.password, &password);
+    users.iter().fold(Choice::from(0), |is_one, user| is_one | is_user(user)).into()
 }
 
 /// RFC 7617 §2: `Basic`, then name and password with a colon between them, in Base64.
@@ -89,6 +81,23 @@ mod tests {
         assert!(!is_allowed(&users, Some(b"Bearer YWRtaW46c2VjcmV0")));
         assert!(!is_allowed(&users, Some(b"Basic \xff\xff")));
         assert!(is_allowed(&[], None));
+    }
+
+    #[test]
+    fn the_time_does_not_tell_whether_a_name_exists() {
+        let user = |name: &str, password| User { name: name.to_owned(), password };
+        let slow = "$6$rounds=20000$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1";
+        let users =
+            [user("plain", Password::Plain("secret".to_owned())), user("hashed", Password::ShaCrypt(slow.to_owned()))];
+        let [hashed, plain, unknown] = ["hashed:wrong", "plain:wrong", "nobody:wrong"].map(|text| {
+            let attempt = |_| {
+                let begin = std::time::Instant::now();
+                assert!(!is_allowed(&users, Some(&header(text))));
+                begin.elapsed()
+            };
+            (0..3).map(attempt).min().unwrap()
+        });
+        assert!(plain > hashed / 3 && unknown > hashed / 3, "{hashed:?}, {plain:?}, {unknown:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod access;
 pub mod checks;
 pub mod counters;
 pub mod csv;
+pub mod figures;
 pub mod page;
 pub mod prometheus;
 pub mod rates;

@@ -1,13 +1,12 @@
 //! The page for people: one file without scripts, pictures or anything else to fetch; its text is `page.html`.
 
-use std::time::Duration;
-
 use askama::Template;
 use relevo_ha::State;
 
 use crate::stats::checks::Outcome;
 use crate::stats::counters::{Event, Phase};
-use crate::stats::snapshot::{Backend, Condition, Health, Proxy, ProxyKind, Row, Server, Snapshot};
+use crate::stats::figures::{bytes, grouped, short, span};
+use crate::stats::snapshot::{Backend, Condition, Proxy, ProxyKind, Row, Server, Snapshot};
 use crate::status::{BalancerState, NodeStatus, PairStatus, ServerState};
 
 /// Of the answer.
@@ -19,16 +18,37 @@ pub const SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'
 /// Seconds that can be chosen on the page; the address takes others as well.
 const REFRESHES: [u32; 3] = [2, 5, 30];
 
-/// The columns behind name and state.
-const GROUPS: [(&str, &[&str]); 7] = [
-    ("sessions", &["now", "most", "total", "rate"]),
-    ("queue", &["now", "most"]),
-    ("bytes", &["in", "out"]),
-    ("responses", &["2xx", "3xx", "4xx", "5xx"]),
-    ("errors", &["request", "connect", "response", "retries"]),
-    ("average ms", &["connect", "response", "total"]),
-    ("down", &["times", "for"]),
+/// The columns behind name and state: the head of each in a table, and its name where it stands alone.
+const GROUPS: [(&str, &[(&str, &str)]); 7] = [
+    (
+        "sessions",
+        &[("now", "sessions"), ("most", "most sessions"), ("total", "sessions in all"), ("rate", "per second")],
+    ),
+    ("queue", &[("now", "queue"), ("most", "longest queue")]),
+    ("bytes", &[("in", "bytes in"), ("out", "bytes out")]),
+    ("responses", &[("2xx", "2xx"), ("3xx", "3xx"), ("4xx", "4xx"), ("5xx", "5xx")]),
+    (
+        "errors",
+        &[
+            ("request", "bad requests"),
+            ("connect", "not connected"),
+            ("response", "bad responses"),
+            ("retries", "retries"),
+        ],
+    ),
+    ("average ms", &[("connect", "connect ms"), ("response", "response ms"), ("total", "total ms")]),
+    ("down", &[("times", "times down")]),
 ];
+
+/// With name and state.
+const COLUMNS: usize = {
+    let (mut count, mut group) = (2, 0);
+    while group < GROUPS.len() {
+        count += GROUPS[group].1.len();
+        group += 1;
+    }
+    count
+};
 
 const LEGEND: [(&str, &str); 7] = [
     ("up", "up, open, active"),
@@ -55,7 +75,7 @@ pub fn render(snapshot: &Snapshot, path: &str, refresh: Option<u32>) -> String {
         connections_limit: grouped(snapshot.connections.1),
         requests: grouped(snapshot.requests),
         lost_log_lines: snapshot.lost_log_lines,
-        tables: tables(&snapshot.proxies),
+        proxies: groups(&snapshot.proxies),
     };
     // Writing to a string does not fail.
     page.render().unwrap_or_default()
@@ -76,7 +96,7 @@ struct Page<'a> {
     connections_limit: String,
     requests: String,
     lost_log_lines: u64,
-    tables: Vec<Table>,
+    proxies: Vec<Group>,
 }
 
 /// One of the pair.
@@ -89,8 +109,8 @@ struct Node {
     routers: Vec<String>,
 }
 
-struct Table {
-    id: String,
+/// All frontends, or a backend.
+struct Group {
     name: String,
     detail: String,
     lines: Vec<Line>,
@@ -106,11 +126,15 @@ struct Line {
     cells: Vec<Cell>,
 }
 
+/// A value, and what stands smaller under it.
+#[derive(Default)]
 struct Cell {
-    label: String,
+    label: &'static str,
+    class: String,
     text: String,
-    is_first: bool,
-    is_bad: bool,
+    note: String,
+    /// Where `text` is rounded.
+    exact: String,
 }
 
 fn nodes(pair: &PairStatus) -> Vec<Node> {
@@ -154,10 +178,10 @@ fn node(status: &NodeStatus, name: &str, relation: &'static str, lost: Option<St
     Node { name: name.to_owned(), relation, class, role: role.to_owned(), sentence, routers: routers.collect() }
 }
 
-fn tables(proxies: &[Proxy]) -> Vec<Table> {
-    let mut tables = Vec::new();
+fn groups(proxies: &[Proxy]) -> Vec<Group> {
+    let mut groups = Vec::new();
     let mut frontends = Vec::new();
-    for (index, proxy) in proxies.iter().enumerate() {
+    for proxy in proxies {
         match &proxy.kind {
             ProxyKind::Frontend { binds } => frontends.push(Line {
                 class: "up",
@@ -168,8 +192,7 @@ fn tables(proxies: &[Proxy]) -> Vec<Table> {
                 reason: String::new(),
                 cells: cells(&proxy.own, true),
             }),
-            ProxyKind::Backend(backend) => tables.push(Table {
-                id: format!("proxy-{index}"),
+            ProxyKind::Backend(backend) => groups.push(Group {
                 name: proxy.name.clone(),
                 detail: describe(proxy, backend),
                 lines: backend.servers.iter().map(server).chain([sum(proxy, backend)]).collect(),
@@ -177,10 +200,9 @@ fn tables(proxies: &[Proxy]) -> Vec<Table> {
         }
     }
     if !frontends.is_empty() {
-        let (name, detail) = ("Frontends".to_owned(), String::new());
-        tables.insert(0, Table { id: "frontends".to_owned(), name, detail, lines: frontends });
+        groups.insert(0, Group { name: "Frontends".to_owned(), detail: String::new(), lines: frontends });
     }
-    tables
+    groups
 }
 
 fn describe(proxy: &Proxy, backend: &Backend) -> String {
@@ -205,10 +227,10 @@ fn server(server: &Server) -> Line {
     let since = health.map_or(String::new(), |health| format!("for {}", span(health.unchanged_for)));
     let took = server.last_check().map_or(String::new(), |last| match last.outcome {
         Outcome::Traffic => format!(" ({})", last.outcome.code()),
-        outcome => format!(" ({} in {} ms)", outcome.code(), last.duration.as_millis()),
+        outcome => format!(" ({} in {}\u{a0}ms)", outcome.code(), last.duration.as_millis()),
     });
     let agent = server.last_answer().map_or(String::new(), |answer| {
-        format!("; agent: {} ({} in {} ms)", answer.words, answer.outcome.code(), answer.duration.as_millis())
+        format!("; agent: {} ({} in {}\u{a0}ms)", answer.words, answer.outcome.code(), answer.duration.as_millis())
     });
     let is_plain = server.thresholds.is_none() && server.agent.is_none() && server.row.state == ServerState::Up;
     let reason = if is_plain { String::new() } else { format!("{since}: {}{took}{agent}", server.reason) };
@@ -218,7 +240,7 @@ fn server(server: &Server) -> Line {
         class,
         is_sum: false,
         name: server.name.clone(),
-        detail: format!("{}, weight {}{whole}{backup}", server.address, server.row.weight),
+        detail: format!("{}, weight\u{a0}{}{whole}{backup}", server.address, server.row.weight),
         state,
         reason,
         cells: cells(&server.row, false),
@@ -247,83 +269,62 @@ fn sum(proxy: &Proxy, backend: &Backend) -> Line {
     }
 }
 
+/// The values of all columns; what a frontend, or a backend, does not have stays empty.
 fn cells(row: &Row, is_frontend: bool) -> Vec<Cell> {
     let totals = &row.totals;
-    let number = |event: Event| grouped(totals[event]);
-    let behind = |text: String| if is_frontend { String::new() } else { text };
-    let average = |phase| behind(grouped(totals.average_ms(phase)));
-    let health = |text: fn(&Health) -> String| row.checks.as_ref().map_or(String::new(), text);
-    let limit = row.session_limit.map_or(String::new(), |limit| format!(" / {}", grouped(limit)));
-    let waiting = row.queue_limit.map_or(String::new(), |limit| format!(" / {}", grouped(limit)));
-    let texts = [
-        format!("{}{limit}", grouped(row.sessions)),
-        grouped(totals.most_sessions),
-        number(Event::Session),
-        grouped(row.rate.sessions),
-        behind(format!("{}{waiting}", grouped(row.queue.0))),
-        behind(grouped(row.queue.1)),
-        bytes(totals[Event::BytesIn]),
-        bytes(totals[Event::BytesOut]),
-        number(Event::Response2xx),
-        number(Event::Response3xx),
-        number(Event::Response4xx),
-        number(Event::Response5xx),
-        if is_frontend { number(Event::RequestError) } else { String::new() },
-        behind(number(Event::ConnectError)),
-        behind(number(Event::ResponseError)),
-        behind(grouped(totals[Event::Retry] + totals[Event::Redispatch])),
-        average(Phase::Connect),
-        average(Phase::Response),
-        average(Phase::Total),
-        health(|health| grouped(health.history.downs)),
-        health(|health| span(health.downtime)),
+    let event = |event: Event| number(totals[event]);
+    let average = |phase| number(totals.average_ms(phase));
+    let of_frontend = |cell: Cell| if is_frontend { cell } else { Cell::default() };
+    let of_backend = |cell: Cell| if is_frontend { Cell::default() } else { cell };
+    let of = |limit: Option<u64>| limit.map_or(String::new(), |limit| format!("of\u{a0}{}", short(limit)));
+    let downs = row.checks.as_ref().map_or_else(Cell::default, |health| Cell {
+        note: if health.downtime.is_zero() { String::new() } else { span(health.downtime) },
+        ..number(health.history.downs)
+    });
+    let values = [
+        Cell { note: of(row.session_limit), ..number(row.sessions) },
+        number(totals.most_sessions),
+        event(Event::Session),
+        number(row.rate.sessions),
+        of_backend(Cell { note: of(row.queue_limit), ..number(row.queue.0) }),
+        of_backend(number(row.queue.1)),
+        Cell { text: bytes(totals[Event::BytesIn]), ..Cell::default() },
+        Cell { text: bytes(totals[Event::BytesOut]), ..Cell::default() },
+        event(Event::Response2xx),
+        event(Event::Response3xx),
+        event(Event::Response4xx),
+        event(Event::Response5xx),
+        of_frontend(event(Event::RequestError)),
+        of_backend(event(Event::ConnectError)),
+        of_backend(event(Event::ResponseError)),
+        of_backend(number(totals[Event::Retry] + totals[Event::Redispatch])),
+        of_backend(average(Phase::Connect)),
+        of_backend(average(Phase::Response)),
+        of_backend(average(Phase::Total)),
+        downs,
     ];
-    let columns = GROUPS.iter().flat_map(|(group, columns)| columns.iter().map(move |column| (*group, *column)));
-    let cell = |((group, column), text): ((&str, &str), String)| Cell {
-        label: format!("{group} {column}"),
-        is_first: GROUPS.iter().any(|(name, columns)| *name == group && columns[0] == column),
-        is_bad: !text.is_empty() && text != "0" && (column == "5xx" || group == "errors" && column != "retries"),
-        text,
+    let columns = GROUPS.iter().flat_map(|(group, columns)| {
+        columns.iter().enumerate().map(move |(index, (column, label))| (*group, *column, *label, index == 0))
+    });
+    let cell = |((group, column, label, is_first), value): ((&str, &str, &'static str, bool), Cell)| {
+        let is_bad = column == "5xx" || group == "errors" && column != "retries";
+        let classes = [
+            ("group", is_first),
+            // Where there is no table, these groups begin a line.
+            ("line", is_first && !matches!(group, "bytes" | "down")),
+            ("none", value.text.is_empty()),
+            ("zero", matches!(value.text.as_str(), "0" | "0 B")),
+            ("bad", is_bad && !matches!(value.text.as_str(), "" | "0")),
+        ];
+        let class = classes.iter().filter(|(_, is_so)| *is_so).map(|(class, _)| *class).collect::<Vec<_>>().join(" ");
+        Cell { label, class, ..value }
     };
-    columns.zip(texts).map(cell).collect()
+    columns.zip(values).map(cell).collect()
 }
 
-/// `1,234,567`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1.4 GiB`
-fn bytes(number: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = number as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{number} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
-/// The two largest units: `1 d 2 h`.
-fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
-    let Some(first) = units.iter().position(|(_, length)| seconds >= *length) else { return "0 s".to_owned() };
-    let (unit, length) = units[first];
-    let rest = units.get(first + 1).map(|(unit, smaller)| (seconds % length / smaller, *unit));
-    match rest {
-        Some((rest, smaller)) if rest > 0 => format!("{} {unit} {rest} {smaller}", seconds / length),
-        _ => format!("{} {unit}", seconds / length),
-    }
+fn number(number: u64) -> Cell {
+    let (text, exact) = (short(number), grouped(number));
+    Cell { exact: if text == exact { String::new() } else { exact }, text, ..Cell::default() }
 }
 
 #[cfg(test)]
@@ -347,20 +348,17 @@ mod tests {
             ("failing", "down", "down"),
         ] {
             let row = page.split("<tr ").find(|row| row.contains(&format!("scope=\"row\">{server} <small>"))).unwrap();
-            assert!(row.contains(&format!("class=\"{class}\"")), "{row}");
+            assert!(row.contains(&format!("class=\"row {class}\"")), "{row}");
             assert!(row.contains(&format!("<span class=\"pill {class}\">{word}</span>")), "{row}");
         }
         for words in [
-            "192.0.2.31:80, weight 3 of 10, rising</small>",
-            "192.0.2.32:80, weight 10, backup</small>",
-            "its agent says down: night (L7OK in 3 ms); agent: down # night (L7STS in 2 ms)",
+            "192.0.2.31:80, weight\u{a0}3 of 10, rising</small>",
+            "192.0.2.32:80, weight\u{a0}10, backup</small>",
+            "its agent says down: night (L7OK in 3\u{a0}ms); agent: down # night (L7STS in 2\u{a0}ms)",
             "the last: status 500 (HANA)",
             "4 of 12 take new sessions, 1 for backup",
         ] {
             assert!(page.contains(words), "{words} is not in {page}");
-        }
-        if let Some(path) = std::env::var_os("RELEVO_WRITE_PAGE") {
-            std::fs::write(path, page).unwrap();
         }
     }
 
@@ -398,13 +396,5 @@ mod tests {
         assert!(page.contains("<meta http-equiv=\"refresh\" content=\"7\">"));
         assert!(page.contains("href=\"/stats;csv\"") && page.contains("href=\"/stats/metrics\""));
         assert!(!page.contains("<script"), "{page}");
-    }
-
-    #[test]
-    fn numbers_are_for_people() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 1023, 1024, 1_600_000_000].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
-        let spans = [0, 59, 60, 3_700, 86_400, 93_784].map(|seconds| span(Duration::from_secs(seconds)));
-        assert_eq!(spans, ["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "1 d 2 h"]);
     }
 }

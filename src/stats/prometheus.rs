@@ -46,7 +46,7 @@ impl Collector for Metrics {
         one("process_requests_total", "Requests and TCP connections", Counter, snapshot.requests as f64)?;
         one(
             "log_lines_lost_total",
-            "Lines of the access log that were lost because nothing took them fast enough",
+            "Lines for requests that a target of the log did not get, because it was away, full or too slow",
             Counter,
             snapshot.lost_log_lines as f64,
         )?;

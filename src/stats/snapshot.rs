@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub connections: (u64, u64),
     /// Since the start.
     pub requests: u64,
-    /// Lines of the access log that nobody took.
+    /// Lines of requests that were lost; each counts once for every target that did not get it.
     pub lost_log_lines: u64,
     /// `None`: the keeper has not yet told.
     pub pair: Option<PairStatus>,

@@ -9,7 +9,7 @@ use relevo::status::BalancerState;
 use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::{is_root, own_loopback, replace_file};
+use crate::rig::place::{free_port, is_root, own_loopback, own_network, replace_file};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
 
@@ -59,6 +59,31 @@ fn a_file_that_was_moved_is_opened_again_on_sigusr1() {
     wait_for_line(&file, "GET /new ");
 }
 
+/// A file whose folder has gone does not keep the others from being opened again.
+#[test]
+fn a_file_that_cannot_be_opened_again_costs_no_other() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let (folder, file) = (directory.path().join("folder"), directory.path().join("relevo.log"));
+    std::fs::create_dir(&folder).unwrap();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let other = folder.join("relevo.log");
+    let node = Relevo::start(&format!("[log]\ntarget = [\"{}\", \"{}\"]\n{text}", other.display(), file.display()));
+    get(web, "/before");
+    wait_for_line(&file, "GET /before ");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    node.signal(nix::sys::signal::Signal::SIGUSR1);
+    let arrives = || {
+        get(web, "/after");
+        std::fs::read_to_string(&file).unwrap_or_default().contains("GET /after ")
+    };
+    wait_until("requests are in the new file", arrives, String::new);
+    wait_for_line(&file, &format!("cannot open {}: No such file", other.display()));
+}
+
 /// Every target gets what its level lets through, in its own form.
 #[test]
 fn several_targets_each_have_their_level_and_facility() {
@@ -89,6 +114,73 @@ fn several_targets_each_have_their_level_and_facility() {
     assert!(line.contains("]: 127.0.0.1:") && line.ends_with("\"GET /one HTTP/1.1\""), "{line}");
     let errors = std::fs::read_to_string(&file).unwrap();
     assert!(!errors.contains("INFO") && !errors.contains("GET /one"), "{errors}");
+}
+
+/// A request that ends under a configuration that was replaced has its line, though nothing else is left of that.
+#[test]
+fn the_last_request_of_an_old_configuration_has_its_line() {
+    let _place = own_loopback();
+    let (answers, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let server = Server::answering(move |_| {
+        let _ = held.lock().unwrap().recv();
+        response("200 OK", "Connection: close\r\n", "late")
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for number in 1..6 {
+        let mut connection = Connection::open(web).unwrap();
+        connection.send(format!("GET /held{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).unwrap();
+        wait_until(
+            "it is under way",
+            || node.status().unwrap().node.backends[0].servers[0].connections == 1,
+            || node.messages(),
+        );
+        node.reload_with(&format!("[log]\nformat = '%r, {number}'\n{text}"));
+        answers.send(()).unwrap();
+        assert_eq!(connection.receive().unwrap().text(), "late");
+        node.wait_for_message(&format!("GET /held{number} "));
+    }
+}
+
+/// Lines that a target refuses are lost, and counted: here its disk is full.
+#[test]
+fn lost_lines_are_counted() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let stats = free_port();
+    let (web, text) = configuration("", "", &[server.address]);
+    let _node = Relevo::start(&format!("[log]\ntarget = \"/dev/full\"\n[stats]\nlisten = \"{stats}\"\n{text}"));
+    (0..3).for_each(|_| drop(get(web, "/")));
+    let lost = || {
+        let metrics = get(stats, "/metrics").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("relevo_log_lines_lost_total "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    wait_until("the lines are counted", || lost() >= 3.0, || get(stats, "/metrics").text());
+    assert!(get(stats, "/").text().contains("log lines lost"));
+}
+
+/// A syslog daemon of the network need not be reachable when the node starts: it gets what is logged once it is.
+#[test]
+fn a_network_may_come_later() {
+    let Some(_place) = own_network() else { return };
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[log]\ntarget = [\"stderr\", \"udp:192.0.2.7:514\"]\n{text}"));
+    get(web, "/before");
+    node.wait_for_message("GET /before ");
+
+    let added = std::process::Command::new("ip").args(["address", "add", "192.0.2.7/32", "dev", "lo"]).status();
+    assert!(added.expect("iproute2 has to be installed: tests/run does that").success());
+    let daemon = UdpSocket::bind("192.0.2.7:514").unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    let arrives = || {
+        get(web, "/after");
+        let mut buffer = [0; 2000];
+        daemon.recv(&mut buffer).is_ok_and(|length| String::from_utf8_lossy(&buffer[..length]).contains("GET /after "))
+    };
+    wait_until("requests arrive", arrives, || node.messages());
 }
 
 /// A target that is not there is said before anything is begun.
@@ -143,6 +235,53 @@ fn a_daemon_that_comes_later_gets_what_is_logged_then() {
         has("MESSAGE=keeper: the balancer is lost")
     };
     wait_until("the keeper's lines arrive as well", keeper_speaks, || node.messages());
+}
+
+/// syslog(3)'s daemon, from within a chroot and as nobody, and again after the daemon was restarted.
+#[test]
+fn syslog_gets_what_a_locked_in_balancer_logs() {
+    if !is_root() {
+        return;
+    }
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let (devices, empty) = (directory.path().join("dev"), directory.path().join("empty"));
+    [&devices, &empty].into_iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    for device in ["null", "urandom"] {
+        let place = devices.join(device);
+        std::fs::write(&place, "").unwrap();
+        replace_file(&place, &Path::new("/dev").join(device));
+    }
+    replace_file(Path::new("/dev"), &devices);
+    let socket = Path::new("/dev/log");
+    let listen = || {
+        let _ = std::fs::remove_file(socket);
+        let daemon = UnixDatagram::bind(socket).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        daemon
+    };
+    let daemon = listen();
+    let server = Server::named("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let process = format!("[process]\nuser = \"nobody\"\nchroot = \"{}\"\n", empty.display());
+    let target = "[log]\ntarget = { to = \"syslog\", facility = \"local3\" }\n";
+    let node = Relevo::start(&format!("{process}{target}{text}"));
+    let gets = |daemon: &UnixDatagram, path: &str| {
+        let mut buffer = [0; 2000];
+        get(web, path);
+        while let Ok(length) = daemon.recv(&mut buffer) {
+            let datagram = String::from_utf8_lossy(&buffer[..length]);
+            if datagram.contains(path) {
+                // local3 is 19, info is 6.
+                return datagram.starts_with("<158>") && datagram.contains(&format!(" relevo[{}]: ", node.balancer()));
+            }
+        }
+        false
+    };
+    wait_until("requests arrive", || gets(&daemon, "/one"), || node.messages());
+    drop(daemon);
+    let daemon = listen();
+    wait_until("they arrive again", || gets(&daemon, "/two"), || node.messages());
 }
 
 /// JSON: every line is an object, whatever the request was.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod apache;
+pub(crate) mod chromium;
 pub(crate) mod curl;
 pub(crate) mod gate;
 pub(crate) mod http;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MsFlags, mount};
@@ -60,12 +61,21 @@ pub(crate) fn replace_file(path: &Path, file: &Path) {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some(file), path, none, MsFlags::MS_BIND, none).unwrap();
+    mount(Some(file), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
 }
 
-/// A port on the loopback that nobody has at the moment.
+/// A port on the loopback that nobody has at the moment, and another one each time: not one of those that the system gives to
+/// whoever asks for any.
 pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Tests that run beside this one in the same network begin elsewhere.
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = (Ipv4Addr::LOCALHOST, 10_000 + (number % 20_000) as u16).into();
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 fn cannot(why: &dyn std::fmt::Display) {

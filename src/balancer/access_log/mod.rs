@@ -2,7 +2,7 @@
 //! of the user's in HAProxy's language, or as JSON.
 //!
 //! A worker gathers lines and hands them to the log's threads by the batch; when these do not keep up, because nobody takes
-//! the lines, batches are dropped and counted, and the worker goes on.
+//! the lines, they drop batches and count them, and the worker goes on.
 
 mod json;
 mod line;
@@ -188,27 +188,25 @@ impl Format {
     }
 }
 
-/// What has gathered goes with nobody: the last request of a configuration that was replaced may have ended a moment ago.
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        self.tick();
-    }
-}
-
-/// Takes whole lines; says whether there was room for them.
-pub type Outlet = Box<dyn Fn(Vec<u8>) -> bool>;
+/// Takes whole lines.
+pub type Outlet = Box<dyn Fn(Vec<u8>)>;
 
 /// A worker's end of the log; off, it costs nothing.
 pub struct AccessLog {
     outlet: Option<(Outlet, Format)>,
     batch: RefCell<Vec<u8>>,
-    lines: Cell<u64>,
-    lost: Cell<u64>,
     zone: TimeZone,
     /// The same moment on both clocks, read anew with each tick.
     moment: Cell<(Instant, SystemTime)>,
     /// A second since 1970 and how its beginning is written, to the point before the milliseconds.
     second: RefCell<(u64, String)>,
+}
+
+impl Drop for AccessLog {
+    /// Lines of the last requests under a configuration with another format.
+    fn drop(&mut self) {
+        self.send(self.batch.take());
+    }
 }
 
 impl AccessLog {
@@ -222,8 +220,6 @@ impl AccessLog {
         Self {
             outlet,
             batch: RefCell::default(),
-            lines: Cell::new(0),
-            lost: Cell::new(0),
             zone,
             moment: Cell::new((Instant::now(), SystemTime::now())),
             second: RefCell::default(),
@@ -253,29 +249,24 @@ impl AccessLog {
             Format::Json => json::push(&mut line, self, &subject),
         }
         line.push(b'\n');
-        self.lines.set(self.lines.get() + 1);
         if line.len() >= BATCH {
             self.send(std::mem::take(&mut *line));
         }
     }
 
-    /// Hands over what has gathered. Called with each tick; says how many lines were lost since the last one.
-    pub fn tick(&self) -> u64 {
-        if !self.is_on() {
-            return 0;
+    /// Hands over what has gathered. Called with each tick.
+    pub fn tick(&self) {
+        if self.is_on() {
+            self.moment.set((clock::now(), SystemTime::now()));
+            self.send(self.batch.take());
         }
-        self.moment.set((clock::now(), SystemTime::now()));
-        let batch = std::mem::take(&mut *self.batch.borrow_mut());
-        if !batch.is_empty() {
-            self.send(batch);
-        }
-        self.lost.take()
     }
 
     fn send(&self, batch: Vec<u8>) {
-        let lines = self.lines.take();
-        if self.outlet.as_ref().is_some_and(|(outlet, _)| !outlet(batch)) {
-            self.lost.set(self.lost.get() + lines);
+        if let Some((outlet, _)) = &self.outlet
+            && !batch.is_empty()
+        {
+            outlet(batch);
         }
     }
 

@@ -59,6 +59,9 @@ async fn show(client: &Rc<Client>, view: View, request: &Parts) -> Response<Resp
         return plain(StatusCode::NOT_FOUND, "There are no statistics here.\n");
     };
     let authorization = request.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec());
+    if authorization.is_none() && !statistics.users.is_empty() {
+        return refused(&statistics.realm);
+    }
     let refresh = request.uri.query().and_then(refresh);
     let shared = session.worker.shared.clone();
     let realm = statistics.realm.clone();
@@ -84,18 +87,20 @@ async fn show(client: &Rc<Client>, view: View, request: &Parts) -> Response<Resp
             response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::SECURITY_POLICY));
             response
         }
-        Ok(None) => {
-            let mut response = plain(StatusCode::UNAUTHORIZED, "Name and password, please.\n");
-            let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
-            let challenge = challenge.unwrap_or(HeaderValue::from_static("Basic realm=\"statistics\""));
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            response
-        }
+        Ok(None) => refused(&realm),
         Err(error) => {
             tracing::error!(%error, "the statistics could not be made");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "The statistics could not be made.\n")
         }
     }
+}
+
+fn refused(realm: &str) -> Response<ResponseBody> {
+    let mut response = plain(StatusCode::UNAUTHORIZED, "Name and password, please.\n");
+    let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+    let challenge = challenge.unwrap_or(HeaderValue::from_static("Basic realm=\"statistics\""));
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
 }
 
 /// `?refresh=5`: seconds, from one to an hour.

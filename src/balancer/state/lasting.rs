@@ -37,7 +37,7 @@ pub struct Statistics {
     pub pair: ArcSwapOption<PairStatus>,
     /// Sessions and requests per second.
     pub rates: Mutex<Rates>,
-    /// Lines of the access log that nobody took.
+    /// Lines of requests that were lost, as of the last second; each counts once for every target that did not get it.
     pub lost_log_lines: AtomicU64,
     /// One page at a time is made: passwords take time to be checked, and guessing them is to take no more than one core.
     pub turn: Semaphore,

@@ -45,7 +45,7 @@ struct Balancer {
 impl Balancer {
     async fn start(config: model::Balancer) -> Self {
         let (batches, log) = sync_channel(16);
-        let outlet: access_log::Outlet = Box::new(move |batch| batches.try_send(batch).is_ok());
+        let outlet: access_log::Outlet = Box::new(move |batch| drop(batches.try_send(batch)));
         let outlet = access_log::Format::new(&config.access_log).map(|format| (outlet, format));
         let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -86,10 +86,10 @@ async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut m
 /// A target that has become impossible since this process opened it costs its lines, and no balancer.
 async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
     let open = move || -> Vec<OwnedFd> {
-        let or_nothing = |target: &LogTarget| match log::open(&target.to) {
+        let or_nothing = |target: &LogTarget| match log::open(target) {
             Ok(opened) => Some(opened),
             Err(error) => {
-                tracing::error!(%error, "the balancer cannot log to {}: {error}", target.to);
+                tracing::error!(%error, "the balancer does not log there: {error}");
                 std::fs::OpenOptions::new().write(true).open("/dev/null").ok().map(OwnedFd::from)
             }
         };

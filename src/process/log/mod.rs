@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -21,8 +21,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 pub use self::outlet::Kind;
-use self::outlet::Outlet;
-pub use self::target::open;
+use self::outlet::{Outlet, Trouble};
+pub use self::target::zone;
 use crate::config::model::{LogLevel, LogTarget};
 
 /// What still waits when a process ends may take this long to be written.
@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Log {
     outlets: Arc<[Outlet]>,
-    is_broken: Arc<AtomicBool>,
+    trouble: Trouble,
 }
 
 /// Keeps the log going; dropped, it writes what still waits, for about a second at most.
@@ -67,18 +67,16 @@ pub struct Error {
 /// # Errors
 /// When one of the targets cannot be opened.
 pub fn init(targets: &[LogTarget], process: &'static str) -> Result<Guard, Error> {
-    let opened = open_all(targets)?;
+    let opened = targets.iter().map(open).collect::<Result<_, _>>()?;
     Ok(init_with(targets, opened, process, true))
 }
 
-/// All of them, in their order.
+/// Opens a target. It can be handed to a process that could not have opened it.
 ///
 /// # Errors
-/// The first that cannot be opened.
-pub fn open_all(targets: &[LogTarget]) -> Result<Vec<OwnedFd>, Error> {
-    let open =
-        |target: &LogTarget| target::open(&target.to).map_err(|source| Error { target: target.to.to_string(), source });
-    targets.iter().map(open).collect()
+/// When it is not there, or not for this process.
+pub fn open(target: &LogTarget) -> Result<OwnedFd, Error> {
+    target::open(&target.to).map_err(|source| Error { target: target.to.to_string(), source })
 }
 
 /// Says which daemons are away whose targets the log has: by the targets that are there, or on stderr if none is.
@@ -96,25 +94,24 @@ pub fn say_who_is_away(targets: &[LogTarget]) {
 
 /// Starts the log of this process with targets that somebody opened; `may_open`: this process can open them again by itself.
 pub fn init_with(targets: &[LogTarget], opened: Vec<OwnedFd>, process: &'static str, may_open: bool) -> Guard {
-    let is_broken = Arc::<AtomicBool>::default();
-    let outlet = |(target, descriptor): (&LogTarget, OwnedFd)| {
-        Outlet::start(target.clone(), descriptor, may_open, is_broken.clone())
-    };
-    let outlets = targets.iter().zip(opened).map(outlet).collect();
-    let log = Log { outlets, is_broken };
+    let log = Log::start(targets, opened, may_open);
     let level = targets.iter().map(|target| target.level).max().unwrap_or(LogLevel::Error);
     let _ = tracing::subscriber::set_global_default(subscriber(level, process, log.clone()));
     Guard(log)
 }
 
 impl Log {
-    /// Hands lines over to every target that wants them. Says whether all of those had room.
-    pub fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) -> bool {
-        let mut had_room = true;
-        for outlet in self.outlets.iter().filter(|outlet| outlet.wants(level)) {
-            had_room &= outlet.send(level, kind, lines);
-        }
-        had_room
+    fn start(targets: &[LogTarget], opened: Vec<OwnedFd>, may_open: bool) -> Self {
+        let trouble = Trouble::default();
+        let outlet = |(target, descriptor): (&LogTarget, OwnedFd)| {
+            Outlet::start(target.clone(), descriptor, may_open, trouble.clone())
+        };
+        Self { outlets: targets.iter().zip(opened).map(outlet).collect(), trouble }
+    }
+
+    /// Hands lines over to every target that wants them.
+    pub fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) {
+        self.outlets.iter().filter(|outlet| outlet.wants(level)).for_each(|outlet| outlet.send(level, kind, lines));
     }
 
     /// Does any target take lines of this level?
@@ -127,14 +124,23 @@ impl Log {
         self.outlets.iter().for_each(|outlet| outlet.reopen(None));
     }
 
-    /// Takes targets that another process opened again, in the order of the first ones.
-    pub fn replace(&self, opened: Vec<OwnedFd>) {
-        self.outlets.iter().zip(opened).for_each(|(outlet, descriptor)| outlet.reopen(Some(descriptor)));
+    /// Takes targets, by their places, that another process opened again.
+    pub fn replace(&self, opened: impl Iterator<Item = (usize, OwnedFd)>) {
+        for (target, descriptor) in opened {
+            if let Some(outlet) = self.outlets.get(target) {
+                outlet.reopen(Some(descriptor));
+            }
+        }
     }
 
     /// Has a target that this process cannot open by itself gone away since this was last asked?
     pub fn was_broken(&self) -> bool {
-        self.is_broken.swap(false, Ordering::Relaxed)
+        self.trouble.is_broken.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lines of requests that were lost; each counts once for every target that did not get it.
+    pub fn lost_requests(&self) -> u64 {
+        self.trouble.lost_requests.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was handed over is written, but not for a target that takes nothing.
@@ -233,10 +239,7 @@ mod tests {
     }
 
     fn log_to(targets: &[LogTarget], opened: Vec<File>) -> Log {
-        let is_broken = Arc::<AtomicBool>::default();
-        let start =
-            |(target, file): (&LogTarget, File)| Outlet::start(target.clone(), file.into(), false, is_broken.clone());
-        Log { outlets: targets.iter().zip(opened).map(start).collect(), is_broken: is_broken.clone() }
+        Log::start(targets, opened.into_iter().map(OwnedFd::from).collect(), false)
     }
 
     #[test]
@@ -316,11 +319,12 @@ mod tests {
         send("two\n");
         assert!(log.was_broken() && !log.was_broken());
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        log.replace(vec![ours.into()]);
+        log.replace([(0, ours.into())].into_iter());
         send("three\n");
         assert!(received(&theirs).ends_with("]: three"));
         let told = received(&theirs);
         assert!(told.contains("lines were lost") && told.ends_with("lines=1"), "{told}");
+        assert_eq!(log.lost_requests(), 1);
     }
 
     fn pipe() -> (File, File) {

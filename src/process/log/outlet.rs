@@ -37,25 +37,42 @@ pub(super) struct Outlet {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+/// What all outlets of a process have in common.
+#[derive(Clone, Default)]
+pub(super) struct Trouble {
+    /// A target that this process cannot open by itself has gone away.
+    pub(super) is_broken: Arc<AtomicBool>,
+    /// Lines of requests that were lost; each counts once for every target that did not get it.
+    pub(super) lost_requests: Arc<AtomicU64>,
+}
+
 struct Shared {
     /// Bytes handed over and not yet written.
     bytes: AtomicUsize,
-    /// Lines that found no room and that the target was not yet told of.
+    /// Lines that were lost and that the target was not yet told of.
     lost: AtomicU64,
+    trouble: Trouble,
+}
+
+impl Shared {
+    fn lose(&self, kind: Kind, lines: u64) {
+        self.lost.fetch_add(lines, Relaxed);
+        if kind == Kind::Access {
+            self.trouble.lost_requests.fetch_add(lines, Relaxed);
+        }
+    }
 }
 
 impl Outlet {
     /// Without a thread nothing would be logged: whoever starts so many that there is none more has other worries.
-    pub(super) fn start(settings: LogTarget, opened: OwnedFd, may_open: bool, is_broken: Arc<AtomicBool>) -> Self {
+    pub(super) fn start(settings: LogTarget, opened: OwnedFd, may_open: bool, trouble: Trouble) -> Self {
         let (sender, messages) = sync_channel(WAITING_MESSAGES);
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared { bytes: AtomicUsize::new(0), lost: AtomicU64::new(0), trouble });
         let level = settings.level;
         let writer = Writer {
             target: Target::new(settings.clone(), opened),
             settings,
             may_open,
-            is_broken,
             shared: shared.clone(),
             attempted: None,
         };
@@ -67,15 +84,13 @@ impl Outlet {
         level <= self.level
     }
 
-    /// Says whether there was room.
-    pub(super) fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) -> bool {
+    /// Without room they are lost.
+    pub(super) fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) {
         let is_full = self.shared.bytes.fetch_add(lines.len(), Relaxed) > WAITING_BYTES;
         if is_full || self.sender.try_send(Message::Lines(level, kind, lines.clone())).is_err() {
             self.shared.bytes.fetch_sub(lines.len(), Relaxed);
-            self.shared.lost.fetch_add(count(lines), Relaxed);
-            return false;
+            self.shared.lose(kind, count(lines));
         }
-        true
     }
 
     /// A full channel means a target that takes nothing: opening it again would have to wait as well.
@@ -97,7 +112,6 @@ struct Writer {
     target: Target,
     settings: LogTarget,
     may_open: bool,
-    is_broken: Arc<AtomicBool>,
     shared: Arc<Shared>,
     attempted: Option<Instant>,
 }
@@ -127,7 +141,7 @@ impl Writer {
     /// Says whether the target is there.
     fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> bool {
         if let Ok(lost) = self.target.write(level, kind, lines) {
-            self.shared.lost.fetch_add(lost, Relaxed);
+            self.shared.lose(kind, lost);
             return true;
         }
         let may_try = self.attempted.is_none_or(|last| last.elapsed() >= BETWEEN_ATTEMPTS);
@@ -138,9 +152,9 @@ impl Writer {
                 return true;
             }
         } else if !self.may_open {
-            self.is_broken.store(true, Relaxed);
+            self.shared.trouble.is_broken.store(true, Relaxed);
         }
-        self.shared.lost.fetch_add(count(lines), Relaxed);
+        self.shared.lose(kind, count(lines));
         false
     }
 

@@ -2,13 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
 
-use jiff::Zoned;
-use nix::sys::socket::{MsgFlags, send};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, SockaddrStorage, connect, send};
 
 use crate::config::model::{LogDestination, LogLevel, LogTarget};
 use crate::process::log::Kind;
@@ -18,12 +21,8 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Longest text of a datagram; a longer line is cut.
 const LONGEST: usize = 60_000;
 
-/// Opens a target. It can be handed to a process that could not have opened it. What leads to a daemon that is away is a target
-/// all the same, which is broken from the beginning.
-///
-/// # Errors
-/// When it is not there, or not for this process.
-pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
+/// Opens a target. What leads to a daemon that is away is a target all the same, which is broken from the beginning.
+pub(super) fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
     let datagram = |path: &str| -> io::Result<OwnedFd> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path).or_else(|error| if is_absence(&error) { Ok(()) } else { Err(error) })?;
@@ -34,10 +33,8 @@ pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
         LogDestination::Syslog => datagram(SYSLOG),
         LogDestination::Journald => datagram(JOURNAL),
         LogDestination::Udp(address) => {
-            let any: SocketAddr =
-                if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-            let socket = UdpSocket::bind(any)?;
-            socket.connect(address)?;
+            let socket = udp_socket(*address)?;
+            socket.connect(address).or_else(|error| if is_absence(&error) { Ok(()) } else { Err(error) })?;
             Ok(socket.into())
         }
         LogDestination::File(path) => {
@@ -49,18 +46,33 @@ pub fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
     }
 }
 
-/// Why the daemon that a target leads to cannot be reached now, though it may be later.
-pub(super) fn absence(destination: &LogDestination) -> Option<io::Error> {
-    let path = match destination {
-        LogDestination::Syslog => SYSLOG,
-        LogDestination::Journald => JOURNAL,
-        LogDestination::Stderr | LogDestination::Udp(_) | LogDestination::File(_) => return None,
-    };
-    UnixDatagram::unbound().and_then(|socket| socket.connect(path)).err().filter(is_absence)
+fn udp_socket(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0))
 }
 
+/// Why the daemon that a target leads to cannot be reached now, though it may be later.
+pub(super) fn absence(destination: &LogDestination) -> Option<io::Error> {
+    let datagram = |path: &str| UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+    let reached = match destination {
+        LogDestination::Syslog => datagram(SYSLOG),
+        LogDestination::Journald => datagram(JOURNAL),
+        LogDestination::Udp(address) => udp_socket(*address).and_then(|socket| socket.connect(address)),
+        LogDestination::Stderr | LogDestination::File(_) => return None,
+    };
+    reached.err().filter(is_absence)
+}
+
+/// No daemon, or no way to it.
 fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::AddrNotAvailable
+    )
 }
 
 pub(super) fn what_to_do(kind: ErrorKind) -> &'static str {
@@ -69,6 +81,12 @@ pub(super) fn what_to_do(kind: ErrorKind) -> &'static str {
         ErrorKind::PermissionDenied => "; run as root, or let this user write there",
         _ => "",
     }
+}
+
+/// The zone of local times, as it was when this was first called: who is in a chroot cannot look it up again.
+pub fn zone() -> &'static TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    ZONE.get_or_init(|| TimeZone::try_system().unwrap_or(TimeZone::UTC))
 }
 
 /// An open target.
@@ -112,23 +130,34 @@ impl Target {
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let text = if kind == Kind::Process { without_time_and_level(line) } else { line };
             let datagram = datagram(self, &text[..text.len().min(LONGEST)]);
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let sent = send(std::os::fd::AsRawFd::as_raw_fd(&self.file), &datagram, flags);
-            match sent {
+            match self.send(&datagram) {
                 Ok(_) => {}
                 // Whoever listens for datagrams of UDP may come and go.
                 Err(_) if matches!(self.settings.to, LogDestination::Udp(_)) => lost += 1,
-                Err(nix::errno::Errno::EAGAIN) => lost += 1,
+                Err(Errno::EAGAIN) => lost += 1,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(lost)
     }
 
+    fn send(&self, datagram: &[u8]) -> nix::Result<usize> {
+        let socket = self.file.as_raw_fd();
+        let send = || send(socket, datagram, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        match (send(), &self.settings.to) {
+            // There was no way to it when the socket was made.
+            (Err(Errno::EDESTADDRREQ), LogDestination::Udp(address)) => {
+                connect(socket, &SockaddrStorage::from(*address))?;
+                send()
+            }
+            (sent, _) => sent,
+        }
+    }
+
     /// RFC 3164, as syslog(3) writes it; the host's name goes over the network alone.
     fn syslog(&self, level: LogLevel, host: Option<&String>, text: &[u8]) -> Vec<u8> {
         let priority = self.settings.facility.number() * 8 + severity(level);
-        let now = Zoned::now();
+        let now = Timestamp::now().to_zoned(zone().clone());
         let host = host.map_or(String::new(), |host| format!("{host} "));
         let pid = std::process::id();
         [format!("<{priority}>{} {host}relevo[{pid}]: ", now.strftime("%b %e %H:%M:%S")).as_bytes(), text].concat()
