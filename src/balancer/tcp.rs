@@ -64,8 +64,10 @@ async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
             attempts.under_way.reached(false);
             persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
-            let (from_client, from_server) =
-                (Side { stream: client, first: Bytes::new() }, Side { stream: &mut server.stream, first: Bytes::new() });
+            let (from_client, from_server) = (
+                Side { stream: client, first: Bytes::new() },
+                Side { stream: &mut server.stream, first: Bytes::new() },
+            );
             let ended = relay::run(session, from_client, from_server, backend.timeouts).await;
             record.bytes = ended.to_client;
             record.received = ended.from_client;

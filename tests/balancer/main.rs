@@ -3,8 +3,8 @@
 mod bodies;
 mod choice;
 mod connections;
-mod error_files;
 mod early_answers;
+mod error_files;
 mod errors;
 mod forwarded;
 mod haproxy;

@@ -269,7 +269,8 @@ impl ServerBody {
     fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Some(Upstream { connection, .. }) = self.upstream.as_deref_mut() else { return Poll::Ready(None) };
         if connection.has_bulk()
-            && let Some(frame) = ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.pipes))
+            && let Some(frame) =
+                ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.pipes))
         {
             return Poll::Ready(Some(frame));
         }

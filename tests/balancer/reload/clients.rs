@@ -6,13 +6,13 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::{configuration, halting, old_configurations, server, wait_for_old_configurations};
-use crate::limits::{Gate, ask};
+use crate::rig::gate::Gate;
 use crate::rig::http::{Connection, get};
 use crate::rig::node::{Relevo, relevo};
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::{Server, named};
 use crate::rig::{PATIENCE, wait_until};
-use crate::{connect, server_of};
+use crate::{ask, connect, server_of};
 
 /// What a client asks next is for the new configuration, on the connection it has and on a new one.
 #[test]
