@@ -152,6 +152,7 @@ fn variables_inject_nothing() {
         r#"rules = [
     { response_headers = { set = { "X-Path" = "{path}", "X-Query" = "{query}", "X-Host" = "{host}" } } },
     { when = { path_prefix = "/grow" }, rewrite = { path = "{path}{path}{path}" } },
+    { redirect = { prefix = "https://www.example.org", replace = "/moved" } },
     { redirect = { location = "{uri}" }, when = { not = { path_prefix = "/grow" } } },
 ]"#,
         "",
@@ -172,6 +173,15 @@ fn variables_inject_nothing() {
     for target in ["//evil.example/", "///evil.example/", "/\\evil.example/"] {
         let answer = exchange(web, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(answer.header("location"), Some("/evil.example/"), "{target}");
+    }
+    for (target, location) in [
+        ("/moved", "https://www.example.org"),
+        ("/moved/a?b", "https://www.example.org/a?b"),
+        ("/moved.evil.example/", "https://www.example.org/.evil.example/"),
+        ("/moved@evil.example/", "https://www.example.org/@evil.example/"),
+        ("/moved:8080/", "https://www.example.org/:8080/"),
+    ] {
+        assert_eq!(request(web, &format!("GET {target}"), "").header("location"), Some(location), "{target}");
     }
     // What a rule makes longer than a target may be is refused, not cut.
     assert_eq!(request(web, &format!("GET /grow{}", "x".repeat(30_000)), "").status(), 414);

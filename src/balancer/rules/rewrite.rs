@@ -67,9 +67,18 @@ fn changed(change: &PrefixChange, path: &str) -> Option<String> {
     };
     let prefix = &change.prefix;
     let replaces_slash = change.replace.as_ref().is_some_and(|replaced| replaced.ends_with('/'));
-    let needs_slash = replaces_slash && !prefix.ends_with('/') && !rest.is_empty() && !rest.starts_with(['/', '?']);
+    // Right behind a host, what is left of the path would be more of its name, or a host of its own behind an `@`.
+    let needs_slash = (replaces_slash || ends_with_host(prefix))
+        && !prefix.ends_with('/')
+        && !rest.is_empty()
+        && !rest.starts_with(['/', '?']);
     let rest = if prefix.ends_with('/') { rest.trim_start_matches('/') } else { rest };
     Some(format!("{prefix}{}{rest}", if needs_slash { "/" } else { "" }))
+}
+
+/// Is it a URL without a path?
+fn ends_with_host(prefix: &str) -> bool {
+    prefix.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '?', '#']))
 }
 
 /// A browser takes `//host` and `/\host` for another host: a client's path must not lead there.
@@ -105,6 +114,17 @@ mod tests {
             (Some("/old"), "/new", "/old?b", Some("/new?b")),
             (Some("/old/"), "/", "/old/", Some("/")),
             (Some("/old/"), "/new/", "/older/", None),
+            // What stands behind a host stays behind it.
+            (Some("/old"), "https://a.example", "/old.evil.example", Some("https://a.example/.evil.example")),
+            (
+                Some("/old"),
+                "https://a.example:8443",
+                "/old@evil.example/",
+                Some("https://a.example:8443/@evil.example/"),
+            ),
+            (Some("/old"), "https://a.example", "/old?b", Some("https://a.example?b")),
+            (Some("/old"), "https://a.example/new", "/older", Some("https://a.example/newer")),
+            (None, "https://a.example", "*", Some("https://a.example/*")),
         ] {
             assert_eq!(change(replace, prefix, path).as_deref(), expected, "{replace:?} {prefix} {path}");
         }
