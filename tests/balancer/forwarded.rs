@@ -63,6 +63,9 @@ rules = [
     assert!(!denied("127.0.0.2", "198.51.100.7, nonsense"));
     assert!(!denied("127.0.0.3", "198.51.100.7"), "that is no proxy of ours");
 
+    // A proxy may have passed on what its client says of Connection.
+    assert!(denied("127.0.0.2", "198.51.100.7\r\nConnection: close, X-Forwarded-For"));
+
     let mut connection = from("127.0.0.2");
     connection.send("GET /before HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n").unwrap();
     connection.receive().unwrap();

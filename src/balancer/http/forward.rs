@@ -79,7 +79,7 @@ async fn forward(
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
-    let wants_upgrade = headers::make_request_end_to_end(&mut head);
+    let wants_upgrade = headers::make_request_end_to_end(&mut head)?;
 
     let session = &client.session;
     let frontend = session.frontend();

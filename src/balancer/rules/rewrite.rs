@@ -30,7 +30,7 @@ pub(super) fn location(to: &Destination, facts: &Facts<'_>) -> Result<Option<Hea
             location
         }
     };
-    HeaderValue::from_maybe_shared(Bytes::from(of_this_host(location))).map(Some).map_err(|_| Refusal::BadTarget)
+    HeaderValue::from_maybe_shared(Bytes::from(of_this_host(location))).map(Some).map_err(|_| Refusal::RewrittenTarget)
 }
 
 /// What a rewritten request asks for; `None` where nothing changes.
@@ -55,7 +55,7 @@ pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>
         new.push(b'?');
         new.extend_from_slice(query.as_bytes());
     }
-    let target = PathAndQuery::from_maybe_shared(Bytes::from(new)).map_err(|_| Refusal::BadTarget)?;
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(new)).map_err(|_| Refusal::RewrittenTarget)?;
     Ok(Some(Uri::from(target)))
 }
 
