@@ -79,6 +79,30 @@ rules = [
     assert_eq!(kept.get("/").unwrap().status(), 200);
 }
 
+/// A rule may give a server another Host; what was asked for is what the server is told beside it.
+#[test]
+fn the_host_that_was_asked_for_is_told() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration(
+        r#"forwarded_host = true
+forwarded = true
+rules = [
+    { request_headers = { set = { Host = "one.internal" } } },
+    { request_headers = { set = { Host = "app.internal" } } },
+    { request_headers = { set = { Host = "{query}" } } },
+]"#,
+        "",
+        &[server.address],
+    );
+    let _node = Relevo::start(&text);
+    let head = arrived(connection_from("127.0.0.2", web), "");
+    let one = |name: &str| head.headers(name).collect::<Vec<_>>().join(" | ");
+    assert_eq!(one("host"), "app.internal", "there is always one");
+    assert_eq!(one("x-forwarded-host"), "a.example:81");
+    assert_eq!(one("forwarded"), "for=127.0.0.2;host=\"a.example:81\";proto=http");
+}
+
 /// X-Forwarded-For may be left alone: for clients of some networks, or where it is there already.
 #[test]
 fn forwarded_for_has_exceptions() {

@@ -175,7 +175,7 @@ async fn forward(
 /// The head as the server is to see it.
 fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Parts) {
     if let Some(forwarding) = &client.session.frontend().forwarding {
-        forwarded::add(client, forwarding, &mut head.headers);
+        forwarded::add(client, forwarding, head);
     }
     persistence.prepare_request(&mut head.headers);
     // It goes on as HTTP/1.1, which has a Host; rules, routes and the headers above know of none.

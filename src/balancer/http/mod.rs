@@ -11,7 +11,7 @@ pub mod body;
 pub mod client;
 mod exchange;
 mod forward;
-mod forwarded;
+pub mod forwarded;
 mod headers;
 pub mod opening;
 pub mod page;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use toml::Spanned;
 
 use super::Checker;
@@ -189,6 +189,13 @@ impl RuleChecker<'_, '_> {
         if set.is_empty() && add.is_empty() && remove.is_empty() && !self.checker.is_refused_at(place) {
             let message = "expected at least one of `set`, `add` and `remove`";
             self.checker.problem(place.clone(), message, "nothing is changed");
+        }
+        if moment == Moment::Request {
+            let removed = remove.iter().map(|name| (name.span(), name.get_ref().0.0 == HOST));
+            let added = add.keys().map(|name| (name.span(), name.get_ref().eq_ignore_ascii_case("host")));
+            for (place, _) in removed.chain(added).filter(|(_, is_host)| *is_host) {
+                self.checker.problem(place, "a request has one Host: `set` it", "");
+            }
         }
         let remove = remove.into_iter().map(|name| {
             self.checker.may_change(&name.get_ref().0.0, name.span());

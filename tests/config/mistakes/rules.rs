@@ -88,6 +88,16 @@ fn each_mistake_in_a_rule_is_explained() {
                 &[],
             ),
             (
+                "[[frontends.web.rules]]\nrequest_headers = { remove = [\"Cookie\", \"host\"] }",
+                "11:41 frontends.web.rules[0].request_headers.remove[1]: a request has one Host",
+                &["`set` it"],
+            ),
+            (
+                "[[frontends.web.rules]]\nrequest_headers = { add = { Host = \"a\" } }",
+                "11:29 frontends.web.rules[0].request_headers.add.Host: a request has one Host",
+                &[],
+            ),
+            (
                 "[[frontends.web.rules]]\nrequest_headers = { status = \"200\", remove = [\"Cookie\"] }",
                 "11:30 frontends.web.rules[0].request_headers.status: `status` is for `response_headers`",
                 &[],
