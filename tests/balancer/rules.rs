@@ -188,6 +188,78 @@ fn variables_inject_nothing() {
     assert_eq!(get(web, "/grow").status(), 200);
 }
 
+/// What a server takes for a path that is denied is denied, however it is written; what is not passes in the form that was
+/// looked at, and what has none gets no further.
+#[test]
+fn a_path_in_disguise_is_denied_once_paths_are_normalized() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let rules = |first: &str| {
+        format!(
+            "rules = [{first} {{ when = {{ path_prefix = \"/admin\" }}, deny = 403 }}]\nroutes = [{{ path = \"/only\", backend = \"app\" }}]"
+        )
+    };
+    let disguises =
+        ["//admin", "/%61dmin/x", "/x/../admin/", "/x/%2e%2E/admin", "/./admin?a", "/../admin", "/x//..//.././admin"];
+
+    let (web, text) = configuration(&rules("{ rewrite = { normalize = true } },"), "", &[server.address]);
+    let node = Relevo::start(&text);
+    for target in disguises {
+        assert_eq!(request(web, &format!("GET {target}"), "").status(), 403, "{target}");
+    }
+    assert_eq!(server.connections(), 0, "none of them reached the server\n{}", node.messages());
+    for (target, arrives) in [
+        ("/a//b/./%7Ec/?x=%61//y", "/a/b/~c/?x=%61//y"),
+        ("/a%2fb%20c", "/a%2Fb%20c"),
+        ("/not/admin", "/not/admin"),
+        ("http://www.example.org:8080", "/"),
+    ] {
+        let answer = request(web, &format!("GET {target}"), "");
+        assert!(answer.text().contains(&format!("\nGET {arrives} HTTP/1.1\r\n")), "{target}: {answer:?}");
+    }
+    assert!(request(web, "OPTIONS *", "").text().contains("\nOPTIONS * HTTP/1.1\r\n"));
+    for target in ["/a%", "/a%zz", "/%%361dmin", "/a%00.png"] {
+        assert_eq!(request(web, &format!("GET {target}"), "").status(), 400, "{target}");
+    }
+    drop(node);
+
+    let (web, text) = configuration(&rules(""), "", &[server.address]);
+    let _node = Relevo::start(&text);
+    for target in disguises.into_iter().filter(|target| !target.starts_with("/admin")) {
+        assert_eq!(
+            request(web, &format!("GET {target}"), "").status(),
+            200,
+            "without the rule paths are what they are: {target}"
+        );
+    }
+}
+
+/// To PHP and its like `X_User` is `X-User`: who may not say the one may not say the other. Other names are left alone.
+#[test]
+fn a_header_in_disguise_does_not_arrive() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration(
+        r#"forwarded_for = true
+forwarded_proto = true
+request_id = {}
+rules = [{ request_headers = { set = { "X-User" = "{client}" }, remove = ["X-Internal-Role"] } }]"#,
+        "",
+        &[server.address],
+    );
+    let _node = Relevo::start(&text);
+    let answer = request(
+        web,
+        "GET /",
+        "X_User: root\r\nX_Internal-Role: admin\r\nX-Internal_Role: admin\r\nX_Forwarded_For: 192.0.2.1\r\n\
+         X-Forwarded_Proto: https\r\nX_Request_ID: 1\r\nX_Other: 2\r\n",
+    );
+    let arrived = Message { head: answer.text(), body: Vec::new() };
+    let disguised: Vec<_> = arrived.head.lines().filter(|line| line.contains('_')).collect();
+    assert_eq!(disguised, ["x_other: 2"], "{arrived:?}");
+    assert_eq!((arrived.header("x-user"), arrived.header("x-forwarded-for")), (Some("127.0.0.1"), Some("127.0.0.1")));
+}
+
 /// So many at once, and no more until Retry-After has passed; others have a limit of their own; all workers count together.
 #[test]
 fn a_limit_of_requests_is_kept_for_each_client() {

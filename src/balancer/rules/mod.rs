@@ -1,5 +1,6 @@
 //! What a frontend's rules make of a request before it is routed, in their order, and later of its response.
 
+mod normal_path;
 pub mod rate_limit;
 mod rewrite;
 mod template;

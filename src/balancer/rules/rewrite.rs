@@ -5,6 +5,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
+use super::normal_path::normal_path;
 use super::template::Facts;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::routing::condition::host;
@@ -36,7 +37,7 @@ pub(super) fn location(to: &Destination, facts: &Facts<'_>) -> Result<Option<Hea
 /// What a rewritten request asks for; `None` where nothing changes.
 ///
 /// # Errors
-/// When it is too long, or no path.
+/// When it is too long, or no path, or has no normal form.
 pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>, Refusal> {
     let (path, query) = (facts.head.uri.path(), facts.head.uri.query());
     let new = match rewrite {
@@ -46,6 +47,10 @@ pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>
             Some(pattern.regex().replace(path.as_bytes(), with.as_bytes()).into_owned())
         }
         Rewrite::Regex { .. } => None,
+        Rewrite::Normalize => {
+            let normal = normal_path(path).ok_or(Refusal::BadTarget)?;
+            (normal != path.as_bytes()).then_some(normal)
+        }
     };
     let Some(mut new) = new else { return Ok(None) };
     if !new.starts_with(b"/") {

@@ -140,8 +140,9 @@ impl RuleChecker<'_, '_> {
 
     fn rewrite(&mut self, written: Spanned<Table<file::Rewrite>>) -> Option<Action> {
         let place = written.span();
-        let file::Rewrite { prefix, replace, path, regex, with } = written.into_inner().0;
-        self.only_one(&place, &["prefix", "path", "regex"], &[prefix.is_some(), path.is_some(), regex.is_some()]);
+        let file::Rewrite { prefix, replace, path, regex, with, normalize } = written.into_inner().0;
+        let written = [prefix.is_some(), path.is_some(), regex.is_some(), normalize.is_some()];
+        self.only_one(&place, &["prefix", "path", "regex", "normalize"], &written);
         self.only_with(replace.as_ref().map(Spanned::span), prefix.is_some(), "`replace` is for `prefix`");
         self.only_with(with.as_ref().map(Spanned::span), regex.is_some(), "`with` is for `regex`");
         if let Some(prefix) = prefix {
@@ -160,6 +161,12 @@ impl RuleChecker<'_, '_> {
                 self.checker.problem(span, "expected a path that starts with `/`, such as \"/v2{path}\"", "");
             }
             return Some(Action::Rewrite(Rewrite::Path(template)));
+        }
+        if let Some(normalize) = normalize {
+            if !normalize.get_ref() {
+                self.checker.problem(normalize.span(), "expected `true`, or no such rule", "does nothing");
+            }
+            return Some(Action::Rewrite(Rewrite::Normalize));
         }
         let regex = regex?;
         let accepted = "what the regular expression's find becomes, such as \"/v2/$1\"";

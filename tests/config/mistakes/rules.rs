@@ -58,6 +58,16 @@ fn each_mistake_in_a_rule_is_explained() {
                 &[],
             ),
             (
+                "[[frontends.web.rules]]\nrewrite = { normalize = true, path = \"/\" }",
+                "11:11 frontends.web.rules[0].rewrite: expected one of `prefix`, `path`, `regex`, `normalize`",
+                &[],
+            ),
+            (
+                "[[frontends.web.rules]]\nrewrite = { normalize = false }",
+                "11:25 frontends.web.rules[0].rewrite.normalize: expected `true`",
+                &[],
+            ),
+            (
                 "[[frontends.web.rules]]\nrewrite = { path = \"/a\", replace = \"/b\" }",
                 "11:36 frontends.web.rules[0].rewrite.replace: `replace` is for `prefix`",
                 &[],
