@@ -112,13 +112,18 @@ impl fmt::Display for Network {
     }
 }
 
-/// A regular expression over bytes, compiled, that is found in time linear in the length of what is searched.
+/// A regular expression over bytes, compiled, that is found in time linear in the length of what is searched and, at worst, in
+/// its own size.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(Regex);
 
-/// The most that a compiled pattern may take, and again the most that a thread may remember of its search.
-const MOST_BYTES: usize = 1 << 20;
+/// The most that a compiled pattern may take. At worst each byte that is searched is looked at by all of it, so this is what
+/// keeps the longest head that a client can send from holding a worker for seconds: `x.{0,5000}y` would.
+const MOST_COMPILED: usize = 64 << 10;
+
+/// The most that a thread may remember of its search.
+const MOST_REMEMBERED: usize = 1 << 20;
 
 impl Pattern {
     /// Classes such as `\w` are those of ASCII.
@@ -127,7 +132,13 @@ impl Pattern {
     /// It is none, or too big when compiled.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
         let mut builder = RegexBuilder::new(text);
-        builder.unicode(false).size_limit(MOST_BYTES).dfa_size_limit(MOST_BYTES).nest_limit(50).build().map(Self)
+        builder
+            .unicode(false)
+            .size_limit(MOST_COMPILED)
+            .dfa_size_limit(MOST_REMEMBERED)
+            .nest_limit(50)
+            .build()
+            .map(Self)
     }
 
     /// The compiled form.
@@ -205,8 +216,21 @@ mod tests {
 
     #[test]
     fn a_pattern_that_would_explode_is_none() {
+        for text in [
+            "(a{1000}){1000}",
+            "x.{0,1000}y",
+            "(((a{100}){100}){100}){100}",
+            &"(".repeat(1000),
+            "(",
+            "a{2,1}",
+            r"(a)\1",
+            "(?=a)",
+        ] {
+            assert!(Pattern::new(text).is_err(), "{text:.40}");
+        }
+        let list: String = (0..200).map(|number| format!("|bot{number:04}")).collect();
         for text in
-            ["(a{1000}){1000}", "(((a{100}){100}){100}){100}", &"(".repeat(1000), "(", "a{2,1}", r"(a)\1", "(?=a)"]
+            ["x.{0,400}y", "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "[A-Za-z0-9-]{1,255}", &format!("none{list}")]
         {
             assert!(Pattern::new(text).is_err(), "{text:.40}");
         }
