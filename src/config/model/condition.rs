@@ -151,6 +151,35 @@ impl Pattern {
         self.0.is_match(text)
     }
 
+    /// The first group that a replacement names and the pattern has not: nothing would stand there. A name goes as far as letters,
+    /// digits and `_` do, `$1a` is the group `1a`; braces end it sooner.
+    pub fn missing_group<'text>(&self, replacement: &'text str) -> Option<&'text str> {
+        let mut rest = replacement;
+        while let Some((_, behind)) = rest.split_once('$') {
+            if let Some(behind) = behind.strip_prefix('$') {
+                rest = behind; // a dollar itself
+                continue;
+            }
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name = match behind.strip_prefix('{') {
+                Some(braced) => braced.split_once('}').map_or("", |(name, _)| name),
+                None => behind.split(|c| !is_of_name(c)).next().unwrap_or_default(),
+            };
+            if !name.is_empty() && !self.has_group(name) {
+                return Some(name);
+            }
+            rest = behind;
+        }
+        None
+    }
+
+    fn has_group(&self, name: &str) -> bool {
+        match name.parse::<usize>() {
+            Ok(number) => number < self.0.captures_len(),
+            Err(_) => self.0.capture_names().flatten().any(|known| known == name),
+        }
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -232,13 +261,27 @@ mod tests {
         for text in
             ["x.{0,400}y", "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "[A-Za-z0-9-]{1,255}", &format!("none{list}")]
         {
-            assert!(Pattern::new(text).is_err(), "{text:.40}");
+            assert!(Pattern::new(text).is_ok(), "{text:.40}");
         }
         // Where others backtrack for ages.
         let catastrophe = Pattern::new("^(a+)+$").unwrap();
         let mut text = vec![b'a'; 60_000];
         text.push(b'!');
         assert!(!catastrophe.is_match(&text));
+    }
+
+    #[test]
+    fn a_replacement_names_groups_that_are_there() {
+        let pattern = Pattern::new("^/(a)/(?<rest>.*)$").unwrap();
+        for replacement in ["/$1", "/${1}a", "/$2/$0", "/$rest", "/${rest}x", "/$$9", "/$", "/$/x", "/a$-"] {
+            assert_eq!(pattern.missing_group(replacement), None, "{replacement}");
+            let _ = pattern.regex().replace(b"/a/b", replacement.as_bytes());
+        }
+        for (replacement, missing) in
+            [("/$3", "3"), ("/$1a", "1a"), ("/$1/$rests", "rests"), ("/${4}", "4"), ("/$$$5", "5"), ("/$1_", "1_")]
+        {
+            assert_eq!(pattern.missing_group(replacement), Some(missing), "{replacement}");
+        }
     }
 
     #[test]

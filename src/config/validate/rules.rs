@@ -12,7 +12,7 @@ use crate::config::model::{
     Action, Condition, Destination, FieldName, HeaderEdits, LimitKey, Mode, Part, PrefixChange, RateLimit, Rewrite,
     Rule, Template, Variable,
 };
-use crate::config::value::{FromText, OneOrMany, Text, leads_somewhere};
+use crate::config::value::{FromText, OneOrMany, Replacement, Text, leads_somewhere};
 
 /// Headers that say where a message ends and what becomes of its connection: whoever changes them makes another message.
 const FRAMING: [HeaderName; 8] = [
@@ -171,7 +171,14 @@ impl RuleChecker<'_, '_> {
         let regex = regex?;
         let accepted = "what the regular expression's find becomes, such as \"/v2/$1\"";
         let with = self.checker.required(with, &place, "with", accepted)?;
-        Some(Action::Rewrite(Rewrite::Regex { pattern: regex.into_inner().0, with: with.into_inner().0.0 }))
+        let (pattern, span) = (regex.into_inner().0, with.span());
+        let Text(Replacement(with)) = with.into_inner();
+        if let Some(group) = pattern.missing_group(&with) {
+            let hint = "`$1` is the first group, `${1}` before a letter, digit or `_`, `$$` a dollar";
+            let message = format!("the regular expression has no group `{group}`");
+            self.checker.problem_with_hint(span, &message, "", hint);
+        }
+        Some(Action::Rewrite(Rewrite::Regex { pattern, with }))
     }
 
     fn request_headers(&mut self, written: Spanned<Table<file::HeaderEdits>>) -> Option<Action> {

@@ -63,6 +63,11 @@ fn each_mistake_in_a_rule_is_explained() {
                 &[],
             ),
             (
+                "[[frontends.web.rules]]\nrewrite = { regex = \"^/(a)/\", with = \"/$1b/\" }",
+                "11:38 frontends.web.rules[0].rewrite.with: the regular expression has no group `1b`",
+                &["`${1}` before a letter"],
+            ),
+            (
                 "[[frontends.web.rules]]\nrewrite = { normalize = false }",
                 "11:25 frontends.web.rules[0].rewrite.normalize: expected `true`",
                 &[],
