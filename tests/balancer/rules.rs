@@ -269,7 +269,10 @@ fn a_limit_of_requests_is_kept_for_each_client() {
         r#"rules = [
     { when = { path_prefix = "/key/" }, rate_limit = { requests = 2, per = "1h", header = "X-Key" } },
     { when = { path = "/" }, rate_limit = { requests = 60, per = "1h", burst = 10 } },
-]"#,
+    { when = { path = "/named" }, rate_limit = { requests = 2, per = "1h" } },
+]
+trusted_proxies = "127.0.0.3"
+"#,
         "",
         &[server.address],
     );
@@ -287,6 +290,15 @@ fn a_limit_of_requests_is_kept_for_each_client() {
     assert_eq!(["a", "a", "a", "b", "a"].map(with_key), [200, 200, 429, 200, 429]);
     let without: Vec<u16> = (0..3).map(|_| get(web, "/key/").status()).collect();
     assert_eq!(without, [200, 200, 429], "those without it are one");
+
+    // Whom a proxy of ours names; of IPv6 a whole /64, since whoever has one address there has them all.
+    let named = |client: &str| {
+        let mut connection = connection_from("127.0.0.3", web);
+        connection.send(format!("GET /named HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n")).unwrap();
+        connection.receive().unwrap().status()
+    };
+    let clients = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:3", "2001:db8:0:1::1", "192.0.2.1"];
+    assert_eq!(clients.map(named), [200, 200, 429, 200, 200]);
 }
 
 /// A pattern in the first bytes of a body is found however they come, and nowhere else; what passes arrives whole; a body that
