@@ -1,9 +1,9 @@
-//! What is no TOML, and keys and values anywhere.
+//! What is no TOML, keys that are not known, and values of any table.
 
 use super::assert_each;
 
 #[test]
-fn each_mistake_whatever_is_no_key_or_no_value_is_explained() {
+fn each_mistake_in_syntax_keys_and_values_is_explained() {
     assert_each(
         "values",
         &[
