@@ -270,6 +270,7 @@ fn a_limit_of_requests_is_kept_for_each_client() {
     { when = { path_prefix = "/key/" }, rate_limit = { requests = 2, per = "1h", header = "X-Key" } },
     { when = { path = "/" }, rate_limit = { requests = 60, per = "1h", burst = 10 } },
     { when = { path = "/named" }, rate_limit = { requests = 2, per = "1h" } },
+    { when = { path = "/once" }, rate_limit = { requests = 1, per = "2000000h" } },
 ]
 trusted_proxies = "127.0.0.3"
 "#,
@@ -283,6 +284,9 @@ trusted_proxies = "127.0.0.3"
     assert_eq!(refused.status(), 429);
     let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "one of 60 in an hour comes free each minute: {wait}");
+    assert_eq!(get(web, "/once").status(), 200);
+    let wait: u64 = get(web, "/once").header("retry-after").unwrap().parse().unwrap();
+    assert!((7_199_999_000..=7_200_000_000).contains(&wait), "some two hundred years: {wait}");
     assert_eq!(connection_from("127.0.0.2", web).get("/").unwrap().status(), 200);
     assert_eq!(get(web, "/else").status(), 200);
 

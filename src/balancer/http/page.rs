@@ -30,7 +30,7 @@ pub enum Refusal {
     /// A rule's limit is reached.
     TooMany {
         /// Seconds until it no longer is.
-        retry_after: u32,
+        retry_after: u64,
     },
     /// RFC 9112 §3.2: the target has a form that its method does not have.
     BadTarget,

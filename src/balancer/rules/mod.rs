@@ -157,8 +157,7 @@ fn admit(limiter: &RateLimiter, limit: &RateLimit, source: IpAddr, headers: &Hea
         LimitKey::Source => limiter.admit(network_of_client(source), now),
     };
     // Whole seconds, so that who waits as long as told is admitted.
-    admitted
-        .map_err(|wait| Refusal::TooMany { retry_after: wait.as_secs() as u32 + u32::from(wait.subsec_nanos() > 0) })
+    admitted.map_err(|wait| Refusal::TooMany { retry_after: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) })
 }
 
 /// An IPv6 client has at least a whole /64 of addresses to choose from.
