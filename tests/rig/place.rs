@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MsFlags, mount};
@@ -63,9 +64,16 @@ pub(crate) fn replace_file(path: &Path, file: &Path) {
     mount(Some(file), path, none, MsFlags::MS_BIND, none).unwrap();
 }
 
-/// A port on the loopback that nobody has at the moment.
+/// A port on the loopback that nobody has at the moment, and that nobody is given again: neither by this nor by the kernel, whose
+/// own choices (`ip_local_port_range`) are above.
 pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let candidates = std::iter::repeat_with(|| {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        10_000 + (number % 20_000) as u16
+    });
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr()).ok();
+    candidates.take(20_000).find_map(free).expect("a port is free")
 }
 
 fn cannot(why: &dyn std::fmt::Display) {
