@@ -121,7 +121,7 @@ pub struct Pattern(Regex);
 /// The most that a compiled pattern may take. At worst each byte that is searched is looked at by all of it, so this is what
 /// keeps the longest head that a client can send from holding a worker for so long that it is taken for hanging:
 /// `x.{0,5000}y` would.
-const MOST_COMPILED: usize = 32 << 10;
+const MOST_COMPILED: usize = 48 << 10;
 
 /// The most that a thread may remember of its search.
 const MOST_REMEMBERED: usize = 1 << 20;
@@ -248,7 +248,7 @@ mod tests {
     fn a_pattern_that_would_explode_is_none() {
         for text in [
             "(a{1000}){1000}",
-            "x.{0,300}y",
+            "x.{0,500}y",
             "(((a{100}){100}){100}){100}",
             &"(".repeat(1000),
             "(",

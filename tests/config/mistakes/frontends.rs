@@ -79,7 +79,7 @@ fn each_mistake_in_a_frontend_or_a_route_is_explained() {
             (
                 "[[frontends.web.routes]]\npath_regex = [\"^/a$\", \"(a{1000}){1000}\"]\nbackend = \"app\"",
                 "11:23 frontends.web.routes[0].path_regex[1]: expected a regular expression",
-                &["compiled it takes more than 32 KiB"],
+                &["compiled it takes more than 48 KiB"],
             ),
             (
                 "[[frontends.web.routes]]\nhost_regex = \"www(\"\nbackend = \"app\"",
