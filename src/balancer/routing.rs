@@ -50,7 +50,7 @@ mod tests {
              { host = 'api.example', backend = 'b2' },\
              { path_prefix = '/img/', path_suffix = ['.png', '.gif'], backend = 'b3' },\
              { path_suffix = '.gif', backend = 'b4' },\
-             { host = '2001:db8::1', backend = 'b5' }]",
+             { host = ['2001:db8::1', '[2001:DB8:0::2]', 'final.example.'], backend = 'b5' }]",
         );
         let rows = [
             // Whole paths: neither longer, nor shorter, nor in another case, nor decoded.
@@ -74,6 +74,9 @@ mod tests {
             ("[2001:DB8::1]:80", "/v3/", 5),
             ("[2001:db8::1]", "/v3/", 5),
             ("2001:db8::1", "/v3/", 5),
+            ("[2001:db8::2]:80", "/v3/", 5),
+            ("final.example", "/v3/", 5),
+            ("final.example.", "/v3/", 5),
             (":80", "/v3/", 9),
             // Beginnings and ends.
             ("", "/img/a.png", 3),

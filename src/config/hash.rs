@@ -339,3 +339,6 @@ fn virtual_router(router: &VirtualRouter) -> Value {
 fn microseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,9 @@ rules = [
     assert!(!denied("127.0.0.2", "198.51.100.7, nonsense"));
     assert!(!denied("127.0.0.3", "198.51.100.7"), "that is no proxy of ours");
 
+    // A proxy may have passed on what its client says of Connection.
+    assert!(denied("127.0.0.2", "198.51.100.7\r\nConnection: close, X-Forwarded-For"));
+
     let mut connection = from("127.0.0.2");
     connection.send("GET /before HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n").unwrap();
     connection.receive().unwrap();
@@ -74,6 +77,30 @@ rules = [
     kept.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n").unwrap();
     assert_eq!(kept.receive().unwrap().status(), 403);
     assert_eq!(kept.get("/").unwrap().status(), 200);
+}
+
+/// A rule may give a server another Host; what was asked for is what the server is told beside it.
+#[test]
+fn the_host_that_was_asked_for_is_told() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration(
+        r#"forwarded_host = true
+forwarded = true
+rules = [
+    { request_headers = { set = { Host = "one.internal" } } },
+    { request_headers = { set = { Host = "app.internal" } } },
+    { request_headers = { set = { Host = "{query}" } } },
+]"#,
+        "",
+        &[server.address],
+    );
+    let _node = Relevo::start(&text);
+    let head = arrived(connection_from("127.0.0.2", web), "");
+    let one = |name: &str| head.headers(name).collect::<Vec<_>>().join(" | ");
+    assert_eq!(one("host"), "app.internal", "there is always one");
+    assert_eq!(one("x-forwarded-host"), "a.example:81");
+    assert_eq!(one("forwarded"), "for=127.0.0.2;host=\"a.example:81\";proto=http");
 }
 
 /// X-Forwarded-For may be left alone: for clients of some networks, or where it is there already.

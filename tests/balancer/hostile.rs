@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use crate::configuration;
-use crate::rig::http::{Connection, get};
+use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::Server;
@@ -22,6 +22,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("HTTP/2 that nobody agreed on", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("a method with a space", "GE T / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("no target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a star for what is no OPTIONS", "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a host for a target", "GET a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a host and a port for a target", "GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
+    ("a user in the target", "GET http://b@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("a control character in the target", "GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("a length that is no number", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ten\r\n\r\n"),
     ("a negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"),
@@ -65,6 +69,44 @@ fn refused(web: SocketAddr, request: &str) -> String {
     let mut connection = Connection::open(web).unwrap();
     connection.send(request).unwrap();
     String::from_utf8_lossy(&connection.receive_rest().unwrap()).into_owned()
+}
+
+/// A body that is chunked and has a length as well, be it wrong, goes on as chunked alone, and nothing is read behind it
+/// (RFC 9112 §6.1). A coding that the balancer does not take off is not for a server to guess at, in whatever words.
+#[test]
+fn a_body_ends_in_one_place_for_all() {
+    let _place = own_loopback();
+    let server = Server::answering(|request| response("200 OK", "", format!("{}\n{}", request.head, request.text())));
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for headers in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        "Content-Length: 99\r\nTransfer-Encoding: CHUNKED\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n5\r\nhello\r\n0\r\n\r\n{SMUGGLED}");
+        let answer = refused(web, &request);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\nhello"), "{headers}: {answer:?}");
+        assert!(answer.contains("\r\ntransfer-encoding: chunked\n"), "{headers}: {answer:?}");
+        let arrived = answer.split_once("\r\n\r\n").unwrap().1;
+        assert!(!arrived.contains("content-length") && !answer.contains("smuggled"), "{headers}: {answer:?}");
+    }
+    let connections = server.connections();
+    for codings in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: identity, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: , chunked",
+        "Transfer-Encoding:\r\nTransfer-Encoding: chunked",
+    ] {
+        let answer = refused(web, &format!("POST / HTTP/1.1\r\nHost: a\r\n{codings}\r\n\r\n0\r\n\r\n{SMUGGLED}"));
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{codings}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{codings} was followed by another answer: {answer:?}");
+    }
+    assert_eq!(server.connections(), connections, "one reached the server");
+    node.wait_for_message(" 501 ");
 }
 
 /// They were agreed on before the head was read; the head is sent on, so the request counts as begun.

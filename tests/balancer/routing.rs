@@ -109,8 +109,8 @@ fn backends(servers: &[(&str, &Server)]) -> String {
 #[test]
 fn requests_are_routed_by_all_that_they_say() {
     let _place = own_loopback();
-    let servers =
-        ["host", "path", "method", "header", "cookie", "query", "source"].map(|name| (name, Server::named(name)));
+    let servers = ["host", "path", "method", "header", "cookie", "query", "all", "source"]
+        .map(|name| (name, Server::named(name)));
     let web = free_port();
     let _node = routed(
         web,
@@ -121,6 +121,7 @@ fn requests_are_routed_by_all_that_they_say() {
     { header = { name = "Upgrade", value = "websocket" }, backend = "header" },
     { any = [{ cookie = { name = "beta", value = "1" } }, { cookie = { name = "alpha" } }], backend = "cookie" },
     { query = { name = "version", prefix = ["2.", "3."] }, backend = "query" },
+    { all = [{ header = { name = "X-One" } }, { not = { any = [{ header = { name = "X-Two" } }] } }], backend = "all" },
     { source = ["127.0.0.2/32", "::1"], backend = "source" },
 ]"#,
         &servers.each_ref().map(|(name, server)| (*name, server)),
@@ -138,6 +139,8 @@ fn requests_are_routed_by_all_that_they_say() {
         ("GET / HTTP/1.1\r\nHost: a\r\nCookie: alphabet=1; beta=2", None),
         ("GET /?x&version=3.1 HTTP/1.1\r\nHost: a", Some("query")),
         ("GET /?xversion=3.1 HTTP/1.1\r\nHost: a", None),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-One: 1", Some("all")),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-Two: 2", None),
     ] {
         let answer = exchange(web, format!("{head}\r\n\r\n"));
         match expected {

@@ -152,6 +152,7 @@ fn variables_inject_nothing() {
         r#"rules = [
     { response_headers = { set = { "X-Path" = "{path}", "X-Query" = "{query}", "X-Host" = "{host}" } } },
     { when = { path_prefix = "/grow" }, rewrite = { path = "{path}{path}{path}" } },
+    { redirect = { prefix = "https://www.example.org", replace = "/moved" } },
     { redirect = { location = "{uri}" }, when = { not = { path_prefix = "/grow" } } },
 ]"#,
         "",
@@ -173,9 +174,90 @@ fn variables_inject_nothing() {
         let answer = exchange(web, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(answer.header("location"), Some("/evil.example/"), "{target}");
     }
+    for (target, location) in [
+        ("/moved", "https://www.example.org"),
+        ("/moved/a?b", "https://www.example.org/a?b"),
+        ("/moved.evil.example/", "https://www.example.org/.evil.example/"),
+        ("/moved@evil.example/", "https://www.example.org/@evil.example/"),
+        ("/moved:8080/", "https://www.example.org/:8080/"),
+    ] {
+        assert_eq!(request(web, &format!("GET {target}"), "").header("location"), Some(location), "{target}");
+    }
     // What a rule makes longer than a target may be is refused, not cut.
     assert_eq!(request(web, &format!("GET /grow{}", "x".repeat(30_000)), "").status(), 414);
     assert_eq!(get(web, "/grow").status(), 200);
+}
+
+/// What a server takes for a path that is denied is denied, however it is written; what is not passes in the form that was
+/// looked at, and what has none gets no further.
+#[test]
+fn a_path_in_disguise_is_denied_once_paths_are_normalized() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let rules = |first: &str| {
+        format!(
+            "rules = [{first} {{ when = {{ path_prefix = \"/admin\" }}, deny = 403 }}]\nroutes = [{{ path = \"/only\", backend = \"app\" }}]"
+        )
+    };
+    let disguises =
+        ["//admin", "/%61dmin/x", "/x/../admin/", "/x/%2e%2E/admin", "/./admin?a", "/../admin", "/x//..//.././admin"];
+
+    let (web, text) = configuration(&rules("{ rewrite = { normalize = true } },"), "", &[server.address]);
+    let node = Relevo::start(&text);
+    for target in disguises {
+        assert_eq!(request(web, &format!("GET {target}"), "").status(), 403, "{target}");
+    }
+    assert_eq!(server.connections(), 0, "none of them reached the server\n{}", node.messages());
+    for (target, arrives) in [
+        ("/a//b/./%7Ec/?x=%61//y", "/a/b/~c/?x=%61//y"),
+        ("/a%2fb%20c", "/a%2Fb%20c"),
+        ("/not/admin", "/not/admin"),
+        ("http://www.example.org:8080", "/"),
+    ] {
+        let answer = request(web, &format!("GET {target}"), "");
+        assert!(answer.text().contains(&format!("\nGET {arrives} HTTP/1.1\r\n")), "{target}: {answer:?}");
+    }
+    assert!(request(web, "OPTIONS *", "").text().contains("\nOPTIONS * HTTP/1.1\r\n"));
+    for target in ["/a%", "/a%zz", "/%%361dmin", "/a%00.png"] {
+        assert_eq!(request(web, &format!("GET {target}"), "").status(), 400, "{target}");
+    }
+    drop(node);
+
+    let (web, text) = configuration(&rules(""), "", &[server.address]);
+    let _node = Relevo::start(&text);
+    for target in disguises.into_iter().filter(|target| !target.starts_with("/admin")) {
+        assert_eq!(
+            request(web, &format!("GET {target}"), "").status(),
+            200,
+            "without the rule paths are what they are: {target}"
+        );
+    }
+}
+
+/// To PHP and its like `X_User` is `X-User`: who may not say the one may not say the other. Other names are left alone.
+#[test]
+fn a_header_in_disguise_does_not_arrive() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let (web, text) = configuration(
+        r#"forwarded_for = true
+forwarded_proto = true
+request_id = {}
+rules = [{ request_headers = { set = { "X-User" = "{client}" }, remove = ["X-Internal-Role"] } }]"#,
+        "",
+        &[server.address],
+    );
+    let _node = Relevo::start(&text);
+    let answer = request(
+        web,
+        "GET /",
+        "X_User: root\r\nX_Internal-Role: admin\r\nX-Internal_Role: admin\r\nX_Forwarded_For: 192.0.2.1\r\n\
+         X-Forwarded_Proto: https\r\nX_Request_ID: 1\r\nX_Other: 2\r\n",
+    );
+    let arrived = Message { head: answer.text(), body: Vec::new() };
+    let disguised: Vec<_> = arrived.head.lines().filter(|line| line.contains('_')).collect();
+    assert_eq!(disguised, ["x_other: 2"], "{arrived:?}");
+    assert_eq!((arrived.header("x-user"), arrived.header("x-forwarded-for")), (Some("127.0.0.1"), Some("127.0.0.1")));
 }
 
 /// So many at once, and no more until Retry-After has passed; others have a limit of their own; all workers count together.
@@ -187,7 +269,11 @@ fn a_limit_of_requests_is_kept_for_each_client() {
         r#"rules = [
     { when = { path_prefix = "/key/" }, rate_limit = { requests = 2, per = "1h", header = "X-Key" } },
     { when = { path = "/" }, rate_limit = { requests = 60, per = "1h", burst = 10 } },
-]"#,
+    { when = { path = "/named" }, rate_limit = { requests = 2, per = "1h" } },
+    { when = { path = "/once" }, rate_limit = { requests = 1, per = "2000000h" } },
+]
+trusted_proxies = "127.0.0.3"
+"#,
         "",
         &[server.address],
     );
@@ -198,6 +284,9 @@ fn a_limit_of_requests_is_kept_for_each_client() {
     assert_eq!(refused.status(), 429);
     let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "one of 60 in an hour comes free each minute: {wait}");
+    assert_eq!(get(web, "/once").status(), 200);
+    let wait: u64 = get(web, "/once").header("retry-after").unwrap().parse().unwrap();
+    assert!((7_199_999_000..=7_200_000_000).contains(&wait), "some two hundred years: {wait}");
     assert_eq!(connection_from("127.0.0.2", web).get("/").unwrap().status(), 200);
     assert_eq!(get(web, "/else").status(), 200);
 
@@ -205,6 +294,15 @@ fn a_limit_of_requests_is_kept_for_each_client() {
     assert_eq!(["a", "a", "a", "b", "a"].map(with_key), [200, 200, 429, 200, 429]);
     let without: Vec<u16> = (0..3).map(|_| get(web, "/key/").status()).collect();
     assert_eq!(without, [200, 200, 429], "those without it are one");
+
+    // Whom a proxy of ours names; of IPv6 a whole /64, since whoever has one address there has them all.
+    let named = |client: &str| {
+        let mut connection = connection_from("127.0.0.3", web);
+        connection.send(format!("GET /named HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n")).unwrap();
+        connection.receive().unwrap().status()
+    };
+    let clients = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:3", "2001:db8:0:1::1", "192.0.2.1"];
+    assert_eq!(clients.map(named), [200, 200, 429, 200, 200]);
 }
 
 /// A pattern in the first bytes of a body is found however they come, and nowhere else; what passes arrives whole; a body that

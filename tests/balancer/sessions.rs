@@ -94,3 +94,43 @@ fn a_session_outlives_its_server() {
     let jar = std::fs::read_to_string(jar).unwrap();
     assert!(jar.lines().any(|line| line.ends_with(&format!("NODE\t{after}"))), "{jar}");
 }
+
+/// What no browser sends names no server, or the one that stands in it, and arrives as it came but for what is the balancer's, in
+/// every mode.
+#[test]
+fn absurd_cookies_do_no_harm() {
+    let _place = own_loopback();
+    let servers = ["a", "b"].map(|name| {
+        Server::answering(move |request| {
+            let cookies: Vec<_> = request.headers("cookie").collect();
+            response(
+                "200 OK",
+                &format!("X-Server: {name}\r\nSet-Cookie: S=\r\nSet-Cookie: ;S=1\r\n"),
+                cookies.join("\n"),
+            )
+        })
+    });
+    let addresses = servers.each_ref().map(|server| server.address);
+    for mode in ["prefix", "insert", "rewrite"] {
+        let cookie = format!("cookie = {{ name = \"S\", mode = \"{mode}\" }}");
+        let (web, text) = configuration("", &cookie, &addresses);
+        let _node = Relevo::start(&text);
+        let ask = |cookie: &str| exchange(web, format!("GET / HTTP/1.1\r\nHost: test\r\n{cookie}\r\n"));
+        let many = "x=1; ".repeat(10_000);
+        for (sent, arrives) in [
+            (";=\"~|,".repeat(7_000), ";=\"~|,".repeat(7_000)),
+            (format!("{many}S"), format!("{many}S")),
+            ("=; ==; =S; S.=b~; \"S\"=b".to_owned(), "=; ==; =S; S.=b~; \"S\"=b".to_owned()),
+            ("\u{80}\u{ff}=S=b".to_owned(), "\u{80}\u{ff}=S=b".to_owned()),
+        ] {
+            let answer = ask(&format!("Cookie: {sent}\r\n"));
+            assert_eq!((answer.status(), answer.text()), (200, arrives), "{mode}: {sent:.40}");
+        }
+        for number in 0..3 {
+            let answer = ask(&format!("Cookie: {}S=b~{number}\r\nCookie: S=b\r\n", "S=nobody~x;".repeat(3_000)));
+            assert_eq!((answer.status(), answer.header("x-server")), (200, Some("b")), "{mode}");
+        }
+        let lines = format!("Cookie: S={}\r\n", "~".repeat(500)).repeat(90);
+        assert_eq!(ask(&lines).status(), 200, "{mode}");
+    }
+}

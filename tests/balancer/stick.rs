@@ -141,6 +141,29 @@ fn a_session_whose_server_is_gone_moves_for_good() {
     assert_eq!(server_for(web, &user(3)), "a", "which serves again");
 }
 
+/// A reload leaves sessions where they are, by their servers' names, whatever else it changes; another table begins empty.
+#[test]
+fn sessions_outlive_a_reload() {
+    let _place = own_loopback();
+    let servers = ["a", "b", "c"].map(Server::named);
+    let [a, b, c] = servers.each_ref().map(|server| server.address);
+    let (web, text) = configuration("", "stick = { by = \"header\", name = \"X-User\" }", &[a, b]);
+    let node = Relevo::start(&text);
+    let ask = || [1, 2, 3, 4].map(|number| server_for(web, &user(number)));
+    assert_eq!(ask(), ["a", "b", "a", "b"]);
+
+    let first = "[[backends.app.servers]]";
+    let another = format!("{first}\nname = \"c\"\naddress = \"{c}\"\ncheck = false\n{first}");
+    let text = text.replacen(first, &another, 1);
+    node.reload_with(&text);
+    assert_eq!(ask(), ["a", "b", "a", "b"], "their places are others now");
+
+    node.reload_with(&text.replace("\"X-User\" }", "\"X-User\", size = 1000 }"));
+    let [one, _, three, _] = ask();
+    assert_ne!(one, three, "three servers take turns");
+    assert_eq!(server_for(web, &user(1)), one);
+}
+
 /// What each server's agent says: `drain`, `maint`, `ready`.
 struct Agents {
     words: [Arc<Mutex<&'static str>>; 2],

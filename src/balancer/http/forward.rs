@@ -90,7 +90,7 @@ async fn forward(
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
-    let wants_upgrade = headers::make_request_end_to_end(&mut head);
+    let wants_upgrade = headers::make_request_end_to_end(&mut head)?;
 
     let session = &client.session;
     let frontend = session.frontend();
@@ -186,7 +186,7 @@ async fn forward(
 /// The head as the server is to see it.
 fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Parts) {
     if let Some(forwarding) = &client.session.frontend().forwarding {
-        forwarded::add(client, forwarding, &mut head.headers);
+        forwarded::add(client, forwarding, head);
     }
     persistence.prepare_request(&mut head.headers);
     // It goes on as HTTP/1.1, which has a Host; rules, routes and the headers above know of none.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::HeaderMap;
 use hyper::header::{FORWARDED, HOST, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 
 use crate::balancer::http::client::Client;
 use crate::config::model::{ForwardedFor, Forwarding, Network, RequestId};
@@ -43,17 +44,32 @@ fn address(text: &str) -> Option<IpAddr> {
     parsed.ok().or_else(bare).map(|address| address.to_canonical())
 }
 
+/// The Host that a client asked for, where a rule has put another in its place.
+#[derive(Clone)]
+struct AskedHost(Option<HeaderValue>);
+
+/// A rule is about to change the Host.
+pub(in crate::balancer) fn host_changes(request: &mut Parts) {
+    if request.extensions.get::<AskedHost>().is_none() {
+        request.extensions.insert(AskedHost(request.headers.get(HOST).cloned()));
+    }
+}
+
 /// Tells the server of the client.
-pub(super) fn add(client: &Client, forwarding: &Forwarding, headers: &mut HeaderMap) {
+pub(super) fn add(client: &Client, forwarding: &Forwarding, request: &mut Parts) {
     let Forwarding { forwarded_for, forwarded, proto, host } = forwarding;
+    let Parts { headers, extensions, .. } = request;
     let frontend = client.session.frontend();
     let peer = client.session.client.ip().to_canonical();
     let is_trusted = frontend.trusted_proxies.iter().any(|network| network.contains(peer));
+    let asked = extensions.get::<AskedHost>();
+    let asked_host = |headers: &HeaderMap| asked.map_or_else(|| headers.get(HOST).cloned(), |asked| asked.0.clone());
+    remove_disguised(headers, &[X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST]);
     if let Some(how) = forwarded_for {
         add_forwarded_for(headers, how, client.source.get(), &client.address);
     }
     if *forwarded {
-        let element = element(peer, headers.get(HOST), client.session.scheme());
+        let element = element(peer, asked_host(headers).as_ref(), client.session.scheme());
         append_to_list(headers, FORWARDED, &element);
     }
     // A proxy of ours knows better; nobody else does.
@@ -61,11 +77,31 @@ pub(super) fn add(client: &Client, forwarding: &Forwarding, headers: &mut Header
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.session.scheme()));
     }
     if *host && !(is_trusted && headers.contains_key(X_FORWARDED_HOST)) {
-        match headers.get(HOST).cloned() {
+        match asked_host(headers) {
             Some(host) => headers.insert(X_FORWARDED_HOST, host),
             None => headers.remove(X_FORWARDED_HOST),
         };
     }
+}
+
+/// Removes what a server of the CGI tradition (PHP, WSGI) could take for one of these: to it `X_Name` and `X-Name` are the same.
+pub(in crate::balancer) fn remove_disguised<'a>(
+    headers: &mut HeaderMap,
+    names: impl IntoIterator<Item = &'a HeaderName> + Clone,
+) {
+    let is_disguised = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && names.clone().into_iter().any(|ours| is_same_to_cgi(name, ours.as_str()))
+    };
+    while let Some(name) = headers.keys().find(|name| is_disguised(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Are these two names that differ, and only in what CGI does not tell apart (RFC 3875 §4.1.18)?
+fn is_same_to_cgi(one: &str, other: &str) -> bool {
+    let folded = |byte: u8| if byte == b'-' { b'_' } else { byte };
+    one != other && one.len() == other.len() && one.bytes().map(folded).eq(other.bytes().map(folded))
 }
 
 /// Adds whoever connected to the list of those the request came through.
@@ -115,6 +151,7 @@ pub(super) fn identify(headers: &mut HeaderMap, id: &RequestId) {
     thread_local! {
         static IDS: Ids = Ids::new(RandomState::new().hash_one(0));
     }
+    remove_disguised(headers, [&id.header.0]);
     let mut values = headers.get_all(&id.header.0).iter();
     let may_stay = matches!((values.next(), values.next()), (Some(one), None) if is_id(one));
     if !(id.keep && may_stay) {
@@ -202,6 +239,28 @@ mod tests {
         let element = |peer: &str, host| element(peer.parse().unwrap(), host, "http");
         assert_eq!(element("192.0.2.1", Some(&host)), "for=192.0.2.1;host=\"a.example:80\";proto=http");
         assert_eq!(element("2001:db8::1", None), "for=\"[2001:db8::1]\";proto=http");
+    }
+
+    #[test]
+    fn what_some_servers_take_for_ours_goes() {
+        let lines = [
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x_forwarded_for",
+            "x-forwarded-for",
+            "x_forwarded_fox",
+            "x_for",
+            "y_z",
+        ];
+        let mut headers: HeaderMap =
+            lines.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("a"))).collect();
+        remove_disguised(
+            &mut headers,
+            &[X_FORWARDED_FOR, HeaderName::from_static("y-z"), HeaderName::from_static("x_for")],
+        );
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-forwarded-for", "x_for", "x_forwarded_fox"]);
     }
 
     #[test]

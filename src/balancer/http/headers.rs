@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Uri, Version};
@@ -12,10 +14,11 @@ use crate::balancer::http::page::Refusal;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Is it clear which host the request is for? The target is then brought into origin form.
+/// Is it clear what the request is for? The target is then brought into origin form.
 ///
 /// # Errors
-/// When the host is missing, repeated, malformed, or not the one of an absolute target (RFC 9112 §3.2).
+/// When the host is missing, repeated, malformed, or not the one of an absolute target, or the target has a form that is for
+/// other methods (RFC 9112 §3.2).
 pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
     if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
@@ -28,7 +31,13 @@ pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
     if host.is_none() && request.version != Version::HTTP_10 {
         return Err(Refusal::BadHost);
     }
-    let Some(authority) = request.uri.authority() else { return Ok(()) };
+    let Some(authority) = request.uri.authority() else {
+        let is_clear = request.uri.path() != "*" || request.method == Method::OPTIONS;
+        return if is_clear { Ok(()) } else { Err(Refusal::BadTarget) };
+    };
+    if request.uri.scheme().is_none() {
+        return Err(Refusal::BadTarget); // a host alone is what CONNECT asks for
+    }
     match host {
         Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
             return Err(Refusal::BadHost);
@@ -67,8 +76,14 @@ fn may_be_in_host(byte: u8) -> bool {
 }
 
 /// Removes what is meant for us alone from a request. Is it to become another protocol, should the server agree?
-pub(super) fn make_request_end_to_end(request: &mut Parts) -> bool {
+///
+/// # Errors
+/// Its body is encoded as we cannot decode it.
+pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<bool, Refusal> {
     let found = Found::in_headers(&request.headers);
+    if found.transfer_encoding {
+        check_coding(&mut request.headers)?;
+    }
     let mut upgrade = None;
     // Where a body ends and the other protocol begins is not ours to guess: with a body there is no upgrade.
     let has_body = found.transfer_encoding || request.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
@@ -84,10 +99,22 @@ pub(super) fn make_request_end_to_end(request: &mut Parts) -> bool {
     if trailers {
         request.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let Some(upgrade) = upgrade else { return false };
+    let Some(upgrade) = upgrade else { return Ok(false) };
     request.headers.insert(UPGRADE, upgrade);
     request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    true
+    Ok(true)
+}
+
+/// hyper asks only that `chunked` comes last. A server may see something else in what stands before it, in a repetition or in
+/// how it is written, and so another end of the body: there is one line, which reads as we would write it.
+fn check_coding(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err(Refusal::UnknownCoding),
+    }
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    Ok(())
 }
 
 /// Removes what is meant for us alone from a response.
@@ -156,13 +183,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, found: &Found) {
 }
 
 /// The header that an element of Connection takes away, if it takes any: not those that say where a message goes and where
-/// it ends, whose loss would make it another message.
+/// it ends, whose loss would make it another message, nor those in which a proxy of ours says whose it is: not every proxy
+/// looks at what its client says of Connection before it passes that on.
 fn named_by_connection(token: &str) -> Option<HeaderName> {
     if token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
         return None;
     }
     let name = HeaderName::from_bytes(token.as_bytes()).ok()?;
-    (![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name)).then_some(name)
+    let stays = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED].contains(&name);
+    (!stays && !name.as_str().starts_with("x-forwarded-")).then_some(name)
 }
 
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
@@ -217,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn the_target_has_the_form_of_its_method() {
+        let check = |method: &str, target: &str| {
+            let mut request = request(target, &[("host", "a")]);
+            request.method = method.parse().unwrap();
+            check_target(&mut request)
+        };
+        assert_eq!(check("OPTIONS", "*"), Ok(()));
+        for (method, target) in [("GET", "*"), ("GET", "a"), ("GET", "a:80"), ("OPTIONS", "a")] {
+            assert_eq!(check(method, target), Err(Refusal::BadTarget), "{method} {target}");
+        }
+    }
+
+    #[test]
     fn http_1_0_needs_no_host() {
         let mut request = request("/", &[]);
         request.version = Version::HTTP_10;
@@ -254,19 +296,57 @@ mod tests {
                 ("accept", "*/*"),
             ],
         );
-        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
         assert_eq!(names(&request.headers), ["host", "accept"]);
+    }
+
+    #[test]
+    fn nobody_takes_away_whom_a_request_comes_from() {
+        let named = "X-Forwarded-For, x-forwarded-proto, Forwarded, x-other";
+        let headers = [
+            ("connection", named),
+            ("x-forwarded-for", "a"),
+            ("x-forwarded-proto", "b"),
+            ("forwarded", "c"),
+            ("x-other", "d"),
+        ];
+        let mut request = request("/", &headers);
+        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
+        let mut left = names(&request.headers);
+        left.sort_unstable();
+        assert_eq!(left, ["forwarded", "x-forwarded-for", "x-forwarded-proto"]);
+    }
+
+    #[test]
+    fn a_body_is_encoded_in_one_way() {
+        let check = |lines: &[&str]| {
+            let headers: Vec<_> = lines.iter().map(|line| ("transfer-encoding", *line)).collect();
+            let mut request = request("/", &headers);
+            make_request_end_to_end(&mut request).map(|_| request.headers[TRANSFER_ENCODING].clone())
+        };
+        for lines in [["chunked"], ["Chunked"]] {
+            assert_eq!(check(&lines).unwrap(), "chunked");
+        }
+        for lines in [
+            &["gzip, chunked"][..],
+            &["chunked, chunked"],
+            &["chunked", "chunked"],
+            &["identity", "chunked"],
+            &[", chunked"],
+        ] {
+            assert_eq!(check(lines), Err(Refusal::UnknownCoding), "{lines:?}");
+        }
     }
 
     #[test]
     fn a_request_with_a_body_stays_what_it_is() {
         for (framing, is_upgrade) in [("0", true), ("5", false), ("00", false)] {
             let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", framing)];
-            assert_eq!(make_request_end_to_end(&mut request("/", &headers)), is_upgrade, "{framing}");
+            assert_eq!(make_request_end_to_end(&mut request("/", &headers)), Ok(is_upgrade), "{framing}");
         }
         let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("transfer-encoding", "chunked")];
         let mut request = request("/", &headers);
-        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
         assert_eq!(names(&request.headers), ["transfer-encoding"]);
     }
 
@@ -279,7 +359,7 @@ mod tests {
             ("upgrade", "websocket"),
         ];
         let mut request = request("/", &headers);
-        assert!(make_request_end_to_end(&mut request));
+        assert_eq!(make_request_end_to_end(&mut request), Ok(true));
         assert_eq!(request.headers[TE], "trailers");
         assert_eq!(request.headers[CONNECTION], "upgrade");
         assert_eq!(request.headers[UPGRADE], "websocket");
@@ -289,7 +369,7 @@ mod tests {
     fn an_upgrade_to_http_2_does_not_stay() {
         let headers = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")];
         let mut request = request("/", &headers);
-        assert!(!make_request_end_to_end(&mut request));
+        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
         assert_eq!(request.headers.len(), 0);
     }
 

@@ -12,7 +12,7 @@ mod bypass;
 pub mod client;
 mod exchange;
 mod forward;
-mod forwarded;
+pub mod forwarded;
 mod headers;
 pub mod opening;
 pub mod page;

@@ -30,10 +30,14 @@ pub enum Refusal {
     /// A rule's limit is reached.
     TooMany {
         /// Seconds until it no longer is.
-        retry_after: u32,
+        retry_after: u64,
     },
-    /// What a rule made of the target is too long or no target.
+    /// RFC 9112 §3.2: the target has a form that its method does not have.
     BadTarget,
+    /// RFC 9112 §6.1: a transfer coding other than chunked.
+    UnknownCoding,
+    /// What a rule made of the target is too long or no target.
+    RewrittenTarget,
     /// The client did not send the rest of its request.
     ClientTimeout,
     /// It sent something else.
@@ -62,7 +66,8 @@ impl Refusal {
 
     /// Is what follows on this connection not to be trusted?
     pub(super) fn ends_connection(self) -> bool {
-        matches!(self, Self::BadHost | Self::BadBody | Self::ClientTimeout | Self::Connect)
+        let statuses = [StatusCode::BAD_REQUEST, StatusCode::REQUEST_TIMEOUT, StatusCode::METHOD_NOT_ALLOWED];
+        self == Self::UnknownCoding || statuses.contains(&self.status())
     }
 
     fn own(self) -> Response<ResponseBody> {
@@ -85,8 +90,8 @@ impl Refusal {
     /// Who ended it and when, for the log.
     pub(super) fn termination(self) -> [u8; 2] {
         *match self {
-            Self::BadHost | Self::Connect | Self::NoRoute => b"PR",
-            Self::Denied(_) | Self::TooMany { .. } | Self::BadTarget => b"PR",
+            Self::BadHost | Self::BadTarget | Self::UnknownCoding | Self::Connect | Self::NoRoute => b"PR",
+            Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => b"PR",
             Self::ClientTimeout => b"cD",
             Self::BadBody => b"CD",
             Self::Unavailable(reason) => return reason.termination(),
@@ -98,12 +103,13 @@ impl Refusal {
     /// Its status, unless a page in its place has another.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadTarget | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied(status) => status,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::BadTarget => StatusCode::URI_TOO_LONG,
+            Self::RewrittenTarget => StatusCode::URI_TOO_LONG,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
@@ -114,11 +120,15 @@ impl Refusal {
     fn page(self) -> &'static str {
         match self {
             Self::BadHost => page!("400 Bad Request", "The request does not say clearly which host it is for."),
+            Self::BadTarget => page!("400 Bad Request", "The request does not say clearly what it is for."),
+            Self::UnknownCoding => {
+                page!("501 Not Implemented", "The request's body is encoded in a way not known here.")
+            }
             Self::Connect => page!("405 Method Not Allowed", "This is no forward proxy."),
             Self::NoRoute => page!("404 Not Found", "Nothing is served at this address."),
             Self::Denied(_) => "",
             Self::TooMany { .. } => page!("429 Too Many Requests", "There were too many requests; try again later."),
-            Self::BadTarget => page!("414 URI Too Long", "The address is too long."),
+            Self::RewrittenTarget => page!("414 URI Too Long", "The address is too long."),
             Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
             Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
             Self::Unavailable(Unreachable::QueueFull | Unreachable::QueueTimeout) => {

@@ -1,5 +1,6 @@
 //! What a frontend's rules make of a request before it is routed, in their order, and later of its response.
 
+mod normal_path;
 pub mod rate_limit;
 mod rewrite;
 mod template;
@@ -8,13 +9,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use crate::balancer::clock;
 use crate::balancer::http::body::{ClientBody, ResponseBody};
 use crate::balancer::http::client::Client;
+use crate::balancer::http::forwarded::{host_changes, remove_disguised};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::page::Refusal;
 use crate::config::model::{Action, Condition, FieldName, HeaderEdits, LimitKey, RateLimit, Rule};
@@ -74,8 +76,13 @@ pub async fn apply(
                 }
             }
             Action::RequestHeaders(HeaderEdits { remove, set, add }) => {
+                let replaced = remove.iter().chain(set.iter().map(|(name, _)| name));
+                remove_disguised(&mut head.headers, replaced.map(|name| &name.0));
                 remove_all(&mut head.headers, remove);
                 for (name, template) in set {
+                    if name.0 == HOST {
+                        host_changes(head);
+                    }
                     let value = Facts { session, source, head }.value(template);
                     put(&mut head.headers, &name.0, value, true);
                 }
@@ -149,8 +156,7 @@ fn admit(limiter: &RateLimiter, limit: &RateLimit, source: IpAddr, headers: &Hea
         LimitKey::Source => limiter.admit(network_of_client(source), now),
     };
     // Whole seconds, so that who waits as long as told is admitted.
-    admitted
-        .map_err(|wait| Refusal::TooMany { retry_after: wait.as_secs() as u32 + u32::from(wait.subsec_nanos() > 0) })
+    admitted.map_err(|wait| Refusal::TooMany { retry_after: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) })
 }
 
 /// An IPv6 client has at least a whole /64 of addresses to choose from.
@@ -192,12 +198,13 @@ fn remove_all(headers: &mut HeaderMap, names: &[FieldName]) {
     }
 }
 
-/// Nothing is added where there is no room left, or nothing to say; what was to be replaced goes all the same.
+/// Nothing is added where there is no room left, or nothing to say; what was to be replaced goes all the same, but for the
+/// Host, which every request has.
 fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>, replaces: bool) {
     match (value, replaces) {
         (Some(value), true) => drop(headers.try_insert(name, value)),
         (Some(value), false) => drop(headers.try_append(name, value)),
-        (None, true) => drop(headers.remove(name)),
-        (None, false) => {}
+        (None, true) if *name != HOST => drop(headers.remove(name)),
+        (None, _) => {}
     }
 }

@@ -5,6 +5,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
+use super::normal_path::normal_path;
 use super::template::Facts;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::routing::condition::host;
@@ -30,13 +31,13 @@ pub(super) fn location(to: &Destination, facts: &Facts<'_>) -> Result<Option<Hea
             location
         }
     };
-    HeaderValue::from_maybe_shared(Bytes::from(of_this_host(location))).map(Some).map_err(|_| Refusal::BadTarget)
+    HeaderValue::from_maybe_shared(Bytes::from(of_this_host(location))).map(Some).map_err(|_| Refusal::RewrittenTarget)
 }
 
 /// What a rewritten request asks for; `None` where nothing changes.
 ///
 /// # Errors
-/// When it is too long, or no path.
+/// When it is too long, or no path, or has no normal form.
 pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>, Refusal> {
     let (path, query) = (facts.head.uri.path(), facts.head.uri.query());
     let new = match rewrite {
@@ -46,6 +47,10 @@ pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>
             Some(pattern.regex().replace(path.as_bytes(), with.as_bytes()).into_owned())
         }
         Rewrite::Regex { .. } => None,
+        Rewrite::Normalize => {
+            let normal = normal_path(path).ok_or(Refusal::BadTarget)?;
+            (normal != path.as_bytes()).then_some(normal)
+        }
     };
     let Some(mut new) = new else { return Ok(None) };
     if !new.starts_with(b"/") {
@@ -55,7 +60,7 @@ pub(super) fn target(rewrite: &Rewrite, facts: &Facts<'_>) -> Result<Option<Uri>
         new.push(b'?');
         new.extend_from_slice(query.as_bytes());
     }
-    let target = PathAndQuery::from_maybe_shared(Bytes::from(new)).map_err(|_| Refusal::BadTarget)?;
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(new)).map_err(|_| Refusal::RewrittenTarget)?;
     Ok(Some(Uri::from(target)))
 }
 
@@ -67,9 +72,18 @@ fn changed(change: &PrefixChange, path: &str) -> Option<String> {
     };
     let prefix = &change.prefix;
     let replaces_slash = change.replace.as_ref().is_some_and(|replaced| replaced.ends_with('/'));
-    let needs_slash = replaces_slash && !prefix.ends_with('/') && !rest.is_empty() && !rest.starts_with(['/', '?']);
+    // Right behind a host, what is left of the path would be more of its name, or a host of its own behind an `@`.
+    let needs_slash = (replaces_slash || ends_with_host(prefix))
+        && !prefix.ends_with('/')
+        && !rest.is_empty()
+        && !rest.starts_with(['/', '?']);
     let rest = if prefix.ends_with('/') { rest.trim_start_matches('/') } else { rest };
     Some(format!("{prefix}{}{rest}", if needs_slash { "/" } else { "" }))
+}
+
+/// Is it a URL without a path?
+fn ends_with_host(prefix: &str) -> bool {
+    prefix.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '?', '#']))
 }
 
 /// A browser takes `//host` and `/\host` for another host: a client's path must not lead there.
@@ -105,6 +119,17 @@ mod tests {
             (Some("/old"), "/new", "/old?b", Some("/new?b")),
             (Some("/old/"), "/", "/old/", Some("/")),
             (Some("/old/"), "/new/", "/older/", None),
+            // What stands behind a host stays behind it.
+            (Some("/old"), "https://a.example", "/old.evil.example", Some("https://a.example/.evil.example")),
+            (
+                Some("/old"),
+                "https://a.example:8443",
+                "/old@evil.example/",
+                Some("https://a.example:8443/@evil.example/"),
+            ),
+            (Some("/old"), "https://a.example", "/old?b", Some("https://a.example?b")),
+            (Some("/old"), "https://a.example/new", "/older", Some("https://a.example/newer")),
+            (None, "https://a.example", "*", Some("https://a.example/*")),
         ] {
             assert_eq!(change(replace, prefix, path).as_deref(), expected, "{replace:?} {prefix} {path}");
         }

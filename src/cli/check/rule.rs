@@ -44,6 +44,7 @@ fn action(action: &Action) -> String {
         Action::Rewrite(Rewrite::Regex { pattern, with }) => {
             format!("in the path {} becomes {with}", pattern.as_str())
         }
+        Action::Rewrite(Rewrite::Normalize) => "the path is normalized".to_owned(),
         Action::RequestHeaders(edits) => format!("request headers: {}", edited(edits)),
         Action::ResponseHeaders { status, edits } if status.is_empty() => {
             format!("response headers: {}", edited(edits))

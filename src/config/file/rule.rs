@@ -46,6 +46,7 @@ pub(in crate::config) struct Rewrite {
     pub(in crate::config) path: Option<Spanned<Text<Template>>>,
     pub(in crate::config) regex: Option<Spanned<Text<Pattern>>>,
     pub(in crate::config) with: Option<Spanned<Text<Replacement>>>,
+    pub(in crate::config) normalize: Option<Spanned<bool>>,
 }
 
 /// `request_headers`, and `response_headers`, which alone has `status`.

@@ -47,6 +47,7 @@ fn action(action: &Action) -> (&'static str, Value) {
                 Rewrite::Prefix(change) => prefix(change),
                 Rewrite::Path(path) => json!({ "path": path.to_string() }),
                 Rewrite::Regex { pattern, with } => json!({ "regex": pattern.as_str(), "with": with }),
+                Rewrite::Normalize => json!({ "normalize": true }),
             };
             ("rewrite", rewrite)
         }

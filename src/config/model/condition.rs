@@ -112,13 +112,19 @@ impl fmt::Display for Network {
     }
 }
 
-/// A regular expression over bytes, compiled, that is found in time linear in the length of what is searched.
+/// A regular expression over bytes, compiled, that is found in time linear in the length of what is searched and, at worst, in
+/// its own size.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(Regex);
 
-/// The most that a compiled pattern may take, and again the most that a thread may remember of its search.
-const MOST_BYTES: usize = 1 << 20;
+/// The most that a compiled pattern may take. At worst each byte that is searched is looked at by all of it, so this is what
+/// keeps the longest head that a client can send from holding a worker for so long that it is taken for hanging:
+/// `x.{0,5000}y` would.
+const MOST_COMPILED: usize = 48 << 10;
+
+/// The most that a thread may remember of its search.
+const MOST_REMEMBERED: usize = 1 << 20;
 
 impl Pattern {
     /// Classes such as `\w` are those of ASCII.
@@ -127,7 +133,13 @@ impl Pattern {
     /// It is none, or too big when compiled.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
         let mut builder = RegexBuilder::new(text);
-        builder.unicode(false).size_limit(MOST_BYTES).dfa_size_limit(MOST_BYTES).nest_limit(50).build().map(Self)
+        builder
+            .unicode(false)
+            .size_limit(MOST_COMPILED)
+            .dfa_size_limit(MOST_REMEMBERED)
+            .nest_limit(50)
+            .build()
+            .map(Self)
     }
 
     /// The compiled form.
@@ -138,6 +150,35 @@ impl Pattern {
     /// Is it found in there?
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.0.is_match(text)
+    }
+
+    /// The first group that a replacement names and the pattern has not: nothing would stand there. A name goes as far as letters,
+    /// digits and `_` do, `$1a` is the group `1a`; braces end it sooner.
+    pub fn missing_group<'text>(&self, replacement: &'text str) -> Option<&'text str> {
+        let mut rest = replacement;
+        while let Some((_, behind)) = rest.split_once('$') {
+            if let Some(behind) = behind.strip_prefix('$') {
+                rest = behind; // a dollar itself
+                continue;
+            }
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name = match behind.strip_prefix('{') {
+                Some(braced) => braced.split_once('}').map_or("", |(name, _)| name),
+                None => behind.split(|c| !is_of_name(c)).next().unwrap_or_default(),
+            };
+            if !name.is_empty() && !self.has_group(name) {
+                return Some(name);
+            }
+            rest = behind;
+        }
+        None
+    }
+
+    fn has_group(&self, name: &str) -> bool {
+        match name.parse::<usize>() {
+            Ok(number) => number < self.0.captures_len(),
+            Err(_) => self.0.capture_names().flatten().any(|known| known == name),
+        }
     }
 
     /// As it was written.
@@ -205,16 +246,43 @@ mod tests {
 
     #[test]
     fn a_pattern_that_would_explode_is_none() {
-        for text in
-            ["(a{1000}){1000}", "(((a{100}){100}){100}){100}", &"(".repeat(1000), "(", "a{2,1}", r"(a)\1", "(?=a)"]
-        {
+        for text in [
+            "(a{1000}){1000}",
+            "x.{0,500}y",
+            "(((a{100}){100}){100}){100}",
+            &"(".repeat(1000),
+            "(",
+            "a{2,1}",
+            r"(a)\1",
+            "(?=a)",
+        ] {
             assert!(Pattern::new(text).is_err(), "{text:.40}");
+        }
+        let list: String = (0..100).map(|number| format!("|bot{number:04}")).collect();
+        for text in
+            ["x.{0,200}y", "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "[A-Za-z0-9-]{1,255}", &format!("none{list}")]
+        {
+            assert!(Pattern::new(text).is_ok(), "{text:.40}");
         }
         // Where others backtrack for ages.
         let catastrophe = Pattern::new("^(a+)+$").unwrap();
         let mut text = vec![b'a'; 60_000];
         text.push(b'!');
         assert!(!catastrophe.is_match(&text));
+    }
+
+    #[test]
+    fn a_replacement_names_groups_that_are_there() {
+        let pattern = Pattern::new("^/(a)/(?<rest>.*)$").unwrap();
+        for replacement in ["/$1", "/${1}a", "/$2/$0", "/$rest", "/${rest}x", "/$$9", "/$", "/$/x", "/a$-"] {
+            assert_eq!(pattern.missing_group(replacement), None, "{replacement}");
+            let _ = pattern.regex().replace(b"/a/b", replacement.as_bytes());
+        }
+        for (replacement, missing) in
+            [("/$3", "3"), ("/$1a", "1a"), ("/$1/$rests", "rests"), ("/${4}", "4"), ("/$$$5", "5"), ("/$1_", "1_")]
+        {
+            assert_eq!(pattern.missing_group(replacement), Some(missing), "{replacement}");
+        }
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub enum Rewrite {
         /// Becomes this, with `$1` for its groups.
         with: String,
     },
+    /// Whatever means the same is written the same.
+    Normalize,
 }
 
 /// Put before a path.

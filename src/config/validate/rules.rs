@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use toml::Spanned;
 
 use super::Checker;
@@ -12,7 +12,7 @@ use crate::config::model::{
     Action, Condition, Destination, FieldName, HeaderEdits, LimitKey, Mode, Part, PrefixChange, RateLimit, Rewrite,
     Rule, Template, Variable,
 };
-use crate::config::value::{FromText, OneOrMany, Text, leads_somewhere};
+use crate::config::value::{FromText, OneOrMany, Replacement, Text, leads_somewhere};
 
 /// Headers that say where a message ends and what becomes of its connection: whoever changes them makes another message.
 const FRAMING: [HeaderName; 8] = [
@@ -140,8 +140,9 @@ impl RuleChecker<'_, '_> {
 
     fn rewrite(&mut self, written: Spanned<Table<file::Rewrite>>) -> Option<Action> {
         let place = written.span();
-        let file::Rewrite { prefix, replace, path, regex, with } = written.into_inner().0;
-        self.only_one(&place, &["prefix", "path", "regex"], &[prefix.is_some(), path.is_some(), regex.is_some()]);
+        let file::Rewrite { prefix, replace, path, regex, with, normalize } = written.into_inner().0;
+        let written = [prefix.is_some(), path.is_some(), regex.is_some(), normalize.is_some()];
+        self.only_one(&place, &["prefix", "path", "regex", "normalize"], &written);
         self.only_with(replace.as_ref().map(Spanned::span), prefix.is_some(), "`replace` is for `prefix`");
         self.only_with(with.as_ref().map(Spanned::span), regex.is_some(), "`with` is for `regex`");
         if let Some(prefix) = prefix {
@@ -161,10 +162,23 @@ impl RuleChecker<'_, '_> {
             }
             return Some(Action::Rewrite(Rewrite::Path(template)));
         }
+        if let Some(normalize) = normalize {
+            if !normalize.get_ref() {
+                self.checker.problem(normalize.span(), "expected `true`, or no such rule", "does nothing");
+            }
+            return Some(Action::Rewrite(Rewrite::Normalize));
+        }
         let regex = regex?;
         let accepted = "what the regular expression's find becomes, such as \"/v2/$1\"";
         let with = self.checker.required(with, &place, "with", accepted)?;
-        Some(Action::Rewrite(Rewrite::Regex { pattern: regex.into_inner().0, with: with.into_inner().0.0 }))
+        let (pattern, span) = (regex.into_inner().0, with.span());
+        let Text(Replacement(with)) = with.into_inner();
+        if let Some(group) = pattern.missing_group(&with) {
+            let hint = "`$1` is the first group, `${1}` before a letter, digit or `_`, `$$` a dollar";
+            let message = format!("the regular expression has no group `{group}`");
+            self.checker.problem_with_hint(span, &message, "", hint);
+        }
+        Some(Action::Rewrite(Rewrite::Regex { pattern, with }))
     }
 
     fn request_headers(&mut self, written: Spanned<Table<file::HeaderEdits>>) -> Option<Action> {
@@ -189,6 +203,13 @@ impl RuleChecker<'_, '_> {
         if set.is_empty() && add.is_empty() && remove.is_empty() && !self.checker.is_refused_at(place) {
             let message = "expected at least one of `set`, `add` and `remove`";
             self.checker.problem(place.clone(), message, "nothing is changed");
+        }
+        if moment == Moment::Request {
+            let removed = remove.iter().map(|name| (name.span(), name.get_ref().0.0 == HOST));
+            let added = add.keys().map(|name| (name.span(), name.get_ref().eq_ignore_ascii_case("host")));
+            for (place, _) in removed.chain(added).filter(|(_, is_host)| *is_host) {
+                self.checker.problem(place, "a request has one Host: `set` it", "");
+            }
         }
         let remove = remove.into_iter().map(|name| {
             self.checker.may_change(&name.get_ref().0.0, name.span());

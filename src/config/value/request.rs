@@ -18,7 +18,7 @@ impl FromText for Pattern {
 fn why_none(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(limit) => {
-            format!("compiled it takes more than {} KiB: repeat less in it", limit / 1024)
+            format!("compiled it takes more than {} KiB: repeat less in it, or write several", limit / 1024)
         }
         other => {
             let message = other.to_string();

@@ -95,7 +95,7 @@ fn is_visible(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// What a request's Host is compared with: lower case, no port.
+/// What a request's Host is compared with: lower case, no port, no brackets, no dot of the root.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct RouteHost(pub(in crate::config) String);
 
@@ -103,14 +103,16 @@ impl FromText for RouteHost {
     const ACCEPTED: &'static str = "a host name or address without port, such as \"www.example.com\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
-        let is_address = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        if is_host_name(text) || is_address(text) {
-            return Ok(RouteHost(text.to_ascii_lowercase()));
+        if is_host_name(text) {
+            return Ok(RouteHost(text.trim_end_matches('.').to_ascii_lowercase()));
+        }
+        if let Some(address) = address_of_host(text) {
+            return Ok(RouteHost(address.to_string()));
         }
         let authority = authority(text);
         let without_port = authority.rsplit_once(':').map(|(host, _)| host);
         let mut hosts = [Some(authority), without_port].into_iter().flatten();
-        if let Some(host) = hosts.find(|host| is_host_name(host) || is_address(host)) {
+        if let Some(host) = hosts.find(|host| is_host_name(host) || address_of_host(host).is_some()) {
             return Err(Some(format!("did you mean \"{host}\"?")));
         }
         Err(text.contains('*').then(|| match text.strip_prefix("*.") {
@@ -124,6 +126,11 @@ impl FromText for RouteHost {
 pub(super) fn authority(text: &str) -> &str {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     rest.split_once('/').map_or(rest, |(authority, _)| authority)
+}
+
+/// With or without the brackets of an IPv6 address.
+fn address_of_host(text: &str) -> Option<IpAddr> {
+    text.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// The end of a request's host, lower case.
@@ -191,8 +198,7 @@ impl FromText for HostHeader {
 
     fn from_text(text: &str) -> Result<Self, Hint> {
         let host = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(text, |(host, _)| host);
-        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        if is_host_name(host) || is_address { Ok(HostHeader(text.to_owned())) } else { Err(None) }
+        if is_host_name(host) || address_of_host(host).is_some() { Ok(HostHeader(text.to_owned())) } else { Err(None) }
     }
 }
 
