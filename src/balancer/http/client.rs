@@ -1,10 +1,9 @@
-//! The client's side of an HTTP connection: its socket as hyper sees it, and what is known of its request.
+//! A client that speaks HTTP: what is known of its connection and of its request under way.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,7 +11,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
-use hyper::rt::{Read, ReadBufCursor, Write as HyperWrite};
 use hyper::{HeaderMap, Version};
 use nix::sys::socket::{SockaddrStorage, getsockname};
 
@@ -52,7 +50,7 @@ pub struct Client {
     /// Whom the request under way comes from: who connected, or whom that proxy of ours names.
     pub source: Cell<IpAddr>,
     /// Its socket, which hyper holds, to ask it what hardly anybody wants to know.
-    socket: Cell<Option<RawFd>>,
+    pub(super) socket: Cell<Option<RawFd>>,
     /// Its address and port as the log has them.
     address_and_port: Box<[u8]>,
     /// What the request under way is at.
@@ -123,7 +121,7 @@ impl Client {
     }
 
     /// Bytes of a request have come where none was.
-    fn head_begins(&self) {
+    pub(super) fn head_begins(&self) {
         self.phase.set(Phase::Head);
         self.sent.set(0);
         self.session.await_client(self.session.frontend().timeouts.http_request);
@@ -259,14 +257,14 @@ impl Client {
     }
 
     /// Bytes go out. Before a request has come they can only be a status line of hyper's: `HTTP/1.1 431 `.
-    fn sends(&self, bytes: &[u8]) {
+    pub(super) fn sends(&self, bytes: &[u8]) {
         if self.phase.get() == Phase::Head {
             let status = bytes.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
             self.refused_with.set(status.and_then(|status| status.parse().ok()));
         }
     }
 
-    fn sent(&self, result: &Poll<io::Result<usize>>) {
+    pub(super) fn sent(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(bytes)) => {
                 self.add_sent(*bytes as u64);
@@ -279,7 +277,7 @@ impl Client {
         }
     }
 
-    fn all_is_sent(&self) {
+    pub(super) fn all_is_sent(&self) {
         self.has_unsent.set(false);
         if self.is_answered.replace(false) {
             self.request_ends();
@@ -334,101 +332,4 @@ fn write_request_line(line: &mut Vec<u8>, request: &Parts) {
     }
     let version: &[u8] = if request.version == Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" };
     line.extend_from_slice(version);
-}
-
-/// The client's socket as hyper sees it.
-pub(super) struct ClientSocket {
-    io: Socket,
-    /// What has been read already.
-    first: Bytes,
-    client: Rc<Client>,
-}
-
-impl ClientSocket {
-    /// The socket of this client, of which `first` has been read already.
-    pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
-        client.socket.set(io.as_raw_fd());
-        client.has_come_whole.set(first.ends_with(b"\r\n\r\n"));
-        Self { io, first, client }
-    }
-
-    /// Gives it back.
-    pub(super) fn into_socket(self) -> Socket {
-        self.io
-    }
-
-    /// hyper also reads while a request is under way that has come whole, to see whether its client leaves. For that a new
-    /// socket is watched only when the answer is not there soon.
-    fn is_not_to_be_watched_yet(&self) -> bool {
-        let client = &self.client;
-        self.io.is_new()
-            && client.has_come_whole.get()
-            && matches!(client.phase.get(), Phase::Head | Phase::Exchange | Phase::Responding)
-            && client.session.puts_off()
-    }
-}
-
-impl Read for ClientSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.is_not_to_be_watched_yet() {
-            return Poll::Pending;
-        }
-        let result = if self.first.is_empty() {
-            Pin::new(&mut self.io).poll_read(context, buffer)
-        } else {
-            let length = self.first.len().min(buffer.remaining());
-            buffer.put_slice(&self.first.split_to(length));
-            Poll::Ready(Ok(()))
-        };
-        if result.is_ready() && self.client.phase.get() == Phase::Idle {
-            self.client.head_begins();
-        }
-        result
-    }
-}
-
-impl HyperWrite for ClientSocket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.client.sends(bytes);
-        let result = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.client.sent(&result);
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
-        let Self { io, client, .. } = &mut *self;
-        let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
-        let result = match before {
-            [] => client.bypass.poll_send(context, io.watched()?),
-            before => Pin::new(io).poll_write_vectored(context, before),
-        };
-        client.sent(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    /// hyper flushes when it has nothing left to write.
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client.all_is_sent();
-        Poll::Ready(self.client.bypass.all_is_sent())
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.client.leaves_hyper.get() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
 }

@@ -10,6 +10,7 @@ mod ask;
 pub mod body;
 mod bypass;
 pub mod client;
+mod client_socket;
 mod exchange;
 mod forward;
 pub mod forwarded;
@@ -37,7 +38,8 @@ use hyper::service::{HttpService, service_fn};
 
 use crate::balancer::session::Session;
 use body::ResponseBody;
-use client::{Client, ClientSocket, Phase};
+use client::{Client, Phase};
+use client_socket::ClientSocket;
 use page::HTTP_2_PREFACE;
 use rest::{Resting, Serving, Stage};
 

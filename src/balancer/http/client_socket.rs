@@ -1,0 +1,109 @@
+//! A client's socket as hyper sees it: what passes is noted at its client, and a large body takes its own way.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use crate::balancer::http::client::{Client, Phase};
+use crate::balancer::http::socket::Socket;
+
+/// The socket, and whose it is.
+pub(super) struct ClientSocket {
+    io: Socket,
+    /// What has been read already.
+    first: Bytes,
+    client: Rc<Client>,
+}
+
+impl ClientSocket {
+    /// The socket of this client, of which `first` has been read already.
+    pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
+        client.socket.set(io.as_raw_fd());
+        client.has_come_whole.set(first.ends_with(b"\r\n\r\n"));
+        Self { io, first, client }
+    }
+
+    /// Gives it back.
+    pub(super) fn into_socket(self) -> Socket {
+        self.io
+    }
+
+    /// hyper also reads while a request is under way that has come whole, to see whether its client leaves. For that a new
+    /// socket is watched only when the answer is not there soon.
+    fn is_not_to_be_watched_yet(&self) -> bool {
+        let client = &self.client;
+        self.io.is_new()
+            && client.has_come_whole.get()
+            && matches!(client.phase.get(), Phase::Head | Phase::Exchange | Phase::Responding)
+            && client.session.puts_off()
+    }
+}
+
+impl Read for ClientSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_not_to_be_watched_yet() {
+            return Poll::Pending;
+        }
+        let result = if self.first.is_empty() {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        } else {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(length));
+            Poll::Ready(Ok(()))
+        };
+        if result.is_ready() && self.client.phase.get() == Phase::Idle {
+            self.client.head_begins();
+        }
+        result
+    }
+}
+
+impl Write for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.sends(bytes);
+        let result = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.client.sent(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
+        let Self { io, client, .. } = &mut *self;
+        let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
+        let result = match before {
+            [] => client.bypass.poll_send(context, io.watched()?),
+            before => Pin::new(io).poll_write_vectored(context, before),
+        };
+        client.sent(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes when it has nothing left to write.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.all_is_sent();
+        Poll::Ready(self.client.bypass.all_is_sent())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.leaves_hyper.get() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
