@@ -57,6 +57,7 @@ pub struct Deadline {
     at: Cell<Millis>,
     /// The key of the queue's entry that counts.
     queued: Cell<Option<u64>>,
+    has_fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -121,7 +122,10 @@ impl Clock {
         deadline.queued.set(None);
         match deadline.at.get() {
             NEVER => {}
-            at if at <= now => deadline.wake(),
+            at if at <= now => {
+                deadline.has_fired.set(true);
+                deadline.wake();
+            }
             at => self.set(deadline, at),
         }
     }
@@ -146,6 +150,11 @@ impl Deadline {
             Some(own) => own.clone_from(waker),
             None => *own = Some(waker.clone()),
         }
+    }
+
+    /// Has its task been woken since it was asked last?
+    pub fn take_fired(&self) -> bool {
+        self.has_fired.take()
     }
 
     /// Its task has ended: what is left in the queue keeps nothing alive.

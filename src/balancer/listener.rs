@@ -64,7 +64,10 @@ pub async fn accept(thread: Rc<Thread>, socket: ListeningSocket, listening: Rc<L
             Err(NotOpened::NobodyListens) => return,
         };
         match session.frontend().mode {
-            Mode::Http => drop(tokio::task::spawn_local(http::serve(stream, session))),
+            Mode::Http => match http::serve(stream, session) {
+                Ok(serving) => drop(tokio::task::spawn_local(serving)),
+                Err(error) => warn(&warned, || tracing::warn!(%error, "a connection cannot be watched: {error}")),
+            },
             Mode::Tcp => drop(tokio::task::spawn_local(tcp::serve(stream, session))),
         }
     }

@@ -1,5 +1,4 @@
 //! A listening socket that hands out connections the runtime does not watch yet, as its own would do at once.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::net::{self, SocketAddr};
@@ -8,6 +7,8 @@ use mio::net::TcpListener;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::balancer::readiness::when_readable;
 
 /// A listening socket.
 pub struct ListeningSocket(AsyncFd<TcpListener>);
@@ -21,9 +22,7 @@ impl ListeningSocket {
         listener.set_nonblocking(true)?;
         // Accepted sockets inherit it: what goes out is whole, there is nothing to wait for.
         SockRef::from(&listener).set_tcp_nodelay(true)?;
-        let listener = TcpListener::from_std(listener);
-        // SAFETY: the listener owns its descriptor, and nobody takes it from there as long as it is watched.
-        Ok(Self(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?))
+        Ok(Self(when_readable(TcpListener::from_std(listener))?))
     }
 
     /// Where it listens.

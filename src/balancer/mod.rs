@@ -18,6 +18,7 @@ pub mod persistence;
 pub mod pipe;
 pub mod pool;
 pub mod queue;
+pub mod readiness;
 pub mod relay;
 mod replication;
 pub mod resolve;

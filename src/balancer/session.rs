@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::balancer::admission::Queued;
-use crate::balancer::clock::{self, Deadline, Millis, NEVER, TICK};
+use crate::balancer::clock::{self, Deadline, Millis, NEVER};
 use crate::balancer::listener::Listening;
 use crate::balancer::room::Places;
 use crate::balancer::worker::{Thread, Worker};
@@ -37,15 +37,6 @@ pub struct Session {
     deadline: Rc<Deadline>,
     client_until: Cell<Millis>,
     server_until: Cell<Millis>,
-    look: Cell<Look>,
-}
-
-/// When its task looks once more at what it has put off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    NotYet,
-    At(Millis),
-    Over,
 }
 
 /// Why a connection is closed as soon as it is accepted.
@@ -105,7 +96,6 @@ impl Session {
             deadline: Deadline::new(),
             client_until: Cell::new(NEVER),
             server_until: Cell::new(NEVER),
-            look: Cell::new(Look::NotYet),
         })
     }
 
@@ -158,14 +148,11 @@ impl Session {
         "http"
     }
 
-    /// The task, which is running, is to be woken when either side is late.
+    /// The task to wake when either side is late.
     pub fn set_waker(&self, waker: &Waker) {
         self.deadline.set_waker(waker);
-        if let Look::At(at) = self.look.get()
-            && self.is_past(at)
-        {
-            self.look.set(Look::Over);
-            self.arm();
+        if self.deadline.take_fired() {
+            self.arm_again();
         }
     }
 
@@ -239,23 +226,19 @@ impl Session {
         result
     }
 
-    /// May something be put off until its task is woken, before long? That is so once.
-    pub fn puts_off(&self) -> bool {
-        if self.look.get() == Look::NotYet {
-            self.look.set(Look::At(self.worker.clock.after(TICK)));
-            self.arm();
-        }
-        self.look.get() != Look::Over
-    }
-
     fn is_past(&self, until: Millis) -> bool {
         until != NEVER && self.worker.clock.millis() >= until
     }
 
+    /// It was woken for one time, which may not count any more: the other is still to come.
+    fn arm_again(&self) {
+        let times = [self.client_until.get(), self.server_until.get()];
+        let until = times.into_iter().filter(|until| !self.is_past(*until)).min().unwrap_or(NEVER);
+        self.worker.clock.set(&self.deadline, until);
+    }
+
     fn arm(&self) {
-        let late = self.client_until.get().min(self.server_until.get());
-        let look = if let Look::At(at) = self.look.get() { at } else { NEVER };
-        self.worker.clock.set(&self.deadline, late.min(look));
+        self.worker.clock.set(&self.deadline, self.client_until.get().min(self.server_until.get()));
     }
 }
 

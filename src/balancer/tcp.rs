@@ -1,6 +1,6 @@
 //! TCP mode: a client's connection and a server's, and the bytes between them.
 
-use std::future::{Future, poll_fn};
+use std::future::{self, Future, poll_fn};
 use std::net;
 use std::pin::pin;
 use std::task::Poll;
@@ -22,14 +22,10 @@ use crate::balancer::session::{Session, UnderWay};
 
 /// Serves a client until its connection ends.
 pub async fn serve(stream: net::TcpStream, session: Session) {
-    let mut stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection cannot be watched"),
-    };
     let mut record = Record::new(session.accepted);
     record.head = Some(session.accepted);
     session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    carry(&mut stream, &session, &mut record).await;
+    carry(stream, &session, &mut record).await;
     accounting::count(&session, &record, clock::now());
     if session.worker.access_log.is_on() {
         let client = format!("{}:{}", session.client.ip().to_canonical(), session.client.port());
@@ -37,7 +33,7 @@ pub async fn serve(stream: net::TcpStream, session: Session) {
     }
 }
 
-async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
+async fn carry(client: net::TcpStream, session: &Session, record: &mut Record) {
     let source = session.client.ip().to_canonical();
     let subject = Subject { source, destination_port: session.destination_port, request: None };
     let Some(index) = route(session.frontend(), &subject) else { return record.end(*b"PR") };
@@ -47,14 +43,14 @@ async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
     let (backend, state) = (session.backend(index), &session.worker.shared.backends[index.0]);
     let mut persistence = Persistence::of_connection(backend, state, source);
     let key = key::of_client(&backend.balance, source);
-    let begun = unless_gone(client, session, Attempts::begin(session, index, persistence.server(), key)).await;
+    let begun = unless_gone(&client, session, Attempts::begin(session, index, persistence.server(), key)).await;
     let Some(Ok(mut attempts)) = begun else {
         record.server = session.queued.server();
         record.leave(&at_backend, None);
         return record.end(begun.and_then(Result::err).map_or(*b"CQ", Unreachable::termination));
     };
     persistence.goes_to(attempts.server());
-    let connected = unless_gone(client, session, attempts.connect()).await;
+    let connected = unless_gone(&client, session, attempts.connect()).await;
     record.server = Some(attempts.server());
     record.retries = attempts.retries;
     record.redispatched = attempts.redispatched;
@@ -64,8 +60,10 @@ async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
             attempts.under_way.reached(false);
             persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
+            // Only now is it waited for: a socket that is watched before tells of nothing but that it can be written to.
+            let Ok(mut client) = TcpStream::from_std(client) else { return record.end(*b"RC") };
             let (from_client, from_server) = (
-                Side { stream: client, first: Bytes::new() },
+                Side { stream: &mut client, first: Bytes::new() },
                 Side { stream: &mut server.stream, first: Bytes::new() },
             );
             let ended = relay::run(session, from_client, from_server, backend.timeouts).await;
@@ -80,7 +78,7 @@ async fn carry(client: &mut TcpStream, session: &Session, record: &mut Record) {
 }
 
 /// What comes of it; `None` if the client goes while it waits in a queue.
-async fn unless_gone<F: Future>(client: &TcpStream, session: &Session, work: F) -> Option<F::Output> {
+async fn unless_gone<F: Future>(client: &net::TcpStream, session: &Session, work: F) -> Option<F::Output> {
     let (mut work, mut gone) = (pin!(work), pin!(gone(client)));
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -91,7 +89,8 @@ async fn unless_gone<F: Future>(client: &TcpStream, session: &Session, work: F) 
 }
 
 /// A client that has said nothing and finishes is gone. One that has may have said all it wants to, and waits for an answer.
-async fn gone(client: &TcpStream) {
+async fn gone(client: &net::TcpStream) {
+    let Ok(client) = client.try_clone().and_then(TcpStream::from_std) else { return future::pending().await };
     if matches!(client.peek(&mut [0]).await, Ok(1..)) {
         let _ = client.ready(Interest::ERROR).await;
     }

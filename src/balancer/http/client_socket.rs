@@ -23,23 +23,13 @@ impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
     pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
         client.socket.set(io.as_raw_fd());
-        client.has_come_whole.set(first.ends_with(b"\r\n\r\n"));
         Self { io, first, client }
     }
 
     /// Gives it back.
     pub(super) fn into_socket(self) -> Socket {
+        debug_assert!(self.first.is_empty(), "hyper reads before it lets go");
         self.io
-    }
-
-    /// hyper also reads while a request is under way that has come whole, to see whether its client leaves. For that a new
-    /// socket is watched only when the answer is not there soon.
-    fn is_not_to_be_watched_yet(&self) -> bool {
-        let client = &self.client;
-        self.io.is_new()
-            && client.has_come_whole.get()
-            && matches!(client.phase.get(), Phase::Head | Phase::Exchange | Phase::Responding)
-            && client.session.puts_off()
     }
 }
 
@@ -49,9 +39,6 @@ impl Read for ClientSocket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_not_to_be_watched_yet() {
-            return Poll::Pending;
-        }
         let result = if self.first.is_empty() {
             Pin::new(&mut self.io).poll_read(context, buffer)
         } else {
@@ -83,7 +70,7 @@ impl Write for ClientSocket {
         let Self { io, client, .. } = &mut *self;
         let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
         let result = match before {
-            [] => client.bypass.poll_send(context, io.watched()?),
+            [] => client.bypass.poll_send(context, io.both()?),
             before => Pin::new(io).poll_write_vectored(context, before),
         };
         client.sent(&result);

@@ -84,7 +84,6 @@ async fn forward(
     let (mut head, incoming) = request.into_parts();
     client.request_begins(&head);
     let mut body = ClientBody::new(incoming, client, &head);
-    client.has_come_whole.set(body.is_over());
     let_others_read().await;
     headers::check_target(&mut head)?;
     // As it came: what a rule makes of the path makes no page of it.

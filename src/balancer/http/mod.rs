@@ -26,10 +26,10 @@ mod unread;
 pub mod upstream;
 
 use std::future::{Future, poll_fn};
-use std::net;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::{io, net};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -61,8 +61,12 @@ enum End {
 }
 
 /// Serves a client until its connection ends.
-pub fn serve(stream: net::TcpStream, session: Session) -> impl Future<Output = ()> {
-    Serving::new(Resting::new(stream, session), |resting, first| Box::pin(serve_requests(resting, first)))
+///
+/// # Errors
+/// When its socket cannot be watched.
+pub fn serve(stream: net::TcpStream, session: Session) -> io::Result<impl Future<Output = ()>> {
+    let resting = Resting::new(stream, session)?;
+    Ok(Serving::new(resting, |resting| Box::pin(serve_requests(resting, Bytes::new()))))
 }
 
 /// Serves a client while it has requests, the `first` bytes of which have come already.
@@ -127,7 +131,7 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         (End::Closed(Ok(())), Some(tunnel)) => {
             let parts = connection.into_parts();
             return Stage::Working(Box::pin(async move {
-                if let Ok(stream) = parts.io.into_socket().watched() {
+                if let Ok(stream) = parts.io.into_socket().both() {
                     tunnel.run(&client, stream, parts.read_buf).await;
                 }
                 client.request_ends();

@@ -10,8 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use std::{io, mem, net};
 
-use bytes::Bytes;
-
 use crate::balancer::clock::Millis;
 use crate::balancer::http::socket::Socket;
 use crate::balancer::pool::Upstream;
@@ -35,26 +33,23 @@ pub(super) struct Resting {
 
 impl Resting {
     /// A connection that was just accepted.
-    pub(super) fn new(stream: net::TcpStream, session: Session) -> Self {
+    ///
+    /// # Errors
+    /// When its socket cannot be watched.
+    pub(super) fn new(stream: net::TcpStream, session: Session) -> io::Result<Self> {
+        let socket = Socket::new(stream)?;
         let until = session.await_client(session.frontend().timeouts.http_request);
-        Self { socket: Socket::new(stream), waiting_since: session.accepted, until, own: None, session }
+        Ok(Self { socket, waiting_since: session.accepted, until, own: None, session })
     }
 
-    /// Has something come? Then what of it has been read already. `None`: nothing has in time, or nothing is waited for any
-    /// more.
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// Has something come? `false`: nothing has in time, or nothing is waited for any more.
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.session.set_waker(context.waker());
         self.session.renew();
-        match self.socket.first() {
-            Ok(first) => return Poll::Ready(Some(first)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Poll::Ready(None),
-        }
-        let Ok(stream) = self.socket.watched() else { return Poll::Ready(None) };
-        match stream.poll_read_ready(context) {
+        match self.socket.poll_read_ready(context) {
             // Whether these are bytes, the end or an error shows when they are read.
-            Poll::Ready(_) => Poll::Ready(Some(Bytes::new())),
-            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(None),
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending if self.session.client_is_late() || self.session.is_to_end() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -77,12 +72,12 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Stage>>>;
 /// A connection's task.
 pub(super) struct Serving {
     stage: Stage,
-    work: fn(Resting, Bytes) -> Work,
+    work: fn(Resting) -> Work,
 }
 
 impl Serving {
     /// Begins at rest; `work` is done whenever it wakes.
-    pub(super) fn new(resting: Resting, work: fn(Resting, Bytes) -> Work) -> Self {
+    pub(super) fn new(resting: Resting, work: fn(Resting) -> Work) -> Self {
         Self { stage: Stage::Resting(resting), work }
     }
 }
@@ -92,7 +87,7 @@ impl Future for Serving {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let first = match &mut self.stage {
+            let wakes = match &mut self.stage {
                 Stage::Resting(resting) => ready!(resting.poll_wake(context)),
                 Stage::Working(work) => {
                     self.stage = ready!(work.as_mut().poll(context));
@@ -100,8 +95,8 @@ impl Future for Serving {
                 }
                 Stage::Over => return Poll::Ready(()),
             };
-            self.stage = match (mem::replace(&mut self.stage, Stage::Over), first) {
-                (Stage::Resting(resting), Some(first)) => Stage::Working((self.work)(resting, first)),
+            self.stage = match mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Resting(resting) if wakes => Stage::Working((self.work)(resting)),
                 _ => Stage::Over,
             };
         }

@@ -1,100 +1,99 @@
-//! A client's TCP socket, as hyper sees it, which the runtime watches only from when there is something to wait for.
+//! A client's TCP socket as hyper sees it.
 //!
-//! A client's first request mostly comes together with its connection, and the response often is all there is to it. To have
-//! epoll watch it, and no longer watch it, would then be a tenth of the work.
+//! Most clients only ever have to be waited for until they say something: their answers fit the send buffer. So a socket is
+//! watched for reading alone, and for writing from when that has to wait.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+
+use crate::balancer::readiness::when_readable;
 
 /// What is written in parts and is no longer than this goes out as one piece: copying it costs less than what writev(2)
 /// does beyond send(2).
 pub const SMALL: usize = 1024;
-/// What is read at once of a first request.
-const FIRST: usize = 4 * 1024;
+/// What is read at once while the socket is watched for reading alone.
+const PIECE: usize = 8 * 1024;
+
+thread_local! {
+    /// Holds nothing from one reading to the next.
+    static PLACE: RefCell<Box<[u8; PIECE]>> = RefCell::new(Box::new([0; PIECE]));
+}
 
 /// A socket. It never blocks.
 pub struct Socket(State);
 
 enum State {
-    New(net::TcpStream),
-    Watched(TokioIo<TcpStream>),
-    /// It could not be watched: the process has no memory or no descriptor for that.
+    /// Watched for reading.
+    Reading(AsyncFd<net::TcpStream>),
+    /// Watched for both.
+    Both(TokioIo<TcpStream>),
+    /// It could not be watched for both: the process has no memory for that.
     Lost,
 }
 
 impl Socket {
     /// One that was just accepted, and does not block.
-    pub fn new(stream: net::TcpStream) -> Self {
-        Self(State::New(stream))
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn new(stream: net::TcpStream) -> io::Result<Self> {
+        when_readable(stream).map(State::Reading).map(Self)
     }
 
     /// Its descriptor; `None` once it is lost.
     pub fn as_raw_fd(&self) -> Option<RawFd> {
         match &self.0 {
-            State::New(stream) => Some(stream.as_raw_fd()),
-            State::Watched(stream) => Some(stream.inner().as_raw_fd()),
+            State::Reading(stream) => Some(stream.as_raw_fd()),
+            State::Both(stream) => Some(stream.inner().as_raw_fd()),
             State::Lost => None,
         }
     }
 
-    /// Does the runtime not know of it yet?
-    pub fn is_new(&self) -> bool {
-        matches!(self.0, State::New(_))
-    }
-
-    /// What has come of a first request. `WouldBlock`: nothing has. Of a socket that is watched nothing is read here.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub fn first(&mut self) -> io::Result<Bytes> {
-        let State::New(stream) = &mut self.0 else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let mut bytes = [0; FIRST];
-        match stream.read(&mut bytes)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => Ok(Bytes::copy_from_slice(bytes.get(..read).unwrap_or_default())),
+    /// Is there something to read, or an end or an error to be seen?
+    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &self.0 {
+            State::Reading(stream) => stream.poll_read_ready(context).map(drop),
+            State::Both(stream) => stream.inner().poll_read_ready(context).map(drop),
+            State::Lost => Poll::Ready(()),
         }
     }
 
-    /// The same socket, watched.
+    /// The same socket, watched for reading and writing.
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn watched(&mut self) -> io::Result<&mut TcpStream> {
-        if let State::New(_) = self.0
-            && let State::New(stream) = std::mem::replace(&mut self.0, State::Lost)
-        {
-            self.0 = State::Watched(TokioIo::new(TcpStream::from_std(stream)?));
-        }
-        match &mut self.0 {
-            State::Watched(stream) => Ok(stream.inner_mut()),
-            State::New(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
-        }
+    pub fn both(&mut self) -> io::Result<&mut TcpStream> {
+        self.watched().map(TokioIo::inner_mut)
     }
 
     /// What is left to say to somebody who may be gone. Best effort: it fits an empty send buffer.
     pub fn write_last(&mut self, bytes: &[u8]) -> usize {
         let written = match &mut self.0 {
-            State::New(stream) => stream.write(bytes),
-            State::Watched(stream) => stream.inner().try_write(bytes),
+            State::Reading(stream) => stream.get_mut().write(bytes),
+            State::Both(stream) => stream.inner().try_write(bytes),
             State::Lost => Ok(0),
         };
         written.unwrap_or(0)
     }
 
-    /// Watched, for hyper's traits. What would have had to wait comes here.
-    fn io(&mut self) -> io::Result<Pin<&mut TokioIo<TcpStream>>> {
-        self.watched()?;
+    fn watched(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
+        if matches!(self.0, State::Reading(_))
+            && let State::Reading(stream) = std::mem::replace(&mut self.0, State::Lost)
+        {
+            self.0 = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
+        }
         match &mut self.0 {
-            State::Watched(stream) => Ok(Pin::new(stream)),
-            State::New(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+            State::Both(stream) => Ok(stream),
+            State::Reading(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -105,30 +104,38 @@ impl Read for Socket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if let State::New(stream) = &mut self.0 {
-            let mut bytes = [0; FIRST];
-            let most = buffer.remaining().min(FIRST);
-            match stream.read(&mut bytes[..most]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let State::Reading(stream) = &mut self.0 else { return Pin::new(self.watched()?).poll_read(context, buffer) };
+        let room = buffer.remaining().min(PIECE);
+        loop {
+            let mut guard = ready!(stream.poll_read_ready_mut(context))?;
+            let read = PLACE.with_borrow_mut(|piece| {
+                let read = guard.get_inner_mut().read(&mut piece[..room])?;
+                buffer.put_slice(&piece[..read]);
+                Ok::<usize, io::Error>(read)
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 read => {
-                    buffer.put_slice(&bytes[..read?]);
+                    // What does not fill the buffer was all there is: epoll tells of more (epoll(7), question 9).
+                    if (1..room).contains(&read?) {
+                        guard.clear_ready();
+                    }
                     return Poll::Ready(Ok(()));
                 }
             }
         }
-        self.io()?.poll_read(context, buffer)
     }
 }
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let State::New(stream) = &mut self.0 {
-            match stream.write(bytes) {
+        if let State::Reading(stream) = &mut self.0 {
+            match stream.get_mut().write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
-        self.io()?.poll_write(context, bytes)
+        Pin::new(self.watched()?).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -143,13 +150,13 @@ impl Write for Socket {
         if let Some(whole) = gather(parts, &mut whole) {
             return self.poll_write(context, whole);
         }
-        if let State::New(stream) = &mut self.0 {
-            match stream.write_vectored(parts) {
+        if let State::Reading(stream) = &mut self.0 {
+            match stream.get_mut().write_vectored(parts) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
-        self.io()?.poll_write_vectored(context, parts)
+        Pin::new(self.watched()?).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
