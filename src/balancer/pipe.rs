@@ -3,8 +3,10 @@
 //! A pipe is borrowed from its worker while it holds something, so that who is quiet holds none. Who cannot have one copies.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future as _;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -29,10 +31,9 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// For one of so many workers, all of which serve so many connections. A pipe takes two descriptors, and a connection is
-    /// reckoned with three, so there is one for every other connection.
-    pub fn new(connections: usize, workers: usize) -> Rc<Self> {
-        let most = (connections / 2).min(MOST_OF_A_USER) / workers.max(1);
+    /// For one of so many workers.
+    pub fn new(workers: usize) -> Rc<Self> {
+        let most = MOST_OF_A_USER / workers.max(1);
         Rc::new(Self { kept: RefCell::default(), lent: Cell::new(0), most })
     }
 
@@ -108,6 +109,12 @@ impl Drop for Pipe {
     }
 }
 
+/// Whoever has moved much in a row goes on when the runtime has looked for events, and others have had their turn.
+pub fn give_way<T>(context: &mut Context<'_>) -> Poll<T> {
+    let _ = pin!(tokio::task::yield_now()).poll(context);
+    Poll::Pending
+}
+
 fn poll_move(
     context: &mut Context<'_>,
     socket: &TcpStream,
@@ -136,8 +143,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_as_many_as_descriptors_are_reckoned_for() {
-        let pipes = Pipes::new(8, 2);
+    fn there_are_no_more_than_a_user_may_have() {
+        let pipes = Pipes::new(MOST_OF_A_USER / 2);
         let (first, second) = (pipes.borrow(), pipes.borrow());
         assert!(first.is_some() && second.is_some() && pipes.borrow().is_none());
         drop(first);
@@ -146,7 +153,7 @@ mod tests {
 
     #[test]
     fn one_that_holds_something_does_not_come_back() {
-        let pipes = Pipes::new(2, 1);
+        let pipes = Pipes::new(1);
         let mut pipe = pipes.borrow().unwrap();
         pipe.filled = 1;
         drop(pipe);

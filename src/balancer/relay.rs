@@ -17,14 +17,14 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use crate::balancer::pipe::{PIPE, Pipe, Pipes};
+use crate::balancer::pipe::{PIPE, Pipe, Pipes, give_way};
 use crate::balancer::session::Session;
 use crate::config::model::ServerTimeouts;
 
 /// What is read at once. Whoever has more than this goes through a pipe, as long as that is so.
 const PIECE: usize = 16 * 1024;
 /// Steps of one direction in a row, then others have their turn.
-const STEPS_IN_A_ROW: usize = 16;
+const STEPS_IN_A_ROW: usize = 4;
 
 /// What the relays of a worker share.
 pub struct Carriers {
@@ -70,28 +70,33 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
     session.client_came();
     session.await_server(timeouts.tunnel);
 
+    let mut broken = None;
     let end = poll_fn(|context| {
         session.set_waker(context.waker());
-        let before = upward.carried + downward.carried;
+        let before = (upward.progress(), downward.progress());
         for (direction, cause) in [(&mut upward, b'C'), (&mut downward, b'S')] {
-            if let Poll::Ready(Err(failure)) = direction.poll(context) {
-                let cause = if failure.is_receiver { other(cause) } else { cause };
-                tracing::debug!(error = %failure.error, "a connection broke");
+            let Poll::Ready(Err(failure)) = direction.poll(context) else { continue };
+            tracing::debug!(error = %failure.error, "a connection broke");
+            if !failure.is_receiver {
                 return Poll::Ready(Some([cause, b'D']));
             }
+            // What it has said before is still on its way to the other.
+            broken.get_or_insert([other(cause), b'D']);
+            direction.give_up();
         }
         if upward.is_done() && downward.is_done() {
-            return Poll::Ready(None); // closing tells them both
+            return Poll::Ready(broken); // closing tells them both
         }
         upward.pass_on_the_end();
         downward.pass_on_the_end();
         if session.worker.is_over() {
             return Poll::Ready(Some(*b"KD"));
         }
-        if upward.carried + downward.carried > before || !session.server_is_late() {
-            if upward.carried + downward.carried > before {
-                session.await_server(patience(session, &upward, &downward, &timeouts));
-            }
+        if (upward.progress(), downward.progress()) != before {
+            session.await_server(patience(session, &upward, &downward, &timeouts));
+            return Poll::Pending;
+        }
+        if !session.server_is_late() {
             return Poll::Pending;
         }
         Poll::Ready(Some(*if upward.is_done() { b"sD" } else { b"cD" }))
@@ -124,6 +129,7 @@ struct Direction<'stream> {
     is_bulk: bool,
     /// Borrowed while much comes in a row.
     pipe: Option<Pipe>,
+    received: u64,
     carried: u64,
     state: State,
 }
@@ -157,11 +163,23 @@ impl Broken {
 
 impl<'stream> Direction<'stream> {
     fn new(from: ReadHalf<'stream>, to: WriteHalf<'stream>, unsent: Bytes, carriers: &'stream Carriers) -> Self {
-        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, carried: 0, state: State::Open }
+        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, received: 0, carried: 0, state: State::Open }
     }
 
     fn is_done(&self) -> bool {
         matches!(self.state, State::Done | State::Told)
+    }
+
+    /// What is another as long as something moves.
+    fn progress(&self) -> (u64, u64, State) {
+        (self.received, self.carried, self.state)
+    }
+
+    /// The receiver takes nothing any more.
+    fn give_up(&mut self) {
+        self.unsent.clear();
+        self.pipe = None;
+        self.state = State::Told;
     }
 
     /// Tells the receiver that there is no more, once.
@@ -186,8 +204,7 @@ impl<'stream> Direction<'stream> {
                 State::Done | State::Told => return Poll::Ready(Ok(())),
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        give_way(context)
     }
 
     /// Sends what has been read before.
@@ -219,6 +236,7 @@ impl<'stream> Direction<'stream> {
             return Poll::Pending;
         };
         let filled = filled?;
+        self.received += filled as u64;
         self.is_bulk = filled >= PIECE;
         if filled == 0 {
             self.pipe = None;
@@ -237,6 +255,7 @@ impl<'stream> Direction<'stream> {
             self.state = State::Finished;
             return Poll::Ready(Ok(()));
         }
+        self.received += piece.len() as u64;
         self.is_bulk = piece.len() == PIECE;
         self.unsent = Bytes::copy_from_slice(piece);
         if self.is_bulk {

@@ -96,7 +96,7 @@ impl Deref for Worker {
 impl Worker {
     /// One that has nothing to do yet, on a thread of its own.
     pub fn new(index: usize, shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
-        let pipes = Pipes::new(shared.config.max_connections, shared.config.threads);
+        let pipes = Pipes::new(shared.config.threads);
         let thread = Rc::new(Thread {
             index,
             clock: Clock::new(),

@@ -123,3 +123,50 @@ fn an_answer_that_stalls_is_cut_visibly() {
     assert_eq!(connection.receive_rest().unwrap(), b"half");
     assert_took_the_timeout(begin);
 }
+
+/// Large answers to slow clients: it is the client who is waited for, as long as it may take, and not the server.
+mod downloads {
+    use super::*;
+
+    const PIECE: usize = 30_000;
+    const PIECES: usize = 600;
+
+    /// Sends its answer in pieces, as fast as they are taken.
+    fn downloads(timeouts: &str) -> (Server, SocketAddr, Relevo) {
+        let server = Server::start(|mut connection| {
+            let Ok(_) = connection.receive() else { return };
+            let _ = connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PIECE * PIECES));
+            for piece in 0..PIECES {
+                if connection.send(vec![piece as u8; PIECE]).is_err() {
+                    return;
+                }
+            }
+            let _ = connection.receive_rest();
+        });
+        let (web, text) = configuration(timeouts, "timeouts.server = \"300ms\"", &[server.address]);
+        (server, web, Relevo::start(&text))
+    }
+
+    #[test]
+    fn a_client_that_pauses_gets_all_of_it() {
+        let _place = own_loopback();
+        let (_server, web, node) = downloads("timeouts.client = \"20s\"");
+        let mut connection = connect(web);
+        socket2::SockRef::from(connection.stream()).set_recv_buffer_size(16 * 1024).unwrap();
+        connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        std::thread::sleep(TIMEOUT * 4);
+        let answer = connection.receive().unwrap();
+        let expected = (0..PIECES).flat_map(|piece| [piece as u8; PIECE]);
+        assert!(answer.body.len() == PIECE * PIECES && answer.body.iter().copied().eq(expected));
+        node.wait_for_message(" ---- ");
+    }
+
+    #[test]
+    fn a_client_that_never_reads_is_closed() {
+        let _place = own_loopback();
+        let (_server, web, node) = downloads("timeouts.client = \"1s\"");
+        let mut connection = connect(web);
+        connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        node.wait_for_message(" cD-- ");
+    }
+}

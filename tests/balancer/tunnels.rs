@@ -120,3 +120,21 @@ fn tcp_mode_closes_where_there_is_no_server() {
     connection.send("ping").unwrap();
     assert_eq!(connection.receive_bytes(4).unwrap(), b"ping");
 }
+
+/// A server that has said enough and closes on somebody who still sends: its words arrive.
+#[test]
+fn last_words_arrive_though_nobody_listens_any_more() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let _ = connection.receive_bytes(1);
+        let _ = connection.send(vec![b'x'; 500_000]);
+        // Closed with what has come since unread, so that the other side is reset.
+    });
+    let (tcp, text) = configuration("mode = \"tcp\"", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    for _ in 0..5 {
+        let mut connection = connect(tcp);
+        connection.send(vec![7; 100_000]).unwrap();
+        assert!(!connection.receive_rest().unwrap().is_empty());
+    }
+}

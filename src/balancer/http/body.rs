@@ -250,6 +250,8 @@ impl ServerBody {
                 }
                 Poll::Ready(Some(Err(error))) => self.fail(*b"SD", error),
                 Poll::Ready(None) => return Poll::Ready(None),
+                // What is in the pipe goes first: it is the client who is awaited.
+                Poll::Pending if !self.client.bypass.is_empty() => return Poll::Pending,
                 Poll::Pending if self.client.session.server_is_late() => {
                     self.fail(*b"sD", io::ErrorKind::TimedOut.into());
                 }

@@ -14,16 +14,21 @@ use hyper::body::Frame;
 use tokio::net::TcpStream;
 
 use crate::balancer::http::upstream::Connection;
-use crate::balancer::pipe::{PIPE, Pipe, Pipes};
+use crate::balancer::pipe::{PIPE, Pipe, Pipes, give_way};
 
 /// Nobody ever sees these.
 static BLANK: [u8; PIPE] = [0; PIPE];
+
+/// Pieces of a body that are moved before others have their turn: hyper goes on as long as there are any.
+const PIECES_IN_A_ROW: u32 = 8;
 
 /// A client's pipe.
 #[derive(Default)]
 pub struct Bypass {
     /// Borrowed while a body is on its way, and something is in it or is to be.
     pipe: RefCell<Option<Pipe>>,
+    /// Pieces since others had their turn.
+    in_a_row: Cell<u32>,
     /// The body waits until the pipe is empty.
     is_awaited: Cell<bool>,
 }
@@ -36,6 +41,10 @@ impl Bypass {
         connection: &mut Connection,
         pipes: &Rc<Pipes>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.in_a_row.get() == PIECES_IN_A_ROW {
+            self.in_a_row.set(0);
+            return give_way(context);
+        }
         let mut own = self.pipe.borrow_mut();
         if own.is_none() {
             *own = pipes.borrow();
@@ -45,7 +54,11 @@ impl Bypass {
             self.is_awaited.set(true);
             return Poll::Pending;
         }
-        let filled = ready!(connection.poll_bulk(context, pipe));
+        let Poll::Ready(filled) = connection.poll_bulk(context, pipe) else {
+            *own = None; // who waits holds none
+            return Poll::Pending;
+        };
+        self.in_a_row.update(|pieces| pieces + 1);
         Poll::Ready(Some(filled.map(|filled| Frame::data(Bytes::from_static(&BLANK).slice(..filled.min(PIPE))))))
     }
 
