@@ -1,5 +1,8 @@
 //! Answers that come before the body of their request: the client gets them, and may send that body all the same.
 
+use std::time::{Duration, Instant};
+
+use crate::rig::PATIENCE;
 use crate::rig::http::{Connection, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
@@ -70,6 +73,38 @@ fn who_asks_and_is_refused_is_told_that_the_connection_ends() {
     let answer = connection.receive().unwrap();
     assert_eq!((answer.status(), answer.header("connection")), (403, Some("close")), "{answer:?}");
     assert_eq!(connection.receive_rest().unwrap(), b"");
+}
+
+/// With its last byte the request is over: from there on the connection waits for another one, and no longer than for any.
+#[test]
+fn a_body_that_has_come_whole_is_over() {
+    let _place = own_loopback();
+    let server = hasty();
+    let (web, text) =
+        configuration("timeouts.http_keep_alive = \"300ms\"\ntimeouts.client = \"1m\"", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n").unwrap();
+    assert_eq!(connection.receive().unwrap().text(), "done");
+    connection.send("body").unwrap();
+    assert_eq!(connection.receive_rest().unwrap(), b"");
+}
+
+/// One that goes on and on is read for as long as a client may be silent, and no longer.
+#[test]
+fn a_body_without_end_is_not_read_for_ever() {
+    let _place = own_loopback();
+    let server = hasty();
+    let (web, text) = configuration(&format!("{RULES}\ntimeouts.client = \"300ms\""), "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut connection = connect(web);
+    connection.send("POST /denied HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    assert_eq!(connection.receive().unwrap().status(), 403);
+    let begin = Instant::now();
+    while connection.send("1\r\nx\r\n").is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "it is still read");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// One that never sends what it announced holds its connection no longer than any client may be silent.

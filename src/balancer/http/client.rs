@@ -72,8 +72,6 @@ pub struct Client {
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
     pub has_unsent: Cell<bool>,
-    /// There seems to be no more to come of the request under way.
-    pub has_come_whole: Cell<bool>,
     /// What nobody has read of its request.
     pub unread: Unread,
     /// The way of a large body.
@@ -111,7 +109,6 @@ impl Client {
             leaves_hyper: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
-            has_come_whole: Cell::new(false),
             unread: Unread::default(),
             bypass: Bypass::default(),
             tunnel: RefCell::default(),
@@ -283,6 +280,7 @@ impl Client {
             self.request_ends();
             if self.unread.is_some() {
                 self.phase.set(Phase::Discarding);
+                // For all of it: by then the answer has arrived, and closing takes it from nobody.
                 self.session.await_client(self.session.frontend().timeouts.client);
             } else {
                 self.idles();
@@ -296,12 +294,7 @@ impl Client {
         if !matches!(phase, Phase::Responding | Phase::Discarding) || !self.unread.is_some() {
             return;
         }
-        let came = || {
-            if phase == Phase::Discarding {
-                self.session.await_client(self.session.frontend().timeouts.client);
-            }
-        };
-        if self.unread.poll_discard(context, came).is_ready() && phase == Phase::Discarding {
+        if self.unread.poll_discard(context).is_ready() && phase == Phase::Discarding {
             self.idles();
         }
     }

@@ -49,14 +49,15 @@ impl Unread {
         self.rest.borrow().is_some()
     }
 
-    /// Throws away what has come; ready: there is no more. `came` is told of each piece.
-    pub fn poll_discard(&self, context: &mut Context<'_>, came: impl Fn()) -> Poll<()> {
+    /// Throws away what has come; ready: there is no more.
+    pub fn poll_discard(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut rest = self.rest.borrow_mut();
         while let Some(body) = &mut *rest {
-            match Pin::new(body).poll_frame(context) {
+            match Pin::new(&mut *body).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(_))) => came(),
-                Poll::Ready(Some(Err(_)) | None) => *rest = None,
+                // hyper says of a body with a length that it is over only when the next request comes.
+                Poll::Ready(Some(Ok(_))) if !body.is_end_stream() => {}
+                Poll::Ready(_) => *rest = None,
             }
         }
         Poll::Ready(())
