@@ -56,7 +56,6 @@ impl Resting {
 }
 
 /// What a connection's task holds.
-#[expect(clippy::large_enum_variant, reason = "most connections rest most of the time: a box would only add to that")]
 pub(super) enum Stage {
     /// It waits.
     Resting(Resting),
