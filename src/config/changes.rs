@@ -78,7 +78,11 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
     look("process.group", old.process.group == new.process.group);
     look("process.chroot", old.process.chroot == new.process.chroot);
     look("process.threads", old.balancer.threads == new.balancer.threads);
-    look("log.target", old.log_targets == new.log_targets);
+    let targets =
+        |config: &Config| config.log_targets.iter().map(|it| (it.to.clone(), it.facility)).collect::<Vec<_>>();
+    let are_same_targets = targets(old) == targets(new);
+    look("log.target", are_same_targets);
+    look("log.level", !are_same_targets || old.log_targets == new.log_targets);
     match (&old.peering, &new.peering) {
         (Some(old), Some(new)) => {
             look("peering.listen", old.listen == new.listen);
@@ -216,6 +220,7 @@ mod tests {
             ("{ lb2 = ", "{ lb3 = ", "peering.peers"),
             ("[vrrp.main]", "[vrrp.other]", "[vrrp.main], [vrrp.other]"),
             ("[log]", "[log]\ntarget = \"/tmp/x\"", "log.target"),
+            ("[log]", "[log]\nlevel = \"debug\"", "log.level"),
         ];
         for (from, to, keys) in rows {
             let changed = EXAMPLE.replacen(from, to, 1);
