@@ -11,7 +11,7 @@ use crate::{guard, keeper};
 /// Run the node: the balancer and, where virtual routers are configured, its part in the election
 ///
 /// Runs in the foreground and logs to stderr, or where `log.target` says. SIGTERM and Ctrl-C hand over to the other node first;
-/// SIGHUP reads the configuration again, as `relevo reload` does.
+/// SIGHUP reads the configuration again, as `relevo reload` does, and SIGUSR1 opens the log's files again.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]

@@ -1,9 +1,9 @@
 //! The digest by which nodes see whether they run the same configuration.
 //!
-//! It covers what must be equal: all but the node's own sides ([node], [process], [log], [stats], [peering], each virtual
-//! router's interface, priority and unicast peers). It must be the same in every version that means the same: so what goes in is
-//! named here and not taken from the model's fields, and what has its default does not go in. A key that a later version
-//! adds then changes no digest until somebody uses it.
+//! It covers what must be equal: all but the node's own sides ([node], [process], [log] and what frontends capture for it,
+//! [stats], [peering], each virtual router's interface, priority and unicast peers). It must be the same in every version that
+//! means the same: so what goes in is named here and not taken from the model's fields, and what has its default does not go
+//! in. A key that a later version adds then changes no digest until somebody uses it.
 
 mod condition;
 mod failure;
