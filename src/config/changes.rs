@@ -220,7 +220,7 @@ mod tests {
             ("{ lb2 = ", "{ lb3 = ", "peering.peers"),
             ("[vrrp.main]", "[vrrp.other]", "[vrrp.main], [vrrp.other]"),
             ("[log]", "[log]\ntarget = \"/tmp/x\"", "log.target"),
-            ("[log]", "[log]\nlevel = \"debug\"", "log.level"),
+            ("level = \"info\"", "level = \"debug\"", "log.level"),
         ];
         for (from, to, keys) in rows {
             let changed = EXAMPLE.replacen(from, to, 1);
