@@ -9,7 +9,9 @@ use crate::rig::place::own_loopback;
 use crate::rig::server::Server;
 use crate::{configuration, connect};
 
-const RULES: &str = r#"rules = [{ when = { path_prefix = "/denied" }, deny = 403 }]"#;
+const RULES: &str = r#"rules = [
+    { when = { path_prefix = "/denied" }, deny = 403 }, { when = { path_prefix = "/so-not" }, deny = 405 },
+]"#;
 const LENGTH: usize = 3_000_000;
 
 /// It answers a POST without a look at its body.
@@ -42,7 +44,7 @@ fn node() -> (Server, Relevo, Connection) {
 fn a_body_that_comes_after_the_answer_harms_nobody() {
     let _place = own_loopback();
     let (_server, _node, mut connection) = node();
-    for (path, status) in [("/", 200), ("/denied", 403), ("/", 200)] {
+    for (path, status) in [("/", 200), ("/denied", 403), ("/so-not", 405), ("/", 200)] {
         connection.send(post(path, "")).unwrap();
         let answer = connection.receive().unwrap();
         assert_eq!((answer.status(), answer.header("connection")), (status, None), "{answer:?}");
@@ -56,7 +58,7 @@ fn a_body_that_comes_after_the_answer_harms_nobody() {
 fn a_client_that_sends_before_it_reads_gets_its_answer() {
     let _place = own_loopback();
     let (_server, _node, mut connection) = node();
-    for (path, status) in [("/", 200), ("/denied", 403)] {
+    for (path, status) in [("/", 200), ("/denied", 403), ("/so-not", 405)] {
         let mut request = post(path, "").into_bytes();
         request.resize(request.len() + LENGTH, b'x');
         connection.send(request).unwrap();

@@ -66,8 +66,16 @@ impl Refusal {
 
     /// Is what follows on this connection not to be trusted?
     pub(super) fn ends_connection(self) -> bool {
-        let statuses = [StatusCode::BAD_REQUEST, StatusCode::REQUEST_TIMEOUT, StatusCode::METHOD_NOT_ALLOWED];
-        self == Self::UnknownCoding || statuses.contains(&self.status())
+        match self {
+            Self::BadHost
+            | Self::BadTarget
+            | Self::UnknownCoding
+            | Self::BadBody
+            | Self::ClientTimeout
+            | Self::Connect => true,
+            Self::NoRoute | Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => false,
+            Self::Unavailable(_) | Self::BadGateway | Self::ServerTimeout => false,
+        }
     }
 
     fn own(self) -> Response<ResponseBody> {
