@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::balancer::readiness::when_readable;
+use crate::balancer::readiness;
 
 /// A listening socket.
 pub struct ListeningSocket(AsyncFd<TcpListener>);
@@ -22,7 +22,7 @@ impl ListeningSocket {
         listener.set_nonblocking(true)?;
         // Accepted sockets inherit it: what goes out is whole, there is nothing to wait for.
         SockRef::from(&listener).set_tcp_nodelay(true)?;
-        Ok(Self(when_readable(TcpListener::from_std(listener))?))
+        Ok(Self(readiness::listener(TcpListener::from_std(listener))?))
     }
 
     /// Where it listens.

@@ -1,18 +1,28 @@
-//! Tells the runtime to watch a descriptor for something to read, and for nothing else: epoll tells of a new socket at once
-//! that it can be written to, which costs a round of the loop and helps nobody.
+//! Tells the runtime to watch a socket for something to read, and for nothing else: epoll tells of a new one at once that it
+//! can be written to, which costs a round of the loop and helps nobody.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::TcpStream;
 
+use mio::net::TcpListener;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits for something to read; what is watched must not block.
+/// A connection that does not block.
 ///
 /// # Errors
 /// When it cannot be watched.
-pub fn when_readable<T: AsRawFd + Into<OwnedFd>>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: what can become an `OwnedFd` owns its descriptor: it is open until it is dropped, and always the same.
-    Ok(unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) }?)
+pub fn connection(stream: TcpStream) -> io::Result<AsyncFd<TcpStream>> {
+    // SAFETY: it owns its descriptor, open and the same until it is dropped; nobody puts another in its place.
+    Ok(unsafe { AsyncFd::register_with_interest(stream, Interest::READABLE) }?)
+}
+
+/// A listening socket that does not block.
+///
+/// # Errors
+/// When it cannot be watched.
+pub fn listener(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: as above.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
 }

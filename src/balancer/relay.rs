@@ -99,7 +99,7 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
         if !session.server_is_late() {
             return Poll::Pending;
         }
-        Poll::Ready(Some(*if upward.is_done() { b"sD" } else { b"cD" }))
+        Poll::Ready(broken.or(Some(*if upward.is_done() { b"sD" } else { b"cD" })))
     })
     .await;
     session.server_came();

@@ -61,7 +61,10 @@ async fn carry(client: net::TcpStream, session: &Session, record: &mut Record) {
             persistence.goes_to(attempts.server());
             record.connected = Some(clock::now());
             // Only now is it waited for: a socket that is watched before tells of nothing but that it can be written to.
-            let Ok(mut client) = TcpStream::from_std(client) else { return record.end(*b"RC") };
+            let Ok(mut client) = TcpStream::from_std(client) else {
+                record.leave(&at_backend, Some(&attempts.under_way));
+                return record.end(*b"RC");
+            };
             let (from_client, from_server) = (
                 Side { stream: &mut client, first: Bytes::new() },
                 Side { stream: &mut server.stream, first: Bytes::new() },

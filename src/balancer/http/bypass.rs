@@ -78,9 +78,12 @@ impl Bypass {
         let mut own = self.pipe.borrow_mut();
         let Some(pipe) = &mut *own else { return Poll::Ready(Err(io::ErrorKind::InvalidData.into())) };
         let sent = ready!(pipe.poll_empty(context, to))?;
-        // hyper may have asked for more of the body before it wrote this: it does so no more by itself.
-        if pipe.is_empty() && self.is_awaited.replace(false) {
-            context.waker().wake_by_ref();
+        if pipe.is_empty() {
+            *own = None;
+            // hyper may have asked for more of the body before it wrote this: it does so no more by itself.
+            if self.is_awaited.replace(false) {
+                context.waker().wake_by_ref();
+            }
         }
         Poll::Ready(Ok(sent))
     }

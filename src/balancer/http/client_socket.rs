@@ -26,10 +26,15 @@ impl ClientSocket {
         Self { io, first, client }
     }
 
-    /// Gives it back.
-    pub(super) fn into_socket(self) -> Socket {
-        debug_assert!(self.first.is_empty(), "hyper reads before it lets go");
-        self.io
+    /// What is left to say to somebody who may be gone; how much of it was sent.
+    pub(super) fn write_last(mut self, bytes: &[u8]) -> usize {
+        self.io.write_last(bytes)
+    }
+
+    /// Gives it back, and what hyper, which holds these bytes, and nobody else has taken of it.
+    pub(super) fn into_parts(self, read: Bytes) -> (Socket, Bytes) {
+        let unread = if self.first.is_empty() { read } else { [read, self.first].concat().into() };
+        (self.io, unread)
     }
 }
 
@@ -70,7 +75,7 @@ impl Write for ClientSocket {
         let Self { io, client, .. } = &mut *self;
         let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
         let result = match before {
-            [] => client.bypass.poll_send(context, io.both()?),
+            [] => client.bypass.poll_send(context, io.both(context)?),
             before => Pin::new(io).poll_write_vectored(context, before),
         };
         client.sent(&result);
@@ -87,10 +92,8 @@ impl Write for ClientSocket {
         Poll::Ready(self.client.bypass.all_is_sent())
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.client.leaves_hyper.get() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_shutdown(context)
+    /// Whoever is done with it closes it, which tells the client as well.
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

@@ -116,13 +116,13 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
     .await;
     if matches!(end, End::Quiet) {
         let parts = connection.into_parts();
-        let socket = parts.io.into_socket();
+        // The beginning of another request may have come together with the one before.
+        let (socket, first) = parts.io.into_parts(parts.read_buf);
         drop(parts.service);
         let Some(resting) = client::rest(client, socket) else { return Stage::Over };
-        // The beginning of another request may have come together with the one before.
-        return match parts.read_buf {
-            first if first.is_empty() => Stage::Resting(resting),
-            first => Stage::Working(Box::pin(serve_requests(resting, first))),
+        return match first.is_empty() {
+            true => Stage::Resting(resting),
+            false => Stage::Working(Box::pin(serve_requests(resting, first))),
         };
     }
 
@@ -131,8 +131,9 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         (End::Closed(Ok(())), Some(tunnel)) => {
             let parts = connection.into_parts();
             return Stage::Working(Box::pin(async move {
-                if let Ok(stream) = parts.io.into_socket().both() {
-                    tunnel.run(&client, stream, parts.read_buf).await;
+                let (socket, first) = parts.io.into_parts(parts.read_buf);
+                if let Ok(mut stream) = socket.into_both() {
+                    tunnel.run(&client, &mut stream, first).await;
                 }
                 client.request_ends();
                 Stage::Over
@@ -141,11 +142,11 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
         (End::NoRequest, _) if client.phase.get() == Phase::Head => {
             let (status, answer) = page::head_timeout(session.frontend().errors.get(&408));
             client.bad_request(status, *b"cR");
-            client.add_sent(connection.into_parts().io.into_socket().write_last(&answer) as u64);
+            client.add_sent(connection.into_parts().io.write_last(&answer) as u64);
         }
         (End::Closed(Err(error)), _) if error.is_parse_version_h2() => {
             client.bad_request(400, *b"PR");
-            client.add_sent(connection.into_parts().io.into_socket().write_last(HTTP_2_PREFACE) as u64);
+            client.add_sent(connection.into_parts().io.write_last(HTTP_2_PREFACE) as u64);
         }
         (end, _) => {
             note_end(&client, end);

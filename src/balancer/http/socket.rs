@@ -15,17 +15,17 @@ use hyper_util::rt::TokioIo;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
-use crate::balancer::readiness::when_readable;
+use crate::balancer::readiness;
 
 /// What is written in parts and is no longer than this goes out as one piece: copying it costs less than what writev(2)
 /// does beyond send(2).
 pub const SMALL: usize = 1024;
-/// What is read at once while the socket is watched for reading alone.
-const PIECE: usize = 8 * 1024;
+/// What is read at once while the socket is watched for reading alone: as much as hyper takes.
+const PIECE: usize = super::BUFFER;
 
 thread_local! {
     /// Holds nothing from one reading to the next.
-    static PLACE: RefCell<Box<[u8; PIECE]>> = RefCell::new(Box::new([0; PIECE]));
+    static PLACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
 }
 
 /// A socket. It never blocks.
@@ -46,7 +46,7 @@ impl Socket {
     /// # Errors
     /// When it cannot be watched.
     pub fn new(stream: net::TcpStream) -> io::Result<Self> {
-        when_readable(stream).map(State::Reading).map(Self)
+        readiness::connection(stream).map(State::Reading).map(Self)
     }
 
     /// Its descriptor; `None` once it is lost.
@@ -71,8 +71,20 @@ impl Socket {
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn both(&mut self) -> io::Result<&mut TcpStream> {
-        self.watched().map(TokioIo::inner_mut)
+    pub fn both(&mut self, context: &Context<'_>) -> io::Result<&TcpStream> {
+        self.watched(context).map(|stream| stream.inner())
+    }
+
+    /// The same, for good.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn into_both(self) -> io::Result<TcpStream> {
+        match self.0 {
+            State::Reading(stream) => TcpStream::from_std(stream.into_inner()),
+            State::Both(stream) => Ok(stream.into_inner()),
+            State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// What is left to say to somebody who may be gone. Best effort: it fits an empty send buffer.
@@ -85,11 +97,13 @@ impl Socket {
         written.unwrap_or(0)
     }
 
-    fn watched(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
+    fn watched(&mut self, context: &Context<'_>) -> io::Result<&mut TokioIo<TcpStream>> {
         if matches!(self.0, State::Reading(_))
             && let State::Reading(stream) = std::mem::replace(&mut self.0, State::Lost)
         {
             self.0 = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
+            // Who waited for something to read has waited at what is no more.
+            context.waker().wake_by_ref();
         }
         match &mut self.0 {
             State::Both(stream) => Ok(stream),
@@ -104,7 +118,9 @@ impl Read for Socket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let State::Reading(stream) = &mut self.0 else { return Pin::new(self.watched()?).poll_read(context, buffer) };
+        let State::Reading(stream) = &mut self.0 else {
+            return Pin::new(self.watched(context)?).poll_read(context, buffer);
+        };
         let room = buffer.remaining().min(PIECE);
         loop {
             let mut guard = ready!(stream.poll_read_ready_mut(context))?;
@@ -135,7 +151,7 @@ impl Write for Socket {
                 written => return Poll::Ready(written),
             }
         }
-        Pin::new(self.watched()?).poll_write(context, bytes)
+        Pin::new(self.watched(context)?).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -156,7 +172,7 @@ impl Write for Socket {
                 written => return Poll::Ready(written),
             }
         }
-        Pin::new(self.watched()?).poll_write_vectored(context, parts)
+        Pin::new(self.watched(context)?).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
