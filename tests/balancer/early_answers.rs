@@ -30,9 +30,9 @@ fn post(path: &str, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n{headers}\r\n")
 }
 
-fn node() -> (Server, Relevo, Connection) {
+fn node(timeouts: &str) -> (Server, Relevo, Connection) {
     let server = hasty();
-    let (web, text) = configuration(RULES, "", &[server.address]);
+    let (web, text) = configuration(&format!("{RULES}\n{timeouts}"), "", &[server.address]);
     let node = Relevo::start(&text);
     let connection = connect(web);
     (server, node, connection)
@@ -43,7 +43,7 @@ fn node() -> (Server, Relevo, Connection) {
 #[test]
 fn a_body_that_comes_after_the_answer_harms_nobody() {
     let _place = own_loopback();
-    let (_server, _node, mut connection) = node();
+    let (_server, _node, mut connection) = node("");
     for (path, status) in [("/", 200), ("/denied", 403), ("/so-not", 405), ("/", 200)] {
         connection.send(post(path, "")).unwrap();
         let answer = connection.receive().unwrap();
@@ -57,7 +57,7 @@ fn a_body_that_comes_after_the_answer_harms_nobody() {
 #[test]
 fn a_client_that_sends_before_it_reads_gets_its_answer() {
     let _place = own_loopback();
-    let (_server, _node, mut connection) = node();
+    let (_server, _node, mut connection) = node("");
     for (path, status) in [("/", 200), ("/denied", 403), ("/so-not", 405)] {
         let mut request = post(path, "").into_bytes();
         request.resize(request.len() + LENGTH, b'x');
@@ -70,7 +70,7 @@ fn a_client_that_sends_before_it_reads_gets_its_answer() {
 #[test]
 fn who_asks_and_is_refused_is_told_that_the_connection_ends() {
     let _place = own_loopback();
-    let (_server, _node, mut connection) = node();
+    let (_server, _node, mut connection) = node("");
     connection.send(post("/denied", "Expect: 100-continue\r\n")).unwrap();
     let answer = connection.receive().unwrap();
     assert_eq!((answer.status(), answer.header("connection")), (403, Some("close")), "{answer:?}");
@@ -81,11 +81,7 @@ fn who_asks_and_is_refused_is_told_that_the_connection_ends() {
 #[test]
 fn a_body_that_has_come_whole_is_over() {
     let _place = own_loopback();
-    let server = hasty();
-    let (web, text) =
-        configuration("timeouts.http_keep_alive = \"300ms\"\ntimeouts.client = \"1m\"", "", &[server.address]);
-    let _node = Relevo::start(&text);
-    let mut connection = connect(web);
+    let (_server, _node, mut connection) = node("timeouts.http_keep_alive = \"300ms\"\ntimeouts.client = \"1m\"");
     connection.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n").unwrap();
     assert_eq!(connection.receive().unwrap().text(), "done");
     connection.send("body").unwrap();
@@ -96,10 +92,7 @@ fn a_body_that_has_come_whole_is_over() {
 #[test]
 fn a_body_without_end_is_not_read_for_ever() {
     let _place = own_loopback();
-    let server = hasty();
-    let (web, text) = configuration(&format!("{RULES}\ntimeouts.client = \"300ms\""), "", &[server.address]);
-    let _node = Relevo::start(&text);
-    let mut connection = connect(web);
+    let (_server, _node, mut connection) = node("timeouts.client = \"300ms\"");
     connection.send("POST /denied HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     assert_eq!(connection.receive().unwrap().status(), 403);
     let begin = Instant::now();
@@ -113,10 +106,7 @@ fn a_body_without_end_is_not_read_for_ever() {
 #[test]
 fn a_body_that_never_comes_is_not_awaited_for_ever() {
     let _place = own_loopback();
-    let server = hasty();
-    let (web, text) = configuration(&format!("{RULES}\ntimeouts.client = \"300ms\""), "", &[server.address]);
-    let _node = Relevo::start(&text);
-    let mut connection = connect(web);
+    let (_server, _node, mut connection) = node("timeouts.client = \"300ms\"");
     connection.send(post("/", "")).unwrap();
     assert_eq!(connection.receive().unwrap().text(), "done");
     assert_eq!(connection.receive_rest().unwrap(), b"");
