@@ -28,15 +28,16 @@ const STEPS_IN_A_ROW: usize = 4;
 
 /// What the relays of a worker share.
 pub struct Carriers {
-    pipes: Rc<Pipes>,
+    /// Its pipes; large bodies of HTTP go through them as well.
+    pub pipes: Rc<Pipes>,
     /// Holds nothing from one step to the next.
     buffer: RefCell<Box<[u8]>>,
 }
 
 impl Carriers {
-    /// With these pipes.
-    pub fn new(pipes: Rc<Pipes>) -> Self {
-        Self { pipes, buffer: RefCell::new(vec![0; PIECE].into()) }
+    /// For one of so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { pipes: Pipes::new(workers), buffer: RefCell::new(vec![0; PIECE].into()) }
     }
 }
 

@@ -20,7 +20,6 @@ use crate::balancer::balance::Chooser;
 use crate::balancer::clock::{self, Clock, Millis, NEVER, TICK};
 use crate::balancer::listener::{self, Listening};
 use crate::balancer::listening_socket::ListeningSocket;
-use crate::balancer::pipe::Pipes;
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
@@ -71,8 +70,6 @@ pub struct Thread {
     index: usize,
     /// Its time.
     pub clock: Clock,
-    /// Its pipes.
-    pub pipes: Rc<Pipes>,
     /// What its relays share.
     pub carriers: Carriers,
     /// Its clients.
@@ -96,12 +93,10 @@ impl Deref for Worker {
 impl Worker {
     /// One that has nothing to do yet, on a thread of its own.
     pub fn new(index: usize, shared: Arc<Shared>, access_log: AccessLog) -> Rc<Self> {
-        let pipes = Pipes::new(shared.config.threads);
         let thread = Rc::new(Thread {
             index,
             clock: Clock::new(),
-            carriers: Carriers::new(pipes.clone()),
-            pipes,
+            carriers: Carriers::new(shared.config.threads),
             connections: Cell::new(0),
             is_stopping: Cell::new(false),
             newest: RefCell::new(None),

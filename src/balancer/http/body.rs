@@ -45,7 +45,8 @@ pub struct Upload {
 impl ClientBody {
     /// That of the client's request with this head.
     pub fn new(incoming: Incoming, client: &Rc<Client>, head: &Parts) -> Self {
-        Self { incoming: Some(incoming), is_invited: !head.headers.contains_key(EXPECT), client: client.clone() }
+        let is_invited = incoming.is_end_stream() || !head.headers.contains_key(EXPECT);
+        Self { incoming: Some(incoming), is_invited, client: client.clone() }
     }
 
     /// Is there none, or none left?
@@ -272,7 +273,7 @@ impl ServerBody {
         let Some(Upstream { connection, .. }) = self.upstream.as_deref_mut() else { return Poll::Ready(None) };
         if connection.has_bulk()
             && let Some(frame) =
-                ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.pipes))
+                ready!(self.client.bypass.poll_frame(context, connection, &self.client.session.worker.carriers.pipes))
         {
             return Poll::Ready(Some(frame));
         }
