@@ -1,11 +1,10 @@
 //! The time of one worker: a clock read once per round of its loop, and coarse deadlines that cost a store to move.
 //!
 //! A request moves its connection's deadline several times; a timer of the runtime for each would be dear. So a deadline
-//! is a number, and a queue wakes its task when the number has passed. It is moved later without touching the queue: the
-//! entry finds the new time when its turn comes. Deadlines are up to [`TICK`] late, never early.
+//! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the wheel:
+//! it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, never early.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -19,9 +18,8 @@ pub type Millis = u64;
 /// No deadline.
 pub const NEVER: Millis = Millis::MAX;
 
-/// How far ahead the queue looks at most. What has been moved forward or forgotten stays in it no longer than this, however
-/// far off its deadline was: an hour for each tunnel that has ended would be many.
-const FURTHEST: Millis = 10_000;
+/// How many ticks ahead the wheel looks: what is further off has its turn at the last of them, and is put off then.
+const AHEAD: u64 = 256;
 
 /// How many times one reading of the clock is used when the loop never rests (it then tells nobody of its rounds).
 const USES: u32 = 64;
@@ -48,15 +46,15 @@ pub fn now() -> Instant {
 /// The deadlines of a worker.
 pub struct Clock {
     origin: Instant,
-    queue: RefCell<BTreeMap<u64, Vec<Rc<Deadline>>>>,
+    wheel: RefCell<Wheel>,
 }
 
 /// When a task is to be woken.
 #[derive(Default)]
 pub struct Deadline {
     at: Cell<Millis>,
-    /// The key of the queue's entry that counts.
-    queued: Cell<Option<u64>>,
+    /// Its turn comes then, and where it waits for it.
+    place: Cell<Option<Place>>,
     has_fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -64,7 +62,7 @@ pub struct Deadline {
 impl Clock {
     /// A clock that begins now.
     pub fn new() -> Self {
-        Self { origin: now(), queue: RefCell::default() }
+        Self { origin: now(), wheel: RefCell::new(Wheel::new()) }
     }
 
     /// Now, in this clock's milliseconds.
@@ -80,54 +78,92 @@ impl Clock {
     /// Moves a deadline.
     pub fn set(&self, deadline: &Rc<Deadline>, at: Millis) {
         deadline.at.set(at);
-        if at == NEVER || deadline.queued.get().is_some_and(|queued| queued <= key(at)) {
+        if at == NEVER || deadline.place.get().is_some_and(|place| place.tick <= tick_after(at)) {
             return;
         }
-        let key = key(at.min(self.millis().saturating_add(FURTHEST)));
-        deadline.queued.set(Some(key));
-        self.queue.borrow_mut().entry(key).or_default().push(deadline.clone());
+        let mut wheel = self.wheel.borrow_mut();
+        wheel.remove(deadline);
+        wheel.add(deadline, tick_after(at));
+    }
+
+    /// A deadline whose task has ended.
+    pub fn forget(&self, deadline: &Deadline) {
+        deadline.waker.borrow_mut().take();
+        self.wheel.borrow_mut().remove(deadline);
     }
 
     /// Wakes every task whose deadline has passed. Called every [`TICK`].
     pub fn tick(&self) {
         let now = self.millis();
-        loop {
-            let Some(entry) = self
-                .queue
-                .borrow_mut()
-                .first_entry()
-                .filter(|entry| *entry.key() <= now / TICK_MS)
-                .map(|entry| entry.remove_entry())
-            else {
-                return;
-            };
-            let (key, deadlines) = entry;
-            for deadline in deadlines {
-                self.look_at(&deadline, key, now);
+        let due = self.wheel.borrow_mut().turn_to(now / TICK_MS);
+        for deadline in due {
+            match deadline.at.get() {
+                NEVER => {}
+                at if at <= now => {
+                    deadline.has_fired.set(true);
+                    deadline.wake();
+                }
+                at => self.set(&deadline, at),
             }
         }
     }
 
     /// Wakes every task that has a deadline, passed or not: the worker is told to stop.
     pub fn wake_all(&self) {
-        for deadline in self.queue.borrow().values().flatten() {
+        for deadline in self.wheel.borrow().slots.iter().flatten() {
             deadline.wake();
         }
     }
+}
 
-    fn look_at(&self, deadline: &Rc<Deadline>, key: u64, now: Millis) {
-        if deadline.queued.get() != Some(key) {
-            return; // it was moved forward: another entry counts
+/// Deadlines by the tick at which their turn comes; those that end before it leave no trace.
+struct Wheel {
+    slots: Box<[Vec<Rc<Deadline>>]>,
+    /// The first tick that has not been.
+    next: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    tick: u64,
+    /// In its slot.
+    index: usize,
+}
+
+impl Wheel {
+    fn new() -> Self {
+        Self { slots: (0..AHEAD).map(|_| Vec::new()).collect(), next: 0 }
+    }
+
+    fn slot(&mut self, tick: u64) -> &mut Vec<Rc<Deadline>> {
+        &mut self.slots[(tick % AHEAD) as usize]
+    }
+
+    fn add(&mut self, deadline: &Rc<Deadline>, tick: u64) {
+        let tick = tick.clamp(self.next, self.next + AHEAD - 1);
+        let slot = self.slot(tick);
+        deadline.place.set(Some(Place { tick, index: slot.len() }));
+        slot.push(deadline.clone());
+    }
+
+    fn remove(&mut self, deadline: &Deadline) {
+        let Some(Place { tick, index }) = deadline.place.take() else { return };
+        let slot = self.slot(tick);
+        slot.swap_remove(index);
+        if let Some(moved) = slot.get(index) {
+            moved.place.set(Some(Place { tick, index }));
         }
-        deadline.queued.set(None);
-        match deadline.at.get() {
-            NEVER => {}
-            at if at <= now => {
-                deadline.has_fired.set(true);
-                deadline.wake();
-            }
-            at => self.set(deadline, at),
+    }
+
+    /// Takes all whose turn has come, this tick's included.
+    fn turn_to(&mut self, tick: u64) -> Vec<Rc<Deadline>> {
+        let mut due = Vec::new();
+        for past in (self.next..=tick).take(AHEAD as usize) {
+            due.append(&mut std::mem::take(self.slot(past)));
         }
+        self.next = self.next.max(tick + 1);
+        due.iter().for_each(|deadline| deadline.place.set(None));
+        due
     }
 }
 
@@ -157,12 +193,6 @@ impl Deadline {
         self.has_fired.take()
     }
 
-    /// Its task has ended: what is left in the queue keeps nothing alive.
-    pub fn forget(&self) {
-        self.at.set(NEVER);
-        self.waker.borrow_mut().take();
-    }
-
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -173,7 +203,7 @@ impl Deadline {
 const TICK_MS: u64 = TICK.as_millis() as u64;
 
 /// The first tick at which `at` has passed.
-fn key(at: Millis) -> u64 {
+fn tick_after(at: Millis) -> u64 {
     at / TICK_MS + 1
 }
 
@@ -214,7 +244,11 @@ mod tests {
     /// A clock whose beginning lies `age` back.
     fn clock(age: u64) -> Clock {
         next_round();
-        Clock { origin: now() - Duration::from_millis(age), queue: RefCell::default() }
+        Clock { origin: now() - Duration::from_millis(age), ..Clock::new() }
+    }
+
+    fn waiting(clock: &Clock) -> usize {
+        clock.wheel.borrow().slots.iter().map(Vec::len).sum()
     }
 
     fn pass(clock: &mut Clock, millis: u64) {
@@ -257,27 +291,54 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_far_ahead_wakes_on_time_and_leaves_the_queue_soon_after_its_task() {
-        let (mut clock, task, gone) = (clock(0), Task::new(), Task::new());
-        clock.set(&task.deadline, 3 * FURTHEST);
-        clock.set(&gone.deadline, 3_600_000);
-        gone.deadline.forget();
-        pass(&mut clock, FURTHEST + 60);
-        assert_eq!(Rc::strong_count(&gone.deadline), 1);
-        pass(&mut clock, FURTHEST + 60);
-        pass(&mut clock, FURTHEST - 130);
+    fn a_deadline_further_ahead_than_the_wheel_looks_wakes_on_time() {
+        let (mut clock, task) = (clock(0), Task::new());
+        let far = 3 * AHEAD * TICK_MS;
+        clock.set(&task.deadline, far);
+        for _ in 0..far / TICK_MS {
+            pass(&mut clock, TICK_MS);
+        }
         assert_eq!(task.woken(), 0);
-        pass(&mut clock, 60);
+        pass(&mut clock, TICK_MS);
         assert_eq!(task.woken(), 1);
     }
 
     #[test]
-    fn one_that_was_forgotten_wakes_nobody() {
-        let (mut clock, task) = (clock(0), Task::new());
-        clock.set(&task.deadline, 100);
-        task.deadline.forget();
+    fn ticks_that_were_missed_are_made_up_for() {
+        let (mut clock, tasks) = (clock(0), [Task::new(), Task::new(), Task::new()]);
+        for (task, at) in tasks.iter().zip([100, AHEAD * TICK_MS - 100, AHEAD * TICK_MS + 100]) {
+            clock.set(&task.deadline, at);
+        }
+        pass(&mut clock, 3 * AHEAD * TICK_MS);
+        assert_eq!(tasks.each_ref().map(Task::woken), [1, 1, 1]);
+        clock.set(&tasks[0].deadline, clock.after(Duration::from_millis(60)));
+        pass(&mut clock, 59);
+        assert_eq!(tasks[0].woken(), 1);
+        pass(&mut clock, TICK_MS);
+        assert_eq!(tasks[0].woken(), 2);
+    }
+
+    #[test]
+    fn one_that_was_forgotten_wakes_nobody_and_leaves_nothing() {
+        let (mut clock, tasks) = (clock(0), [Task::new(), Task::new(), Task::new()]);
+        for task in &tasks {
+            clock.set(&task.deadline, 100);
+        }
+        clock.forget(&tasks[0].deadline);
+        assert_eq!((waiting(&clock), Rc::strong_count(&tasks[0].deadline)), (2, 1));
+        clock.forget(&tasks[2].deadline);
+        assert_eq!(waiting(&clock), 1);
         pass(&mut clock, 500);
-        assert_eq!(task.woken(), 0);
-        assert!(clock.queue.borrow().is_empty());
+        assert_eq!(tasks.each_ref().map(Task::woken), [0, 1, 0]);
+        assert_eq!(waiting(&clock), 0);
+    }
+
+    #[test]
+    fn a_deadline_waits_in_one_place_however_often_it_is_moved() {
+        let (clock, task) = (clock(0), Task::new());
+        for at in [9_000, 5_000, 7_000, 1_000, NEVER, 500, 60] {
+            clock.set(&task.deadline, at);
+            assert_eq!(waiting(&clock), 1, "{at}");
+        }
     }
 }

@@ -244,7 +244,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.deadline.forget();
+        self.worker.clock.forget(&self.deadline);
         self.worker.connections.set(self.worker.connections.get() - 1);
     }
 }
