@@ -31,7 +31,7 @@ impl Listening {
 }
 
 /// Accepts for ever; each connection gets a task of this worker, and the newest configuration.
-pub async fn accept(thread: Rc<Thread>, socket: ListeningSocket, listening: Rc<Listening>) {
+pub async fn accept(thread: Rc<Thread>, socket: Rc<ListeningSocket>, listening: Rc<Listening>) {
     let port = socket.address().map_or(0, |address| address.port());
     let warned = Cell::new(None);
     loop {

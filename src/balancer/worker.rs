@@ -23,7 +23,7 @@ use crate::balancer::listening_socket::ListeningSocket;
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
 use crate::balancer::state::Shared;
-use crate::config::model::{self, LogLevel};
+use crate::config::model::{self, LogLevel, Mode};
 use crate::process::log::{Kind, Log};
 use crate::process::memory;
 use crate::stats::counters::Counters;
@@ -327,6 +327,7 @@ struct Doors {
 
 struct Door {
     address: SocketAddr,
+    socket: Rc<ListeningSocket>,
     listening: Rc<Listening>,
     accepting: JoinHandle<()>,
 }
@@ -334,10 +335,12 @@ struct Door {
 impl Doors {
     fn open(&mut self, listeners: Vec<(SocketAddr, TcpListener)>) -> io::Result<()> {
         for (address, listener) in listeners {
-            let socket = ListeningSocket::new(listener)?;
-            let listening = Listening::new(frontend_at(&self.worker.shared.config, address));
-            let accept = listener::accept(self.worker.thread.clone(), socket, listening.clone());
-            self.open.push(Door { address, listening, accepting: tokio::task::spawn_local(accept) });
+            let config = &self.worker.shared.config;
+            let socket = Rc::new(ListeningSocket::new(listener)?);
+            let listening = Listening::new(frontend_at(config, address));
+            socket.expect_requests(is_http(config, &listening))?;
+            let accept = listener::accept(self.worker.thread.clone(), socket.clone(), listening.clone());
+            self.open.push(Door { address, socket, listening, accepting: tokio::task::spawn_local(accept) });
         }
         Ok(())
     }
@@ -358,6 +361,9 @@ impl Doors {
         let access_log = if is_same_log { self.worker.access_log.clone() } else { access_log(&new.access_log) };
         for door in &self.open {
             door.listening.frontend.set(frontend_at(new, door.address));
+            if let Err(error) = door.socket.expect_requests(is_http(new, &door.listening)) {
+                tracing::warn!(%error, "the listening socket at {} keeps its way of acknowledging: {error}", door.address);
+            }
         }
         let closed = self.open.extract_if(.., |door| door.listening.frontend.get().is_none());
         let closed: Vec<_> = closed.map(|door| door.accepting).collect();
@@ -369,6 +375,11 @@ impl Doors {
         }
         closed
     }
+}
+
+fn is_http(config: &model::Balancer, listening: &Listening) -> bool {
+    let frontend = listening.frontend.get().and_then(|frontend| config.frontends.get(frontend));
+    frontend.is_some_and(|frontend| frontend.mode == Mode::Http)
 }
 
 fn frontend_at(config: &model::Balancer, address: SocketAddr) -> Option<usize> {
