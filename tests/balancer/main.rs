@@ -26,6 +26,7 @@ mod retries;
 mod rig;
 mod routing;
 mod rules;
+mod segments;
 mod sessions;
 mod stick;
 mod timeouts;

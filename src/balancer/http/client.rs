@@ -68,6 +68,8 @@ pub struct Client {
     pub idle_until: Cell<Millis>,
     /// hyper is to end, and the connection is not.
     pub leaves_hyper: Cell<bool>,
+    /// The connection ends with the response.
+    pub ends: Cell<bool>,
     /// The response is handed over whole: its line is written once it has been sent.
     pub is_answered: Cell<bool>,
     /// Part of the response is handed over and not yet sent.
@@ -107,6 +109,7 @@ impl Client {
             waiting_since: Cell::new(waiting_since),
             idle_until: Cell::new(idle_until),
             leaves_hyper: Cell::new(false),
+            ends: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
             unread: Unread::default(),
@@ -142,6 +145,7 @@ impl Client {
             record.request_headers = captured(&capture.request, capture, &request.headers);
         }
         self.is_recording.set(true);
+        self.ends.set(false);
         self.is_answered.set(false);
         self.unread.reset();
         self.sent.set(0);
@@ -151,6 +155,11 @@ impl Client {
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Does nothing follow what hyper has to write now?
+    pub(super) fn is_last(&self) -> bool {
+        self.ends.get() && self.is_answered.get() && !self.unread.is_some()
     }
 
     /// The head of a response goes to the client.

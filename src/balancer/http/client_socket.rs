@@ -61,6 +61,8 @@ impl Read for ClientSocket {
 impl Write for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.client.sends(bytes);
+        let is_last = self.client.is_last();
+        self.io.set_last(is_last);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.client.sent(&result);
         result
@@ -73,6 +75,7 @@ impl Write for ClientSocket {
     ) -> Poll<io::Result<usize>> {
         self.client.sends(parts.first().map(|part| &**part).unwrap_or_default());
         let Self { io, client, .. } = &mut *self;
+        io.set_last(client.is_last());
         let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
         let result = match before {
             [] => client.bypass.poll_send(context, io.both(context)?),
@@ -92,8 +95,7 @@ impl Write for ClientSocket {
         Poll::Ready(self.client.bypass.all_is_sent())
     }
 
-    /// Whoever is done with it closes it, which tells the client as well.
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

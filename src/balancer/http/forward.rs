@@ -55,6 +55,7 @@ pub(super) async fn answer(
         || client.unread.ends_connection();
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        client.ends.set(true);
     }
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.response_begins(response.headers());
@@ -89,7 +90,8 @@ async fn forward(
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
-    let wants_upgrade = headers::make_request_end_to_end(&mut head)?;
+    let headers::Wishes { upgrade: wants_upgrade, end } = headers::make_request_end_to_end(&mut head)?;
+    client.ends.set(end);
 
     let session = &client.session;
     let frontend = session.frontend();

@@ -75,11 +75,20 @@ fn may_be_in_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte)
 }
 
-/// Removes what is meant for us alone from a request. Is it to become another protocol, should the server agree?
+/// What a client wants of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// That it becomes another protocol, should the server agree.
+    pub(super) upgrade: bool,
+    /// That it ends with the response (RFC 9112 §9.3).
+    pub(super) end: bool,
+}
+
+/// Removes what is meant for us alone from a request.
 ///
 /// # Errors
 /// Its body is encoded as we cannot decode it.
-pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<bool, Refusal> {
+pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<Wishes, Refusal> {
     let found = Found::in_headers(&request.headers);
     if found.transfer_encoding {
         check_coding(&mut request.headers)?;
@@ -94,15 +103,25 @@ pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<bool, Refus
         upgrade = request.headers.get(UPGRADE).filter(|_| is_named && !is_http2).cloned();
     }
     let trailers = found.te && tokens(&request.headers, TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let end = wants_end(request, &found);
 
     remove_hop_by_hop(&mut request.headers, &found);
     if trailers {
         request.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let Some(upgrade) = upgrade else { return Ok(false) };
+    let Some(upgrade) = upgrade else { return Ok(Wishes { upgrade: false, end }) };
     request.headers.insert(UPGRADE, upgrade);
     request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Ok(true)
+    Ok(Wishes { upgrade: true, end: false })
+}
+
+/// Is it clear that the client wants its connection to end?
+fn wants_end(request: &Parts, found: &Found) -> bool {
+    let says = |word: &str| tokens(&request.headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(word));
+    match found.connection {
+        true => says("close") && !says("keep-alive"),
+        false => request.version == Version::HTTP_10,
+    }
 }
 
 /// hyper asks only that `chunked` comes last. A server may see something else in what stands before it, in a repetition or in
@@ -219,6 +238,30 @@ mod tests {
         headers.keys().map(HeaderName::as_str).collect()
     }
 
+    fn upgrades(request: &mut Parts) -> Result<bool, Refusal> {
+        make_request_end_to_end(request).map(|wishes| wishes.upgrade)
+    }
+
+    /// What hyper does not close must not be taken for the end: the answer would wait for it.
+    #[test]
+    fn a_connection_ends_where_that_is_clear() {
+        let cases: [(Version, Headers, bool); 8] = [
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_11, &[("connection", "close")], true),
+            (Version::HTTP_11, &[("connection", "x-a, Close")], true),
+            (Version::HTTP_11, &[("connection", "close"), ("connection", "keep-alive")], false),
+            (Version::HTTP_11, &[("connection", "close, upgrade"), ("upgrade", "websocket")], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_10, &[("connection", "keep-alive")], false),
+            (Version::HTTP_10, &[("connection", "close")], true),
+        ];
+        for (version, headers, ends) in cases {
+            let mut request = request("/", headers);
+            request.version = version;
+            assert_eq!(make_request_end_to_end(&mut request).unwrap().end, ends, "{version:?} {headers:?}");
+        }
+    }
+
     #[test]
     fn the_host_must_be_clear() {
         let bad: [(&str, Headers); 5] = [
@@ -296,7 +339,7 @@ mod tests {
                 ("accept", "*/*"),
             ],
         );
-        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
+        assert_eq!(upgrades(&mut request), Ok(false));
         assert_eq!(names(&request.headers), ["host", "accept"]);
     }
 
@@ -311,7 +354,7 @@ mod tests {
             ("x-other", "d"),
         ];
         let mut request = request("/", &headers);
-        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
+        assert_eq!(upgrades(&mut request), Ok(false));
         let mut left = names(&request.headers);
         left.sort_unstable();
         assert_eq!(left, ["forwarded", "x-forwarded-for", "x-forwarded-proto"]);
@@ -342,11 +385,11 @@ mod tests {
     fn a_request_with_a_body_stays_what_it_is() {
         for (framing, is_upgrade) in [("0", true), ("5", false), ("00", false)] {
             let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", framing)];
-            assert_eq!(make_request_end_to_end(&mut request("/", &headers)), Ok(is_upgrade), "{framing}");
+            assert_eq!(upgrades(&mut request("/", &headers)), Ok(is_upgrade), "{framing}");
         }
         let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("transfer-encoding", "chunked")];
         let mut request = request("/", &headers);
-        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
+        assert_eq!(upgrades(&mut request), Ok(false));
         assert_eq!(names(&request.headers), ["transfer-encoding"]);
     }
 
@@ -359,7 +402,7 @@ mod tests {
             ("upgrade", "websocket"),
         ];
         let mut request = request("/", &headers);
-        assert_eq!(make_request_end_to_end(&mut request), Ok(true));
+        assert_eq!(upgrades(&mut request), Ok(true));
         assert_eq!(request.headers[TE], "trailers");
         assert_eq!(request.headers[CONNECTION], "upgrade");
         assert_eq!(request.headers[UPGRADE], "websocket");
@@ -369,7 +412,7 @@ mod tests {
     fn an_upgrade_to_http_2_does_not_stay() {
         let headers = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")];
         let mut request = request("/", &headers);
-        assert_eq!(make_request_end_to_end(&mut request), Ok(false));
+        assert_eq!(upgrades(&mut request), Ok(false));
         assert_eq!(request.headers.len(), 0);
     }
 

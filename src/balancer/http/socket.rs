@@ -5,13 +5,15 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net;
+use std::net::{self, Shutdown};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use nix::libc::{MSG_MORE, MSG_NOSIGNAL};
+use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
@@ -29,7 +31,11 @@ thread_local! {
 }
 
 /// A socket. It never blocks.
-pub struct Socket(State);
+pub struct Socket {
+    state: State,
+    /// Nothing but the end follows what is written now: both go out together.
+    is_last: bool,
+}
 
 enum State {
     /// Watched for reading.
@@ -46,12 +52,17 @@ impl Socket {
     /// # Errors
     /// When it cannot be watched.
     pub fn new(stream: net::TcpStream) -> io::Result<Self> {
-        readiness::connection(stream).map(State::Reading).map(Self)
+        Ok(Self { state: State::Reading(readiness::connection(stream)?), is_last: false })
+    }
+
+    /// Does nothing but the end follow what is written from now on? The last of it then waits for that.
+    pub fn set_last(&mut self, is_last: bool) {
+        self.is_last = is_last;
     }
 
     /// Its descriptor; `None` once it is lost.
     pub fn as_raw_fd(&self) -> Option<RawFd> {
-        match &self.0 {
+        match &self.state {
             State::Reading(stream) => Some(stream.as_raw_fd()),
             State::Both(stream) => Some(stream.inner().as_raw_fd()),
             State::Lost => None,
@@ -60,7 +71,7 @@ impl Socket {
 
     /// Is there something to read, or an end or an error to be seen?
     pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<()> {
-        match &self.0 {
+        match &self.state {
             State::Reading(stream) => stream.poll_read_ready(context).map(drop),
             State::Both(stream) => stream.inner().poll_read_ready(context).map(drop),
             State::Lost => Poll::Ready(()),
@@ -80,7 +91,7 @@ impl Socket {
     /// # Errors
     /// When it cannot be.
     pub fn into_both(self) -> io::Result<TcpStream> {
-        match self.0 {
+        match self.state {
             State::Reading(stream) => TcpStream::from_std(stream.into_inner()),
             State::Both(stream) => Ok(stream.into_inner()),
             State::Lost => Err(io::ErrorKind::NotConnected.into()),
@@ -89,7 +100,7 @@ impl Socket {
 
     /// What is left to say to somebody who may be gone. Best effort: it fits an empty send buffer.
     pub fn write_last(&mut self, bytes: &[u8]) -> usize {
-        let written = match &mut self.0 {
+        let written = match &mut self.state {
             State::Reading(stream) => stream.get_mut().write(bytes),
             State::Both(stream) => stream.inner().try_write(bytes),
             State::Lost => Ok(0),
@@ -97,15 +108,19 @@ impl Socket {
         written.unwrap_or(0)
     }
 
+    fn flags(&self) -> i32 {
+        if self.is_last { MSG_NOSIGNAL | MSG_MORE } else { MSG_NOSIGNAL }
+    }
+
     fn watched(&mut self, context: &Context<'_>) -> io::Result<&mut TokioIo<TcpStream>> {
-        if matches!(self.0, State::Reading(_))
-            && let State::Reading(stream) = std::mem::replace(&mut self.0, State::Lost)
+        if matches!(self.state, State::Reading(_))
+            && let State::Reading(stream) = std::mem::replace(&mut self.state, State::Lost)
         {
-            self.0 = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
+            self.state = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
             // Who waited for something to read has waited at what is no more.
             context.waker().wake_by_ref();
         }
-        match &mut self.0 {
+        match &mut self.state {
             State::Both(stream) => Ok(stream),
             State::Reading(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -118,7 +133,7 @@ impl Read for Socket {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let State::Reading(stream) = &mut self.0 else {
+        let State::Reading(stream) = &mut self.state else {
             return Pin::new(self.watched(context)?).poll_read(context, buffer);
         };
         let room = buffer.remaining().min(PIECE);
@@ -145,8 +160,8 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let State::Reading(stream) = &mut self.0 {
-            match stream.get_mut().write(bytes) {
+        if let State::Reading(stream) = &self.state {
+            match SockRef::from(stream.get_ref()).send_with_flags(bytes, self.flags()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -166,8 +181,8 @@ impl Write for Socket {
         if let Some(whole) = gather(parts, &mut whole) {
             return self.poll_write(context, whole);
         }
-        if let State::Reading(stream) = &mut self.0 {
-            match stream.get_mut().write_vectored(parts) {
+        if let State::Reading(stream) = &self.state {
+            match SockRef::from(stream.get_ref()).send_vectored_with_flags(parts, self.flags()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -183,9 +198,14 @@ impl Write for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Whoever is done with it closes it, which tells the client as well.
+    /// Whoever is done with it closes it, which tells the client as well. But closing throws away what still waits here if
+    /// something has come that nobody has read.
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(match &self.state {
+            State::Reading(stream) if self.is_last => stream.get_ref().shutdown(Shutdown::Write),
+            State::Both(stream) if self.is_last => SockRef::from(stream.inner()).shutdown(Shutdown::Write),
+            _ => Ok(()),
+        })
     }
 }
 
