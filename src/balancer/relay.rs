@@ -4,16 +4,17 @@
 //! row, splice(2) moves it, and it stays in the kernel. A quiet tunnel costs two sockets and no memory.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use nix::libc::{MSG_MORE, MSG_NOSIGNAL};
 use socket2::SockRef;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -79,6 +80,8 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
             let Poll::Ready(Err(failure)) = direction.poll(context) else { continue };
             tracing::debug!(error = %failure.error, "a connection broke");
             if !failure.is_receiver {
+                // Closing alone would throw away what waits for the end, if something has come that nobody has read.
+                direction.tell_the_end();
                 return Poll::Ready(Some([cause, b'D']));
             }
             // What it has said before is still on its way to the other.
@@ -186,10 +189,14 @@ impl<'stream> Direction<'stream> {
     /// Tells the receiver that there is no more, once.
     fn pass_on_the_end(&mut self) {
         if self.state == State::Done {
-            // It may be gone already: then it knows.
-            let _ = SockRef::from(self.to.as_ref()).shutdown(std::net::Shutdown::Write);
+            self.tell_the_end();
             self.state = State::Told;
         }
+    }
+
+    fn tell_the_end(&self) {
+        // It may be gone already: then it knows.
+        let _ = SockRef::from(self.to.as_ref()).shutdown(std::net::Shutdown::Write);
     }
 
     /// Carries what there is. Ready: it is done or broken.
@@ -210,6 +217,9 @@ impl<'stream> Direction<'stream> {
 
     /// Sends what has been read before.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unsent.is_empty() && self.sender_has_ended() {
+            self.send_before_the_end()?;
+        }
         while !self.unsent.is_empty() {
             let sent = ready!(Pin::new(&mut self.to).poll_write(context, &self.unsent))?;
             self.unsent.advance(sent);
@@ -219,6 +229,32 @@ impl<'stream> Direction<'stream> {
             self.carried += ready!(pipe.poll_empty(context, self.to.as_ref()))? as u64;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Did the loop, when it looked last, find that nothing comes but what has come?
+    fn sender_has_ended(&self) -> bool {
+        let from = self.from.as_ref();
+        // That says the same of somebody who goes on, but costs nothing of somebody who is silent.
+        if from.try_io(Interest::READABLE, || Ok(())).is_err() {
+            return false;
+        }
+        let ready = pin!(from.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// The end follows in the same step: it goes out together with these.
+    fn send_before_the_end(&mut self) -> io::Result<()> {
+        let to = self.to.as_ref();
+        let send = || SockRef::from(to).send_with_flags(&self.unsent, MSG_NOSIGNAL | MSG_MORE);
+        match to.try_io(Interest::WRITABLE, send) {
+            Ok(sent) => {
+                self.unsent.advance(sent);
+                self.carried += sent as u64;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Is what comes next to go through a pipe, and can one be had?

@@ -3,7 +3,11 @@
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
+
+use nix::libc::MSG_MORE;
+use socket2::SockRef;
 
 use crate::rig::gate::Gate;
 use crate::rig::http::{get, response};
@@ -70,6 +74,37 @@ fn what_is_asked_is_acknowledged_by_its_answer_and_the_end_comes_with_that() {
         let each = (segments() - before) as f64 / ROUNDS as f64;
         assert!((7.0..=most as f64).contains(&each), "{each} segments for {path}");
     }
+}
+
+/// A server's last words and its end in one segment leave the balancer in one; acknowledgements may come between.
+#[test]
+fn in_mode_tcp_last_words_and_the_end_stay_together() {
+    let Some(_network) = own_network() else { return };
+    const ROUNDS: u64 = 20;
+    let turn = Arc::new(Barrier::new(2));
+    let server = Server::start({
+        let turn = turn.clone();
+        move |mut connection| {
+            let _ = connection.receive_bytes(4);
+            turn.wait();
+            turn.wait();
+            let _ = SockRef::from(connection.stream()).send_with_flags(b"bye", MSG_MORE);
+        }
+    });
+    let (tcp, text) = configuration("mode = 'tcp'", "", &[server.address]);
+    let _node = Relevo::start(&text);
+    let mut sent = 0;
+    for _ in 0..ROUNDS {
+        let mut connection = connect(tcp);
+        connection.send("ping").unwrap();
+        turn.wait();
+        let before = segments();
+        turn.wait();
+        assert_eq!(connection.receive_rest().unwrap(), b"bye");
+        sent += segments() - before;
+    }
+    let each = sent as f64 / ROUNDS as f64;
+    assert!((2.0..=3.0).contains(&each), "{each} segments");
 }
 
 /// Linux keeps what more is to follow for 200 ms.
