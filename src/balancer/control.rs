@@ -187,9 +187,13 @@ impl Control {
         let now = self.started.elapsed().as_millis() as u64;
         let shared = &self.shared;
         Beat {
-            worker_silence_ms: shared.beats.iter().map(|beat| now.saturating_sub(beat.0.load(Relaxed))).collect(),
+            worker_silence_ms: shared
+                .vitals
+                .iter()
+                .map(|vitals| now.saturating_sub(vitals.beat.load(Relaxed)))
+                .collect(),
             connections: shared.connections.count(),
-            requests: shared.requests.load(Relaxed),
+            requests: shared.requests(),
             backends: shared.report(),
             log_is_broken: self.log.was_broken(),
             old_configurations: shared.old_configurations(),

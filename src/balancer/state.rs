@@ -31,7 +31,7 @@ use crate::status::{BackendStatus, ServerState, ServerStatus};
 
 pub use crate::wish::Admin;
 pub use facts::{AgentReport, Health};
-pub use lasting::{Beat, Lasting, Statistics};
+pub use lasting::{Lasting, Statistics, Vitals};
 pub use server::{NOT_CHECKED, ServerShared};
 
 /// One configuration and the state of what is in it, shared by the control thread and all workers.

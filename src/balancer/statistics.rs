@@ -105,7 +105,7 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
         uptime: now.saturating_duration_since(shared.started),
         threads: config.threads,
         connections: (shared.connections.count(), config.max_connections as u64),
-        requests: shared.requests.load(Relaxed),
+        requests: shared.requests(),
         lost_log_lines: shared.statistics.lost_log_lines.load(Relaxed),
         pair: shared.statistics.pair.load_full().map(|pair| (*pair).clone()),
         proxies,

@@ -24,7 +24,7 @@ use crate::balancer::session::{Session, UnderWay};
 pub async fn serve(stream: net::TcpStream, session: Session) {
     let mut record = Record::new(session.accepted);
     record.head = Some(session.accepted);
-    session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    session.worker.count_request();
     carry(stream, &session, &mut record).await;
     accounting::count(&session, &record, clock::now());
     if session.worker.access_log.is_on() {

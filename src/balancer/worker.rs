@@ -162,6 +162,14 @@ impl Worker {
         &self.thread
     }
 
+    /// Another request has come (TCP mode: a connection).
+    pub fn count_request(&self) {
+        if let Some(vitals) = self.shared.vitals.get(self.index) {
+            // It is the only one who counts there: nothing is lost between the two.
+            vitals.requests.store(vitals.requests.load(Relaxed) + 1, Relaxed);
+        }
+    }
+
     /// Its own counters.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters[self.index]
@@ -302,8 +310,8 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
             }
         }
         let worker = &doors.worker;
-        if let Some(beat) = worker.shared.beats.get(plan.index) {
-            beat.0.store(plan.started.elapsed().as_millis() as u64, Relaxed);
+        if let Some(vitals) = worker.shared.vitals.get(plan.index) {
+            vitals.beat.store(plan.started.elapsed().as_millis() as u64, Relaxed);
         }
         thread.clock.tick();
         rounds += 1;

@@ -35,7 +35,6 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, format: &LogFormat, subj
 
 impl Subject<'_> {
     fn push(&self, line: &mut Vec<u8>, log: &AccessLog, field: Field) {
-        use std::sync::atomic::Ordering::Relaxed;
         let (session, record) = (self.session, self.record);
         let shared = &session.worker.shared;
         let times = self.times();
@@ -97,7 +96,7 @@ impl Subject<'_> {
                 }
                 push_number(line, record.retries.into());
             }
-            Field::RequestCount => push_number(line, shared.requests.load(Relaxed)),
+            Field::RequestCount => push_number(line, shared.requests()),
             Field::ServerQueue => push_number(line, session.queued.positions().0),
             Field::BackendQueue => push_number(line, session.queued.positions().1),
 

@@ -154,7 +154,7 @@ impl Client {
         self.received.set(if is_counted { accounting::size_of(request) } else { 0 });
         self.phase.set(Phase::Exchange);
         self.session.client_came();
-        self.session.worker.shared.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.session.worker.count_request();
     }
 
     /// Does nothing follow what hyper has to write now?

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -17,10 +18,8 @@ use crate::status::{OldConfigurations, PairStatus};
 pub struct Lasting {
     /// Client connections open now, and how many there may be.
     pub connections: Arc<Room>,
-    /// Requests (TCP mode: connections) since the start.
-    pub requests: AtomicU64,
-    /// By index of the worker: milliseconds since the start when it last went round its loop.
-    pub beats: Vec<Beat>,
+    /// By index of the worker.
+    pub vitals: Vec<Vitals>,
     /// Virtual addresses this node holds now (rule 7).
     pub held: ArcSwap<Vec<IpAddr>>,
     /// When the process started.
@@ -43,10 +42,15 @@ pub struct Statistics {
     pub turn: Semaphore,
 }
 
-/// A worker's sign of life.
+/// What a worker tells of itself, and nobody else writes.
 #[repr(align(128))]
 #[derive(Default)]
-pub struct Beat(pub AtomicU64);
+pub struct Vitals {
+    /// Milliseconds since the start when it last went round its loop.
+    pub beat: AtomicU64,
+    /// Requests (TCP mode: connections) since the start.
+    pub requests: AtomicU64,
+}
 
 /// A configuration that may still be there.
 struct Known {
@@ -65,13 +69,17 @@ impl Lasting {
         };
         Self {
             connections: Arc::default(),
-            requests: AtomicU64::new(0),
-            beats: (0..threads).map(|_| Beat::default()).collect(),
+            vitals: (0..threads).map(|_| Vitals::default()).collect(),
             held: ArcSwap::default(),
             started: Instant::now(),
             statistics,
             configurations: Mutex::default(),
         }
+    }
+
+    /// Requests of all workers.
+    pub fn requests(&self) -> u64 {
+        self.vitals.iter().map(|vitals| vitals.requests.load(Relaxed)).sum()
     }
 
     /// From now on this one is followed.
