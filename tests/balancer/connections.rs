@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::rig::gate::Gate;
 use crate::rig::http::{Message, get};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
@@ -140,5 +141,27 @@ fn what_could_not_be_sent_again_gets_a_connection_of_its_own_if_it_is_a_clients_
         client.send(POST).unwrap();
         assert_eq!(client.receive().unwrap().status(), 200);
         assert_eq!(server.connections(), of_the_first_post, "{reuse}: it is not its first");
+    }
+}
+
+/// As HAProxy with `option abortonclose`: whoever ends its side is taken to have left, whether or not it would still listen.
+#[test]
+fn a_client_that_leaves_or_ends_its_side_has_its_request_given_up() {
+    let _place = own_loopback();
+    let (server, gate) = Gate::server("a");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for (round, ends_its_side_alone) in [(1, true), (2, false)] {
+        let mut client = connect(web);
+        client.send(format!("GET /held-{round} HTTP/1.1\r\nHost: test\r\n\r\n")).unwrap();
+        gate.wait_for(round);
+        if ends_its_side_alone {
+            client.finish().unwrap();
+            assert_eq!(client.receive_rest().unwrap(), b"");
+        }
+        drop(client);
+        let line = node.wait_for_message(&format!("GET /held-{round} "));
+        assert!(line.contains(" -1 0 - - CH-- "), "{line}");
+        gate.let_through(1);
     }
 }
