@@ -20,7 +20,7 @@ use crate::balancer::http::page::Refusal;
 use crate::balancer::http::statistics;
 use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
-use crate::balancer::http::{forwarded, headers};
+use crate::balancer::http::{forwarded, headers, target};
 use crate::balancer::persistence::Persistence;
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
@@ -86,7 +86,7 @@ async fn forward(
     client.request_begins(&head);
     let mut body = ClientBody::new(incoming, client, &head);
     let_others_read().await;
-    headers::check_target(&mut head)?;
+    target::check(&mut head)?;
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
@@ -193,7 +193,7 @@ fn prepare_request(client: &Client, persistence: &Persistence<'_>, head: &mut Pa
     // It goes on as HTTP/1.1, which has a Host; rules, routes and the headers above know of none.
     if head.version == Version::HTTP_10
         && !head.headers.contains_key(HOST)
-        && let Some(host) = client.destination().and_then(headers::host_of)
+        && let Some(host) = client.destination().and_then(target::host_of)
     {
         head.headers.insert(HOST, host);
     }

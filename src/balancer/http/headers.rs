@@ -1,79 +1,15 @@
-//! What a proxy must look at in the heads it passes on (RFC 9110 §7, RFC 9112 §3.2 and §9).
-
-use std::net::SocketAddr;
+//! What of a head is meant for the next hop alone, and ends here (RFC 9110 §7.6, RFC 9112 §9).
 
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::http::uri::PathAndQuery;
-use hyper::{HeaderMap, Method, Uri, Version};
+use hyper::{HeaderMap, Version};
 
 use crate::balancer::http::page::Refusal;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Is it clear what the request is for? The target is then brought into origin form.
-///
-/// # Errors
-/// When the host is missing, repeated, malformed, or not the one of an absolute target, or the target has a form that is for
-/// other methods (RFC 9112 §3.2).
-pub(super) fn check_target(request: &mut Parts) -> Result<(), Refusal> {
-    if request.method == Method::CONNECT {
-        return Err(Refusal::Connect);
-    }
-    let mut hosts = request.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() || !host.is_none_or(|host| host.as_bytes().iter().all(|byte| may_be_in_host(*byte))) {
-        return Err(Refusal::BadHost);
-    }
-    if host.is_none() && request.version != Version::HTTP_10 {
-        return Err(Refusal::BadHost);
-    }
-    let Some(authority) = request.uri.authority() else {
-        let is_clear = request.uri.path() != "*" || request.method == Method::OPTIONS;
-        return if is_clear { Ok(()) } else { Err(Refusal::BadTarget) };
-    };
-    if request.uri.scheme().is_none() {
-        return Err(Refusal::BadTarget); // a host alone is what CONNECT asks for
-    }
-    match host {
-        Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
-            return Err(Refusal::BadHost);
-        }
-        Some(_) => {}
-        None => {
-            let authority = authority.as_str();
-            if !authority.bytes().all(may_be_in_host) {
-                return Err(Refusal::BadHost);
-            }
-            request.headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?);
-        }
-    }
-    // An absolute target may do without a path, and have a query all the same.
-    let path = match request.uri.path_and_query() {
-        Some(path) if path.as_str().starts_with('/') => path.clone(),
-        Some(query) => PathAndQuery::try_from(format!("/{}", query.as_str())).map_err(|_| Refusal::BadHost)?,
-        None => PathAndQuery::from_static("/"),
-    };
-    request.uri = Uri::from(path);
-    Ok(())
-}
-
-/// The Host of a request that may do without (RFC 9112 §3.3): where its client connected to.
-pub(super) fn host_of(destination: SocketAddr) -> Option<HeaderValue> {
-    let host = match destination {
-        SocketAddr::V4(address) if address.port() == 80 => address.ip().to_string(),
-        SocketAddr::V6(address) if address.port() == 80 => format!("[{}]", address.ip()),
-        address => address.to_string(),
-    };
-    HeaderValue::from_str(&host).ok()
-}
-
-fn may_be_in_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte)
-}
 
 /// What a client wants of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,67 +196,6 @@ mod tests {
             request.version = version;
             assert_eq!(make_request_end_to_end(&mut request).unwrap().end, ends, "{version:?} {headers:?}");
         }
-    }
-
-    #[test]
-    fn the_host_must_be_clear() {
-        let bad: [(&str, Headers); 5] = [
-            ("/", &[]),
-            ("/", &[("host", "a"), ("host", "a")]),
-            ("/", &[("host", "a, b")]),
-            ("/", &[("host", "user@a")]),
-            ("http://a/", &[("host", "b")]),
-        ];
-        for (target, headers) in bad {
-            assert_eq!(check_target(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
-        }
-        let good: [(&str, Headers, &str); 5] = [
-            ("/x?y", &[("host", "a.example:8080")], "/x?y"),
-            ("/", &[("host", "[2001:db8::1]:80")], "/"),
-            ("http://A/x?y", &[("host", "a")], "/x?y"),
-            ("http://a", &[("host", "a")], "/"),
-            ("http://a?x", &[("host", "a")], "/?x"),
-        ];
-        for (target, headers, origin) in good {
-            let mut request = request(target, headers);
-            assert_eq!(check_target(&mut request), Ok(()), "{target} {headers:?}");
-            assert_eq!(request.uri.to_string(), origin);
-        }
-    }
-
-    #[test]
-    fn the_target_has_the_form_of_its_method() {
-        let check = |method: &str, target: &str| {
-            let mut request = request(target, &[("host", "a")]);
-            request.method = method.parse().unwrap();
-            check_target(&mut request)
-        };
-        assert_eq!(check("OPTIONS", "*"), Ok(()));
-        for (method, target) in [("GET", "*"), ("GET", "a"), ("GET", "a:80"), ("OPTIONS", "a")] {
-            assert_eq!(check(method, target), Err(Refusal::BadTarget), "{method} {target}");
-        }
-    }
-
-    #[test]
-    fn http_1_0_needs_no_host() {
-        let mut request = request("/", &[]);
-        request.version = Version::HTTP_10;
-        assert_eq!(check_target(&mut request), Ok(()));
-        for (destination, host) in [
-            ("192.0.2.20:80", "192.0.2.20"),
-            ("192.0.2.20:8080", "192.0.2.20:8080"),
-            ("[2001:db8::20]:80", "[2001:db8::20]"),
-            ("[2001:db8::20]:8080", "[2001:db8::20]:8080"),
-        ] {
-            assert_eq!(host_of(destination.parse().unwrap()).unwrap(), host);
-        }
-    }
-
-    #[test]
-    fn connect_is_refused() {
-        let mut request = request("a:443", &[("host", "a:443")]);
-        request.method = Method::CONNECT;
-        assert_eq!(check_target(&mut request), Err(Refusal::Connect));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod page;
 pub mod rest;
 pub mod socket;
 mod statistics;
+mod target;
 mod tunnel;
 mod turn;
 mod unread;
