@@ -1,8 +1,8 @@
 //! The time of one worker: a clock read once per round of its loop, and coarse deadlines that cost a store to move.
 //!
 //! A request moves its connection's deadline several times; a timer of the runtime for each would be dear. So a deadline
-//! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the wheel:
-//! it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, never early.
+//! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the
+//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, never early.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -159,6 +159,7 @@ impl Wheel {
     fn turn_to(&mut self, tick: u64) -> Vec<Rc<Deadline>> {
         let mut due = Vec::new();
         for past in (self.next..=tick).take(AHEAD as usize) {
+            // Together with its memory: what many took at once does not stay in every slot.
             due.append(&mut std::mem::take(self.slot(past)));
         }
         self.next = self.next.max(tick + 1);
@@ -208,137 +209,4 @@ fn tick_after(at: Millis) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    struct Task {
-        deadline: Rc<Deadline>,
-        woken: Arc<Count>,
-    }
-
-    impl Task {
-        fn new() -> Self {
-            let task = Self { deadline: Deadline::new(), woken: Arc::default() };
-            task.deadline.set_waker(&task.woken.clone().into());
-            task
-        }
-
-        fn woken(&self) -> usize {
-            self.woken.0.load(Ordering::Relaxed)
-        }
-    }
-
-    /// A clock whose beginning lies `age` back.
-    fn clock(age: u64) -> Clock {
-        next_round();
-        Clock { origin: now() - Duration::from_millis(age), ..Clock::new() }
-    }
-
-    fn waiting(clock: &Clock) -> usize {
-        clock.wheel.borrow().slots.iter().map(Vec::len).sum()
-    }
-
-    fn pass(clock: &mut Clock, millis: u64) {
-        clock.origin -= Duration::from_millis(millis);
-        clock.tick();
-    }
-
-    #[test]
-    fn wakes_after_the_deadline_and_not_before() {
-        let (mut clock, task) = (clock(7), Task::new());
-        clock.set(&task.deadline, clock.after(Duration::from_millis(200)));
-        pass(&mut clock, 199);
-        assert_eq!(task.woken(), 0);
-        pass(&mut clock, 51);
-        assert_eq!(task.woken(), 1);
-        pass(&mut clock, 1000);
-        assert_eq!(task.woken(), 1);
-    }
-
-    #[test]
-    fn a_deadline_moved_later_wakes_only_then() {
-        let (mut clock, task) = (clock(0), Task::new());
-        clock.set(&task.deadline, 100);
-        clock.set(&task.deadline, 1000);
-        pass(&mut clock, 900);
-        assert_eq!(task.woken(), 0);
-        pass(&mut clock, 150);
-        assert_eq!(task.woken(), 1);
-    }
-
-    #[test]
-    fn a_deadline_moved_forward_wakes_sooner_and_once() {
-        let (mut clock, task) = (clock(0), Task::new());
-        clock.set(&task.deadline, 1000);
-        clock.set(&task.deadline, 100);
-        pass(&mut clock, 160);
-        assert_eq!(task.woken(), 1);
-        pass(&mut clock, 2000);
-        assert_eq!(task.woken(), 1);
-    }
-
-    #[test]
-    fn a_deadline_further_ahead_than_the_wheel_looks_wakes_on_time() {
-        let (mut clock, task) = (clock(0), Task::new());
-        let far = 3 * AHEAD * TICK_MS;
-        clock.set(&task.deadline, far);
-        for _ in 0..far / TICK_MS {
-            pass(&mut clock, TICK_MS);
-        }
-        assert_eq!(task.woken(), 0);
-        pass(&mut clock, TICK_MS);
-        assert_eq!(task.woken(), 1);
-    }
-
-    #[test]
-    fn ticks_that_were_missed_are_made_up_for() {
-        let (mut clock, tasks) = (clock(0), [Task::new(), Task::new(), Task::new()]);
-        for (task, at) in tasks.iter().zip([100, AHEAD * TICK_MS - 100, AHEAD * TICK_MS + 100]) {
-            clock.set(&task.deadline, at);
-        }
-        pass(&mut clock, 3 * AHEAD * TICK_MS);
-        assert_eq!(tasks.each_ref().map(Task::woken), [1, 1, 1]);
-        clock.set(&tasks[0].deadline, clock.after(Duration::from_millis(60)));
-        pass(&mut clock, 59);
-        assert_eq!(tasks[0].woken(), 1);
-        pass(&mut clock, TICK_MS);
-        assert_eq!(tasks[0].woken(), 2);
-    }
-
-    #[test]
-    fn one_that_was_forgotten_wakes_nobody_and_leaves_nothing() {
-        let (mut clock, tasks) = (clock(0), [Task::new(), Task::new(), Task::new()]);
-        for task in &tasks {
-            clock.set(&task.deadline, 100);
-        }
-        clock.forget(&tasks[0].deadline);
-        assert_eq!((waiting(&clock), Rc::strong_count(&tasks[0].deadline)), (2, 1));
-        clock.forget(&tasks[2].deadline);
-        assert_eq!(waiting(&clock), 1);
-        pass(&mut clock, 500);
-        assert_eq!(tasks.each_ref().map(Task::woken), [0, 1, 0]);
-        assert_eq!(waiting(&clock), 0);
-    }
-
-    #[test]
-    fn a_deadline_waits_in_one_place_however_often_it_is_moved() {
-        let (clock, task) = (clock(0), Task::new());
-        for at in [9_000, 5_000, 7_000, 1_000, NEVER, 500, 60] {
-            clock.set(&task.deadline, at);
-            assert_eq!(waiting(&clock), 1, "{at}");
-        }
-    }
-}
+mod tests;

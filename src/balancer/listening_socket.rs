@@ -25,9 +25,9 @@ impl ListeningSocket {
         Ok(Self(readiness::listener(TcpListener::from_std(listener))?))
     }
 
-    /// Do its clients ask, and are answered? What they ask is then acknowledged together with the answer: a segment less for
-    /// each connection. If that takes more than 40 ms, the system acknowledges it all the same (tcp(7), TCP_QUICKACK; HAProxy
-    /// calls this tcp-smart-accept, and does it in mode http).
+    /// Do its clients ask, and are answered? What they ask first is then acknowledged together with the answer: a segment less
+    /// for each connection (tcp(7), TCP_QUICKACK; HAProxy's tcp-smart-accept). The system waits 40 ms for that: whoever finds
+    /// that more is to come first has it acknowledge at once.
     ///
     /// # Errors
     /// When the system does not take the option.

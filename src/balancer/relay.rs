@@ -80,8 +80,6 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
             let Poll::Ready(Err(failure)) = direction.poll(context) else { continue };
             tracing::debug!(error = %failure.error, "a connection broke");
             if !failure.is_receiver {
-                // Closing alone would throw away what waits for the end, if something has come that nobody has read.
-                direction.tell_the_end();
                 return Poll::Ready(Some([cause, b'D']));
             }
             // What it has said before is still on its way to the other.
@@ -136,6 +134,8 @@ struct Direction<'stream> {
     received: u64,
     carried: u64,
     state: State,
+    /// The system keeps what was sent last until the end is passed on.
+    holds_back: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +167,8 @@ impl Broken {
 
 impl<'stream> Direction<'stream> {
     fn new(from: ReadHalf<'stream>, to: WriteHalf<'stream>, unsent: Bytes, carriers: &'stream Carriers) -> Self {
-        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, received: 0, carried: 0, state: State::Open }
+        let (state, holds_back) = (State::Open, false);
+        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, received: 0, carried: 0, state, holds_back }
     }
 
     fn is_done(&self) -> bool {
@@ -189,14 +190,15 @@ impl<'stream> Direction<'stream> {
     /// Tells the receiver that there is no more, once.
     fn pass_on_the_end(&mut self) {
         if self.state == State::Done {
-            self.tell_the_end();
+            self.end_receiver();
             self.state = State::Told;
         }
     }
 
-    fn tell_the_end(&self) {
+    fn end_receiver(&mut self) {
         // It may be gone already: then it knows.
         let _ = SockRef::from(self.to.as_ref()).shutdown(std::net::Shutdown::Write);
+        self.holds_back = false;
     }
 
     /// Carries what there is. Ready: it is done or broken.
@@ -231,10 +233,10 @@ impl<'stream> Direction<'stream> {
         Poll::Ready(Ok(()))
     }
 
-    /// Did the loop, when it looked last, find that nothing comes but what has come?
+    /// Is it known that nothing comes but what has come?
     fn sender_has_ended(&self) -> bool {
         let from = self.from.as_ref();
-        // That says the same of somebody who goes on, but costs nothing of somebody who is silent.
+        // Mostly there is no event, which costs nothing to find out.
         if from.try_io(Interest::READABLE, || Ok(())).is_err() {
             return false;
         }
@@ -242,12 +244,13 @@ impl<'stream> Direction<'stream> {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    /// The end follows in the same step: it goes out together with these.
+    /// The end goes out together with these, as soon as it has been read.
     fn send_before_the_end(&mut self) -> io::Result<()> {
         let to = self.to.as_ref();
         let send = || SockRef::from(to).send_with_flags(&self.unsent, MSG_NOSIGNAL | MSG_MORE);
         match to.try_io(Interest::WRITABLE, send) {
             Ok(sent) => {
+                self.holds_back = true;
                 self.unsent.advance(sent);
                 self.carried += sent as u64;
                 Ok(())
@@ -300,5 +303,14 @@ impl<'stream> Direction<'stream> {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Drop for Direction<'_> {
+    /// Closing alone throws away what is held back, if something has come from the receiver that nobody has read.
+    fn drop(&mut self) {
+        if self.holds_back {
+            self.end_receiver();
+        }
     }
 }

@@ -68,6 +68,8 @@ pub struct Client {
     pub idle_until: Cell<Millis>,
     /// hyper is to end, and the connection is not.
     pub leaves_hyper: Cell<bool>,
+    /// As far as hyper knows, all of the request has come.
+    pub has_asked: Cell<bool>,
     /// The connection ends with the response.
     pub ends: Cell<bool>,
     /// The response is handed over whole: its line is written once it has been sent.
@@ -109,6 +111,7 @@ impl Client {
             waiting_since: Cell::new(waiting_since),
             idle_until: Cell::new(idle_until),
             leaves_hyper: Cell::new(false),
+            has_asked: Cell::new(false),
             ends: Cell::new(false),
             is_answered: Cell::new(false),
             has_unsent: Cell::new(false),
@@ -123,6 +126,7 @@ impl Client {
     /// Bytes of a request have come where none was.
     pub(super) fn head_begins(&self) {
         self.phase.set(Phase::Head);
+        self.has_asked.set(false);
         self.sent.set(0);
         self.session.await_client(self.session.frontend().timeouts.http_request);
         self.record.borrow_mut().begun = clock::now();
@@ -155,6 +159,11 @@ impl Client {
         self.phase.set(Phase::Exchange);
         self.session.client_came();
         self.session.worker.count_request();
+    }
+
+    /// Has its request begun, and is not all of it there?
+    pub(super) fn is_asking(&self) -> bool {
+        self.phase.get() != Phase::Idle && !self.has_asked.get()
     }
 
     /// Does nothing follow what hyper has to write now?

@@ -17,13 +17,15 @@ pub(super) struct ClientSocket {
     /// What has been read already.
     first: Bytes,
     client: Rc<Client>,
+    /// What comes is acknowledged at once.
+    acknowledges: bool,
 }
 
 impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
     pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
         client.socket.set(io.as_raw_fd());
-        Self { io, first, client }
+        Self { io, first, client, acknowledges: false }
     }
 
     /// What is left to say to somebody who may be gone; how much of it was sent.
@@ -53,6 +55,11 @@ impl Read for ClientSocket {
         };
         if result.is_ready() && self.client.phase.get() == Phase::Idle {
             self.client.head_begins();
+        }
+        // The answer, which is to acknowledge the request, does not come before the rest of that.
+        if result.is_pending() && self.client.is_asking() && !self.acknowledges {
+            self.acknowledges = true;
+            self.io.acknowledge();
         }
         result
     }
@@ -95,7 +102,8 @@ impl Write for ClientSocket {
         Poll::Ready(self.client.bypass.all_is_sent())
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+    /// Whoever is done with it closes it, which tells the client as well.
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

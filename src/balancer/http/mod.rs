@@ -33,7 +33,8 @@ use std::task::{Context, Poll};
 use std::{io, net};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
 
@@ -78,7 +79,10 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
     let session = &client.session;
     let service = service_fn({
         let client = client.clone();
-        move |request| forward::answer(client.clone(), request)
+        move |request: Request<Incoming>| {
+            client.has_asked.set(request.body().is_end_stream());
+            forward::answer(client.clone(), request)
+        }
     });
     let mut connection = Builder::new()
         .auto_date_header(false) // a server's response has its own, or none

@@ -33,7 +33,7 @@ thread_local! {
 /// A socket. It never blocks.
 pub struct Socket {
     state: State,
-    /// Nothing but the end follows what is written now: both go out together.
+    /// Nothing but the end follows what is written now: both go out together, when it is dropped.
     is_last: bool,
 }
 
@@ -58,6 +58,16 @@ impl Socket {
     /// Does nothing but the end follow what is written from now on? The last of it then waits for that.
     pub fn set_last(&mut self, is_last: bool) {
         self.is_last = is_last;
+    }
+
+    /// Has the system acknowledge at once what has come: whoever sends it may wait for that before it goes on.
+    pub fn acknowledge(&self) {
+        // Otherwise it is acknowledged a little later.
+        let _ = match &self.state {
+            State::Reading(stream) => SockRef::from(stream.get_ref()).set_tcp_quickack(true),
+            State::Both(stream) => SockRef::from(stream.inner()).set_tcp_quickack(true),
+            State::Lost => Ok(()),
+        };
     }
 
     /// Its descriptor; `None` once it is lost.
@@ -90,8 +100,8 @@ impl Socket {
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn into_both(self) -> io::Result<TcpStream> {
-        match self.state {
+    pub fn into_both(mut self) -> io::Result<TcpStream> {
+        match std::mem::replace(&mut self.state, State::Lost) {
             State::Reading(stream) => TcpStream::from_std(stream.into_inner()),
             State::Both(stream) => Ok(stream.into_inner()),
             State::Lost => Err(io::ErrorKind::NotConnected.into()),
@@ -198,14 +208,24 @@ impl Write for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Whoever is done with it closes it, which tells the client as well. But closing throws away what still waits here if
-    /// something has come that nobody has read.
+    /// Whoever is done with it closes it, which tells the client as well.
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match &self.state {
-            State::Reading(stream) if self.is_last => stream.get_ref().shutdown(Shutdown::Write),
-            State::Both(stream) if self.is_last => SockRef::from(stream.inner()).shutdown(Shutdown::Write),
-            _ => Ok(()),
-        })
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Socket {
+    /// Closing alone throws away what waits for the end, if something has come that nobody has read.
+    fn drop(&mut self) {
+        if !self.is_last {
+            return;
+        }
+        // Who is gone does not have to be told.
+        let _ = match &self.state {
+            State::Reading(stream) => stream.get_ref().shutdown(Shutdown::Write),
+            State::Both(stream) => SockRef::from(stream.inner()).shutdown(Shutdown::Write),
+            State::Lost => Ok(()),
+        };
     }
 }
 
