@@ -20,6 +20,8 @@ pub struct NodeStatus {
     pub version: String,
     /// Since the keeper started.
     pub uptime_s: f64,
+    /// When the configuration it follows was read, RFC 3339; what was written to the file since is not in force.
+    pub configured: String,
     /// Of everything that must be equal on both nodes.
     pub config_hash: String,
     /// Its virtual routers.

@@ -16,7 +16,9 @@ mod value;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -27,6 +29,9 @@ pub const DEFAULT_PATH: &str = "/etc/relevo/relevo.toml";
 
 /// Where the keeper answers unless `node.control_socket` says otherwise.
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/relevo/control.sock";
+
+/// The times of files come from a clock of the kernel that is behind by so much at most (a tick, with 100 of them in a second).
+const FILE_CLOCK: Duration = Duration::from_millis(10);
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +70,9 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 /// # Errors
 /// It cannot be read, or something in it is wrong: then everything that is.
 pub fn load_for(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
-    Ok(parse_for(&read_text(path)?, &path.display().to_string(), machine)?)
+    let read_at = format!("{:.3}", Timestamp::now() - FILE_CLOCK);
+    let config = parse_for(&read_text(path)?, &path.display().to_string(), machine)?;
+    Ok(Config { read_at, ..config })
 }
 
 /// What defaults and files depend on.

@@ -51,6 +51,8 @@ pub struct Config {
     pub peering: Option<Peering>,
     /// SHA-256 (hex) of everything that must be equal on both nodes.
     pub hash: String,
+    /// RFC 3339: a file with a later time has been written since this was read from it. Empty if it was not read from a file.
+    pub read_at: String,
 }
 
 /// `[node]`

@@ -336,6 +336,7 @@ impl Keeper {
             node: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs_f64(),
+            configured: self.config.read_at.clone(),
             config_hash: self.config.hash.clone(),
             vrrp,
             balancer,

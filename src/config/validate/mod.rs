@@ -95,6 +95,7 @@ impl Checker<'_> {
             virtual_routers,
             peering,
             hash,
+            read_at: String::new(),
         })
     }
 

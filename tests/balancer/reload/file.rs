@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use relevo::lab::node::send;
@@ -24,6 +25,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
     let good = configuration(web, "", &[("a", a.address)]);
     let node = Relevo::start(&good);
+    let (file, begun) = (node.directory().join("relevo.toml"), configured(&node));
     let mut connection = connect(web);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
@@ -74,14 +76,22 @@ fn a_bad_file_changes_nothing_and_says_why() {
         assert!(message.contains("ERROR guard: the configuration stays as it is: "), "{message}");
         assert_eq!(server_of(&connection.get("/").unwrap()), "a");
         assert_eq!(server_of(&get(web, "/")), "a");
+        let written = Timestamp::try_from(std::fs::metadata(&file).unwrap().modified().unwrap()).unwrap();
+        assert!(configured(&node) == begun && begun < written, "{begun} {written}");
     }
-    std::fs::remove_file(node.directory().join("relevo.toml")).unwrap();
+    std::fs::remove_file(&file).unwrap();
     let socket = node.directory().join("control.sock").display().to_string();
     let output = crate::rig::node::relevo(&["reload", "--socket", &socket]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read the configuration"), "{output:?}");
     // And then it is as if nothing had happened.
     node.reload_with(&bad);
     assert_eq!(server_of(&connection.get("/").unwrap()), "b");
+    assert!(configured(&node) > begun);
+}
+
+/// What `relevo status` says of when the configuration was read.
+fn configured(node: &Relevo) -> Timestamp {
+    node.status().expect("it runs").node.configured.parse().unwrap()
 }
 
 /// As people do it who have no command at hand.
@@ -110,6 +120,7 @@ fn the_next_processes_run_what_was_reloaded() {
     let reloaded = configuration(web, "", &[("b", b.address)])
         + &format!("[frontends.other]\nbind = \"{other}\"\ndefault_backend = \"app\"\n");
     node.reload_with(&reloaded);
+    let since = configured(&node);
     node.configure("not what runs");
     for kill in [Relevo::balancer, Relevo::keeper] {
         let (victim, before) = (kill(&node), node.balancer());
@@ -118,6 +129,7 @@ fn the_next_processes_run_what_was_reloaded() {
             status.node.balancer.state == BalancerState::Serving && status.node.balancer.pid != before.as_raw() as u32
         });
         assert_eq!((server_of(&get(web, "/")), server_of(&get(other, "/"))), ("b", "b"));
+        assert_eq!(configured(&node), since);
     }
     node.reload_with(&configuration(web, "", &[("a", a.address)]));
     assert_eq!(server_of(&get(web, "/")), "a");
