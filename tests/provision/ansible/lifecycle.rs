@@ -85,17 +85,34 @@ fn a_dry_run_tells_of_a_change_and_makes_none(control: &Control) {
     let before = ["lb1", "lb2"].map(pids);
     let run = control.play("site.yml", &[CHANGE, ALONE, &["--check", "--diff"]].concat());
     assert!(run.text.contains("+weight = 0"), "the difference is not shown:\n{}", run.text);
-    assert!(run.count("lb1", "changed") > 0 && run.count("lb2", "changed") > 0);
+    // The file, and a reload.
+    assert_eq!(["lb1", "lb2"].map(|node| run.count(node, "changed")), [2, 2], "{}", run.text);
     assert_eq!(["lb1", "lb2"].map(pids), before);
     assert_eq!(asked(control, 4), ["backend1", "backend2", "backend1", "backend2"]);
 }
 
+/// Without a restart: no process is another one, and the floating address has not moved.
 fn a_changed_variable_reaches_the_traffic(control: &Control) {
+    let [lb1, lb2] = ["lb1", "lb2"].map(|name| control.site.machine(name));
+    let runs = |node: &Machine| {
+        let routers = node.status().unwrap().node.vrrp.into_iter();
+        (node.shell("pgrep -x relevo"), routers.map(|router| (router.state, router.transitions)).collect::<Vec<_>>())
+    };
+    wait(control, "lb1 is active", || lb1.shell("ip -4 address show eth0").contains(FLOATING));
+    let before = [lb1, lb2].map(runs);
     let run = control.play("site.yml", &[CHANGE, ALONE].concat());
+    assert_eq!([lb1, lb2].map(runs), before, "{}", run.text);
+    let shown = lb1.shell("relevo status");
+    assert!(shown.contains("configuration: the same"), "{shown}");
     assert_eq!(asked(control, 6), ["backend1"; 6]);
     let position = |host: &str| run.text.find(&format!("changed: [{host}]")).unwrap();
     assert!(position("lb2") < position("lb1"), "the backup comes first:\n{}", run.text);
+    let again = control.play("site.yml", &[CHANGE, ALONE].concat());
+    assert_eq!(again.changed(), 0, "the second run changed something:\n{}", again.text);
 }
+
+/// What only a restart brings.
+const INTERVAL: &[&str] = &["-e", "relevo_advertisement_interval=90ms"];
 
 /// Between the nodes, before all other rules: adverts pass, the peer link does not.
 const CUT: &str = "table inet cut {
@@ -118,9 +135,8 @@ fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
     }
     let alone = |node: &Machine| node.status().is_ok_and(|pair| pair.peers.iter().all(|peer| !peer.connected));
     wait(control, "the link is cut", || alone(lb1) && alone(lb2));
-    let guard = |node: &Machine| node.shell("systemctl show --property=MainPID relevo");
     let before = [lb1, lb2].map(guard);
-    let run = control.try_play("site.yml", ALONE);
+    let run = control.try_play("site.yml", &[INTERVAL, ALONE].concat());
     let text = run.text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!run.succeeded && text.contains("lb1 is active and no other node can take over"), "{}", run.text);
     assert_eq!(guard(lb1), before[0], "lb1 was restarted:\n{}", run.text);
@@ -129,17 +145,24 @@ fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
     for node in [lb1, lb2] {
         node.shell("nft delete table inet cut");
     }
-    control.play("site.yml", ALONE);
+    control.play("site.yml", &[INTERVAL, ALONE].concat());
+    assert_ne!(guard(lb1), before[0]);
     assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
 }
 
-/// Runs that were cut off, say: a file was written, and nobody restarted the node, nor had Apache read it; the firewall was loaded
-/// without the file's end. What others have in the firewall stays.
+fn guard(node: &Machine) -> String {
+    node.shell("systemctl show --property=MainPID relevo")
+}
+
+/// Runs that were cut off, say: a file was written, and neither node nor Apache has read it; the firewall was loaded without the
+/// file's end. What others have in the firewall stays.
 fn what_a_run_left_undone_the_next_one_does(control: &Control) {
     let [lb1, lb2, backend1] = ["lb1", "lb2", "backend1"].map(|name| control.site.machine(name));
-    let guard = || lb1.shell("systemctl show --property=MainPID relevo");
-    let before = guard();
-    lb1.shell("cp -p /etc/relevo/relevo.toml /etc/relevo/new && mv /etc/relevo/new /etc/relevo/relevo.toml");
+    let configured = || lb2.status().unwrap().node.configured;
+    let (before, since) = ([lb1, lb2].map(guard), configured());
+    for (node, file) in [(lb1, "pair.key"), (lb2, "relevo.toml")] {
+        node.shell(&format!("cd /etc/relevo && cp -p {file} new && mv new {file}"));
+    }
     let site = "/etc/apache2/sites-available/relevo-web.conf";
     backend1.shell(&format!("cp -p {site} /root/new && mv /root/new {site}"));
     let reloaded = || backend1.shell("systemctl show --property=StateChangeTimestampMonotonic apache2");
@@ -151,8 +174,10 @@ fn what_a_run_left_undone_the_next_one_does(control: &Control) {
     }
     let run = control.play("site.yml", &["--limit", "balancers:webservers", "--tags", "firewall,service,pages"]);
     let changed = ["lb1", "lb2", "backend1", "backend2"].map(|host| run.count(host, "changed"));
-    assert_eq!(changed, [2, 0, 1, 0], "{}", run.text);
-    assert_ne!(guard(), before);
+    assert_eq!(changed, [2, 1, 1, 0], "{}", run.text);
+    // A key needs a restart, the configuration none.
+    assert_ne!(guard(lb1), before[0]);
+    assert!(guard(lb2) == before[1] && configured() > since);
     assert_ne!(reloaded(), loaded);
     let rules = lb1.shell("nft list ruleset");
     assert!(rules.contains("VRRP from 10.77.0.12") && rules.contains("table inet others"), "{rules}");
