@@ -187,6 +187,7 @@ format = "off"
 [frontends.web]
 bind = ["{web}"]
 default_backend = "app"
+forwarded_for = true
 timeouts = {{ http_request = "10m", http_keep_alive = "10m" }}
 
 [backends.app]

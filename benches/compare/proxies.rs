@@ -106,6 +106,7 @@ format = "{log}"
 mode = "{mode}"
 bind = ["{address}"]
 default_backend = "app"
+{forwarding}
 {rules}
 
 [backends.app]
@@ -120,6 +121,7 @@ servers = [{{ name = "a", address = "{a}" }}, {{ name = "b", address = "{b}" }}]
             (true, true) => "tcplog",
         },
         mode = if row.is_tcp { "tcp" } else { "http" },
+        forwarding = if row.is_tcp { "" } else { "forwarded_for = true" },
         check = if row.is_tcp { "" } else { r#"method = "HEAD", path = "/", "# },
         rules = if row.feature == Feature::TenRules { RULES } else { "" },
         stick = if row.feature == Feature::StickTable { r#"stick = { by = "source" }"# } else { "" },
