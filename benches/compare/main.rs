@@ -1,10 +1,10 @@
 //! CPU time per request of Relevo, beside Debian's HAProxy and nginx, on the same machine in the same run.
 //!
-//! `cargo bench --bench compare [-- --rounds 7 --seconds 2 --row small]`. wrk with 64 connections asks each proxy in turn, with
+//! `cargo bench --bench compare [-- --rounds 11 --seconds 2 --row small]`. wrk with 64 connections asks each proxy in turn, with
 //! nginx behind them all; what is done is in `rows.rs`, how they are configured in `proxies.rs`. In each round the proxies take
 //! another order. What counts is the median over the rounds of the ratio of CPU time (user + system, from /proc, of all
-//! processes of the proxy). Needs the programs nginx, haproxy and wrk. Exits 1 when a ratio to HAProxy is above its limit, or
-//! a request failed.
+//! processes of the proxy); half of the rounds' ratios lie between the two figures after it. Needs the programs nginx, haproxy
+//! and wrk. Exits 1 when a ratio to HAProxy is above its limit, or a request failed.
 
 #[path = "../peers/mod.rs"]
 mod peers;
@@ -28,7 +28,7 @@ use wrk::{Seen, load};
 #[derive(Parser)]
 struct Arguments {
     /// How often each is measured
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 11)]
     rounds: usize,
     /// How long each time
     #[arg(long, default_value_t = 2)]
@@ -60,8 +60,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         "µs of CPU time per request, its ratio to HAProxy's and to nginx's, and the 99th percentile of the time to answer"
     );
     println!(
-        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>6} {:>9} {:>27}",
-        "", "relevo", "haproxy", "nginx", "/haproxy", "limit", "/nginx", "ms (99 %)"
+        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27}",
+        "", "relevo", "haproxy", "nginx", "/haproxy", "half of it", "limit", "/nginx", "ms (99 %)"
     );
     let mut within = true;
     for row in ROWS.iter().filter(|row| row.name.starts_with(&arguments.row)) {
@@ -92,17 +92,19 @@ fn print(row: &Row, rounds: &[Vec<Seen>]) -> bool {
         (index < count).then(|| median(rounds.iter().map(|seen| value(&seen[index]))))
     };
     let cost = |index| of(index, |seen| seen.cpu_us);
-    let ratio =
-        |index: usize| (index < count).then(|| median(rounds.iter().map(|seen| seen[0].cpu_us / seen[index].cpu_us)));
+    let ratios = |index: usize| rounds.iter().map(move |seen| seen[0].cpu_us / seen[index].cpu_us);
+    let ratio = |index: usize| (index < count).then(|| median(ratios(index)));
+    let half = format!("{:.3}-{:.3}", quantile(ratios(1), 0.25), quantile(ratios(1), 0.75));
     let text = |value: Option<f64>, digits| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     let latencies: Vec<String> = (0..3).map(|index| text(of(index, |seen| seen.p99_ms), 2)).collect();
     println!(
-        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>6} {:>9} {:>27}",
+        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27}",
         row.name,
         text(cost(0), 2),
         text(cost(1), 2),
         text(cost(2), 2),
         text(ratio(1), 3),
+        half,
         text(row.limit, 2),
         text(ratio(2), 3),
         latencies.join(" / "),
@@ -112,7 +114,12 @@ fn print(row: &Row, rounds: &[Vec<Seen>]) -> bool {
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that this part of all values is below.
+fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get((values.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN)
 }
