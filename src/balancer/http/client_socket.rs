@@ -29,7 +29,7 @@ impl ClientSocket {
     }
 
     /// What is left to say to somebody who may be gone; how much of it was sent.
-    pub(super) fn write_last(mut self, bytes: &[u8]) -> usize {
+    pub(super) fn write_last(self, bytes: &[u8]) -> usize {
         self.io.write_last(bytes)
     }
 

@@ -4,7 +4,7 @@
 //! watched for reading alone, and for writing from when that has to wait.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _};
 use std::net::{self, Shutdown};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::Pin;
@@ -63,20 +63,12 @@ impl Socket {
     /// Has the system acknowledge at once what has come: whoever sends it may wait for that before it goes on.
     pub fn acknowledge(&self) {
         // Otherwise it is acknowledged a little later.
-        let _ = match &self.state {
-            State::Reading(stream) => SockRef::from(stream.get_ref()).set_tcp_quickack(true),
-            State::Both(stream) => SockRef::from(stream.inner()).set_tcp_quickack(true),
-            State::Lost => Ok(()),
-        };
+        let _ = self.socket().map(|socket| socket.set_tcp_quickack(true));
     }
 
     /// Its descriptor; `None` once it is lost.
     pub fn as_raw_fd(&self) -> Option<RawFd> {
-        match &self.state {
-            State::Reading(stream) => Some(stream.as_raw_fd()),
-            State::Both(stream) => Some(stream.inner().as_raw_fd()),
-            State::Lost => None,
-        }
+        self.socket().map(|socket| socket.as_raw_fd())
     }
 
     /// Is there something to read, or an end or an error to be seen?
@@ -109,13 +101,17 @@ impl Socket {
     }
 
     /// What is left to say to somebody who may be gone. Best effort: it fits an empty send buffer.
-    pub fn write_last(&mut self, bytes: &[u8]) -> usize {
-        let written = match &mut self.state {
-            State::Reading(stream) => stream.get_mut().write(bytes),
-            State::Both(stream) => stream.inner().try_write(bytes),
-            State::Lost => Ok(0),
-        };
-        written.unwrap_or(0)
+    pub fn write_last(&self, bytes: &[u8]) -> usize {
+        self.socket().and_then(|socket| socket.send_with_flags(bytes, MSG_NOSIGNAL).ok()).unwrap_or(0)
+    }
+
+    /// As the system knows it, whatever it is watched for.
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match &self.state {
+            State::Reading(stream) => Some(SockRef::from(stream.get_ref())),
+            State::Both(stream) => Some(SockRef::from(stream.inner())),
+            State::Lost => None,
+        }
     }
 
     fn flags(&self) -> i32 {
@@ -221,11 +217,7 @@ impl Drop for Socket {
             return;
         }
         // Who is gone does not have to be told.
-        let _ = match &self.state {
-            State::Reading(stream) => stream.get_ref().shutdown(Shutdown::Write),
-            State::Both(stream) => SockRef::from(stream.inner()).shutdown(Shutdown::Write),
-            State::Lost => Ok(()),
-        };
+        let _ = self.socket().map(|socket| socket.shutdown(Shutdown::Write));
     }
 }
 
