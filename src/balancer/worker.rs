@@ -26,7 +26,7 @@ use crate::balancer::state::Shared;
 use crate::config::model::{self, LogLevel, Mode};
 use crate::process::log::{Kind, Log};
 use crate::process::memory;
-use crate::stats::counters::Counters;
+use crate::stats::counters::{self, Counters};
 
 /// Ticks between two looks at what is kept and not needed: connections in the pool, memory.
 const SWEEP: u64 = 20;
@@ -165,8 +165,7 @@ impl Worker {
     /// Another request has come (TCP mode: a connection).
     pub fn count_request(&self) {
         if let Some(vitals) = self.shared.vitals.get(self.index) {
-            // It is the only one who counts there: nothing is lost between the two.
-            vitals.requests.store(vitals.requests.load(Relaxed) + 1, Relaxed);
+            counters::add(&vitals.requests, 1);
         }
     }
 

@@ -222,8 +222,8 @@ impl Histogram {
     }
 }
 
-/// Only the thread that the counter belongs to does this: nothing is lost between the load and the store.
-fn add(counter: &AtomicU64, number: u64) {
+/// Counts. Only the thread that the counter belongs to does this: nothing is lost between the load and the store.
+pub fn add(counter: &AtomicU64, number: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(number), Relaxed);
 }
 
