@@ -17,6 +17,8 @@ use crate::rig::place::{own_loopback, own_network};
 use crate::rig::server::Server;
 use crate::{configuration, connect};
 
+const RULES: &str = "rules = [{ when = { path = '/denied' }, deny = 403 }]";
+
 /// A server with answers of several sizes, with and without a length.
 fn server() -> Server {
     Server::start(|mut connection| {
@@ -62,7 +64,7 @@ fn segments() -> u64 {
 fn what_is_asked_is_acknowledged_by_its_answer_and_the_end_comes_with_that() {
     let Some(_network) = own_network() else { return };
     let server = server();
-    let (web, text) = configuration("rules = [{ when = { path = '/denied' }, deny = 403 }]", "", &[server.address]);
+    let (web, text) = configuration(RULES, "", &[server.address]);
     let _node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
     get(web, "/");
     for (path, expected) in [("/denied", 7.0), ("/", 9.0)] {
@@ -129,7 +131,7 @@ fn in_mode_tcp_last_words_and_the_end_stay_together() {
 fn no_answer_waits_for_an_end_that_does_not_come() {
     let _place = own_loopback();
     let server = server();
-    let (web, text) = configuration("rules = [{ when = { path = '/denied' }, deny = 403 }]", "", &[server.address]);
+    let (web, text) = configuration(RULES, "", &[server.address]);
     let _node = Relevo::start(&text);
     for headers in [
         "",
@@ -147,8 +149,7 @@ fn no_answer_waits_for_an_end_that_does_not_come() {
                 for (method, body) in [("GET", ""), ("HEAD", ""), ("POST", "Content-Length: 5\r\n\r\nhello")] {
                     let end = if body.is_empty() { "\r\n" } else { body };
                     let request = format!("{method} {path} HTTP/{version}\r\nHost: test\r\n{headers}{end}");
-                    let quickest = (0..5).map(|_| time_of_answer(web, &request, method)).find(|time| *time < HOLD);
-                    assert!(quickest.is_some(), "it waited: {request:?}");
+                    assert_prompt(web, method, &request);
                 }
             }
         }
@@ -156,6 +157,12 @@ fn no_answer_waits_for_an_end_that_does_not_come() {
 }
 
 const HOLD: Duration = Duration::from_millis(150);
+
+/// Some of five may be late because the machine is busy; an answer that waits for an end is late each time.
+#[track_caller]
+fn assert_prompt(web: SocketAddr, method: &str, request: &str) {
+    assert!((0..5).any(|_| time_of_answer(web, request, method) < HOLD), "it waited: {request:?}");
+}
 
 fn time_of_answer(web: SocketAddr, request: &str, method: &str) -> Duration {
     let mut connection = connect(web);
@@ -173,8 +180,7 @@ fn time_of_answer(web: SocketAddr, request: &str, method: &str) -> Duration {
 fn no_page_waits_either() {
     let _place = own_loopback();
     let server = server();
-    let rules = "rules = [{ when = { path = '/denied' }, deny = 403 }]";
-    let (web, text) = configuration(&format!("connection = 'close'\n{rules}"), "", &[server.address]);
+    let (web, text) = configuration(&format!("connection = 'close'\n{RULES}"), "", &[server.address]);
     let _node = Relevo::start(&text);
     for request in [
         "POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
@@ -185,7 +191,7 @@ fn no_page_waits_either() {
         "POST /denied HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n",
         "POST /denied HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
     ] {
-        assert!((0..5).any(|_| time_of_answer(web, request, "POST") < HOLD), "it waited: {request:?}");
+        assert_prompt(web, "POST", request);
     }
 }
 

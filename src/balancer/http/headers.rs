@@ -155,14 +155,14 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use hyper::Request;
 
     use super::*;
 
-    type Headers<'text> = &'text [(&'text str, &'text str)];
+    pub(in crate::balancer::http) type Headers<'text> = &'text [(&'text str, &'text str)];
 
-    fn request(target: &str, headers: Headers) -> Parts {
+    pub(in crate::balancer::http) fn request(target: &str, headers: Headers) -> Parts {
         let mut builder = Request::builder().uri(target);
         for (name, value) in headers {
             builder = builder.header(*name, *value);

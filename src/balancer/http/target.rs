@@ -72,19 +72,8 @@ fn may_be_in_host(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use hyper::Request;
-
     use super::*;
-
-    type Headers<'text> = &'text [(&'text str, &'text str)];
-
-    fn request(target: &str, headers: Headers) -> Parts {
-        let mut builder = Request::builder().uri(target);
-        for (name, value) in headers {
-            builder = builder.header(*name, *value);
-        }
-        builder.body(()).unwrap().into_parts().0
-    }
+    use crate::balancer::http::headers::tests::{Headers, request};
 
     #[test]
     fn the_host_must_be_clear() {

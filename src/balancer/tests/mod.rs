@@ -49,7 +49,7 @@ impl Balancer {
         let outlet = access_log::Format::new(&config.access_log).map(|format| (outlet, format));
         let worker = Worker::new(0, Shared::new(config), access_log::AccessLog::new(outlet, TimeZone::UTC));
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let socket = std::rc::Rc::new(ListeningSocket::new(listener).unwrap());
+        let socket = Rc::new(ListeningSocket::new(listener).unwrap());
         let address = socket.address().unwrap();
         let thread = worker.thread().clone();
         tokio::task::spawn_local(listener::accept(thread, socket, Listening::new(Some(0))));
