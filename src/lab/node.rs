@@ -142,6 +142,10 @@ impl Node {
             }
             self.reap();
             if left.is_empty() {
+                // One that is dying leaves its namespace before it can be reaped, and would be taken for one that runs.
+                if let Some(mut guard) = self.guard.take() {
+                    guard.wait().context(|| format!("cannot wait for the guard of {}", self.name))?;
+                }
                 return Ok(());
             }
             if begin.elapsed() > END_TIMEOUT {

@@ -205,9 +205,15 @@ impl Segment {
 
     pub(crate) fn start(&mut self, router: Router) {
         match router {
-            Relevo => self.relevo.start().unwrap(),
+            Relevo => self.start_relevo(),
             Keepalived => self.start_keepalived(),
         }
+    }
+
+    fn start_relevo(&mut self) {
+        // One that was killed may not be dead yet.
+        self.relevo.end().unwrap();
+        self.relevo.start().unwrap();
     }
 
     fn start_keepalived(&mut self) {
