@@ -1,13 +1,15 @@
 //! CPU time per request of Relevo, beside Debian's HAProxy and nginx, on the same machine in the same run.
 //!
 //! `cargo bench --bench compare [-- --rounds 11 --seconds 2 --row small]`. wrk with 64 connections asks each proxy in turn, with
-//! nginx behind them all; what is done is in `rows.rs`, how they are configured in `proxies.rs`. In each round the proxies take
-//! another order. What counts is the median over the rounds of the ratio of CPU time (user + system, from /proc, of all
-//! processes of the proxy); half of the rounds' ratios lie between the two figures after it. Needs the programs nginx, haproxy
-//! and wrk. Exits 1 when a ratio to HAProxy is above its limit, or a request failed.
+//! nginx behind them all; what is done is in `rows.rs`, how they are configured in `proxies.rs`, on which processors they run in
+//! `processors.rs`. In each round the proxies take another order. What counts is the median over the rounds of the ratio of CPU
+//! time (user + system, from /proc, of all processes of the proxy); half of the rounds' ratios lie between the two figures
+//! after it. Needs the programs nginx, haproxy and wrk. Exits 1 when a ratio to HAProxy is above its limit, or a request
+//! failed.
 
 #[path = "../peers/mod.rs"]
 mod peers;
+mod processors;
 mod proxies;
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
@@ -20,6 +22,7 @@ use clap::Parser;
 use relevo::lab::directory::Directory;
 
 use peers::Result;
+use processors::Processors;
 use proxies::{Origin, Proxy};
 use rows::{ROWS, Row};
 use wrk::{Seen, load};
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let directory = Directory::new()?;
-    let origin = Origin::start(directory.path())?;
+    let processors = processors::all()?;
     println!("{} rounds of {} s, 64 connections", arguments.rounds, arguments.seconds);
     println!(
         "µs of CPU time per request, its ratio to HAProxy's and to nginx's, and the 99th percentile of the time to answer"
@@ -65,7 +68,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     );
     let mut within = true;
     for row in ROWS.iter().filter(|row| row.name.starts_with(&arguments.row)) {
-        let proxies = proxies::start(row, &origin, directory.path())?;
+        let processors = Processors::divide(processors, row)?;
+        let origin = Origin::start(directory.path())?;
+        let proxies = processors.start(|| proxies::start(row, &origin, directory.path()))?;
         let mut rounds: Vec<Vec<Seen>> = Vec::new();
         for round in 0..arguments.rounds {
             rounds.push(measure(&proxies, round, row, arguments.seconds)?);

@@ -51,20 +51,17 @@ fn milliseconds(text: &str) -> Option<f64> {
 
 /// User and system time of a process and all its descendants.
 fn cpu_time(process: Pid) -> Result<Duration> {
-    let mut ticks = 0;
+    let mut nanoseconds = 0;
     let mut pids = vec![process.as_raw()];
     while let Some(pid) = pids.pop() {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // After the name, which may hold anything: proc(5)'s fields 14 and 15.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
-        for field in fields {
-            ticks += field.parse::<u64>()?;
-        }
         for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let children = std::fs::read_to_string(thread?.path().join("children"))?;
+            let thread = thread?.path();
+            // What stat(5) has of it is rounded to ticks, a hundredth of a round.
+            let schedule = std::fs::read_to_string(thread.join("schedstat"))?;
+            nanoseconds += schedule.split(' ').next().unwrap_or_default().parse::<u64>()?;
+            let children = std::fs::read_to_string(thread.join("children"))?;
             pids.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
     }
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    Ok(Duration::from_nanos(nanoseconds))
 }
