@@ -19,7 +19,8 @@ pub struct Charge {
     pub key: Option<Key>,
 }
 
-/// From the guard, after the charge and all that is known of people's wishes ([`StampedWish`]). It is not printed, not even by a debugger's format: the text has the key in it.
+/// From the guard, after the charge and all that is known of people's wishes ([`StampedWish`]). It is not printed, not even by a
+/// debugger's format: the text has the key in it.
 #[derive(Serialize, Deserialize)]
 pub enum ToKeeper {
     /// Another charge, which differs in nothing that needs a restart.

@@ -5,7 +5,8 @@
 //! times; an outage may be twice as long as in the text and 20 ms besides, and what it did to requests may differ. Which of the
 //! two web servers comes first may differ too.
 //!
-//! They are a part of `the_example_from_nothing_to_nothing`, whose machines they use. Where text and output differ the test leaves a README.md with what it saw.
+//! They are a part of `the_example_from_nothing_to_nothing`, whose machines they use. Where text and output differ the test
+//! leaves a README.md with what it saw.
 
 mod compare;
 mod desk;

@@ -1,7 +1,8 @@
 //! A client's HTTP connection, from its first byte to its last.
 //!
-//! The way of a request: hyper reads its head here; `forward.rs` finds out where it goes; `ask.rs` asks servers until
-//! one has answered; `exchange.rs` is one such question and its answer, on a connection of `upstream`; `body.rs` carries the bodies; hyper sends the response here.
+//! The way of a request: hyper reads its head here; `forward.rs` finds out where it goes; `ask.rs` asks servers until one has
+//! answered; `exchange.rs` is one such question and its answer, on a connection of `upstream`; `body.rs` carries the bodies;
+//! hyper sends the response here.
 //!
 //! One task serves one client. The connection to the server has no task of its own: the request polls it, then the body of
 //! its response, then it waits in the pool. So nothing goes from task to task, and a client that leaves takes all with it.

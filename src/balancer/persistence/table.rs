@@ -1,7 +1,8 @@
 //! The stick table of a backend: which server each session is at, in memory that does not grow.
 //!
 //! One table for all workers, in parts with a lock each, held for the few instructions that look at one session: nothing in
-//! a part is ever moved. A full part forgets the session that has not been used for the longest time. Servers go by name: a table outlives the configuration that it began with.
+//! a part is ever moved. A full part forgets the session that has not been used for the longest time. Servers go by name: a
+//! table outlives the configuration that it began with.
 
 mod news;
 

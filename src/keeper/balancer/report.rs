@@ -4,7 +4,8 @@ use crate::config::model;
 use crate::process::messages::{Beat, LONGEST_BATCH};
 use crate::status::{BackendStatus, ServerStatus};
 
-/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory and time.
+/// What a beat or a batch of sessions needs, with room to spare: a balancer that was taken over must not fill its keeper's memory
+/// and time.
 pub(super) fn longest_message(config: &model::Balancer) -> usize {
     let backend = |backend: &model::Backend| {
         let names = backend.servers.iter().map(|server| server.name.len()).sum::<usize>();
