@@ -17,6 +17,9 @@ use crate::rig::place::{own_loopback, own_network};
 use crate::rig::server::Server;
 use crate::{configuration, connect};
 
+/// Later than this has been kept back: Linux keeps what more is to follow for 200 ms.
+const HOLD: Duration = Duration::from_millis(150);
+
 const RULES: &str = "rules = [{ when = { path = '/denied' }, deny = 403 }]";
 
 /// A server with answers of several sizes, with and without a length.
@@ -64,12 +67,16 @@ fn segments() -> u64 {
 fn what_is_asked_is_acknowledged_by_its_answer_and_the_end_comes_with_that() {
     let Some(_network) = own_network() else { return };
     let server = server();
-    let (web, text) = configuration(RULES, "", &[server.address]);
+    let (web, text) = configuration(RULES, "reuse = 'always'", &[server.address]);
     let _node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
     get(web, "/");
-    for (path, expected) in [("/denied", 7.0), ("/", 9.0)] {
-        let each = segments_of_one(web, path);
-        assert!((each - expected).abs() < 0.6, "{each} segments for {path}");
+    for (request, body, expected) in [
+        ("GET /denied HTTP/1.1\r\n", "", 7.0),
+        ("GET / HTTP/1.1\r\n", "", 9.0),
+        ("POST / HTTP/1.1\r\nContent-Length: 5\r\n", "hello", 9.0),
+    ] {
+        let each = segments_of_one(web, request, body);
+        assert!((each - expected).abs() < 0.6, "{each} segments for {request}");
     }
 }
 
@@ -81,16 +88,16 @@ fn a_frontend_that_speaks_http_only_after_a_reload_is_as_good() {
     let (web, text) = configuration("rules = [{ deny = 403 }]", "", &[server.address]);
     let node = Relevo::start(&text.replace("rules = [{ deny = 403 }]", "mode = 'tcp'"));
     node.reload_with(&text);
-    let each = segments_of_one(web, "/");
+    let each = segments_of_one(web, "GET / HTTP/1.1\r\n", "");
     assert!((each - 7.0).abs() < 0.6, "{each} segments");
 }
 
-/// For a connection that serves a request of this path.
-fn segments_of_one(web: SocketAddr, path: &str) -> f64 {
+/// For a connection that serves a request that begins so, and has this body.
+fn segments_of_one(web: SocketAddr, beginning: &str, body: &str) -> f64 {
     const ROUNDS: u32 = 50;
     let before = segments();
     for _ in 0..ROUNDS {
-        ask(web, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+        ask(web, &format!("{beginning}Host: test\r\nConnection: close\r\n\r\n{body}"));
     }
     (segments() - before) as f64 / f64::from(ROUNDS)
 }
@@ -126,7 +133,7 @@ fn in_mode_tcp_last_words_and_the_end_stay_together() {
     assert!((2.0..=3.0).contains(&each), "{each} segments");
 }
 
-/// Linux keeps what more is to follow for 200 ms.
+/// Whatever is asked, and however the connection goes on.
 #[test]
 fn no_answer_waits_for_an_end_that_does_not_come() {
     let _place = own_loopback();
@@ -155,8 +162,6 @@ fn no_answer_waits_for_an_end_that_does_not_come() {
         }
     }
 }
-
-const HOLD: Duration = Duration::from_millis(150);
 
 /// Some of five may be late because the machine is busy; an answer that waits for an end is late each time.
 #[track_caller]
@@ -195,8 +200,8 @@ fn no_page_waits_either() {
     }
 }
 
-/// A client with Nagle's algorithm sends the rest of its first request when what came before is acknowledged; unasked, the system
-/// would do that after 40 ms.
+/// A client with Nagle's algorithm sends the rest of a request when what came before is acknowledged; unasked, the system would do
+/// that after 40 ms. Its first request is no other than those that follow.
 #[test]
 fn a_request_that_comes_in_parts_is_acknowledged_at_once() {
     let _place = own_loopback();
@@ -208,21 +213,23 @@ fn a_request_that_comes_in_parts_is_acknowledged_at_once() {
         ["POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"],
         ["GET / HTTP/1.1\r\n", "Host: test\r\n\r\n"],
     ] {
-        let time = || {
+        let mut quickest = [Duration::MAX; 3];
+        for _ in 0..9 {
             let mut connection = connect(web);
             connection.stream().set_nodelay(false).unwrap();
-            let begun = Instant::now();
-            parts.iter().for_each(|part| connection.send(part).unwrap());
-            connection.receive().unwrap();
-            begun.elapsed()
-        };
-        let quickest = (0..9).map(|_| time()).min().unwrap();
-        assert!(quickest < Duration::from_millis(30), "{quickest:?} for {parts:?}");
+            for time in &mut quickest {
+                let begun = Instant::now();
+                parts.iter().for_each(|part| connection.send(part).unwrap());
+                connection.receive().unwrap();
+                *time = begun.elapsed().min(*time);
+            }
+        }
+        assert!(quickest.iter().all(|time| *time < Duration::from_millis(30)), "{quickest:?} for {parts:?}");
     }
 }
 
-/// Whoever sends more than its last request has the socket closed on what nobody reads, which resets it: by then the answer has
-/// left.
+/// Whoever sends more than its last request has the socket closed on what nobody reads, which resets it: by then an answer that
+/// its client had room for has left.
 #[test]
 fn what_comes_after_the_last_request_takes_nothing_of_its_answer() {
     let _place = own_loopback();

@@ -63,7 +63,13 @@ impl ClientBody {
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         self.is_invited = true;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
+            // It is still on its way, and its client may wait for an acknowledgement: the socket looks once more, and gives one.
+            if self.client.has_asked.replace(false) {
+                context.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        };
         if matches!(frame, Some(Err(_))) {
             self.incoming = None;
         }

@@ -17,15 +17,15 @@ pub(super) struct ClientSocket {
     /// What has been read already.
     first: Bytes,
     client: Rc<Client>,
-    /// What comes is acknowledged at once.
-    acknowledges: bool,
+    /// What came of this request was acknowledged at once, unasked.
+    has_acknowledged: bool,
 }
 
 impl ClientSocket {
     /// The socket of this client, of which `first` has been read already.
     pub(super) fn new(io: Socket, first: Bytes, client: Rc<Client>) -> Self {
         client.socket.set(io.as_raw_fd());
-        Self { io, first, client, acknowledges: false }
+        Self { io, first, client, has_acknowledged: false }
     }
 
     /// What is left to say to somebody who may be gone; how much of it was sent.
@@ -47,7 +47,7 @@ impl Read for ClientSocket {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let result = if self.first.is_empty() {
-            Pin::new(&mut self.io).poll_read(context, buffer)
+            self.io.poll_read(context, buffer)
         } else {
             let length = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first.split_to(length));
@@ -55,10 +55,11 @@ impl Read for ClientSocket {
         };
         if result.is_ready() && self.client.phase.get() == Phase::Idle {
             self.client.head_begins();
+            self.has_acknowledged = false;
         }
         // The answer, which is to acknowledge the request, does not come before the rest of that.
-        if result.is_pending() && self.client.is_asking() && !self.acknowledges {
-            self.acknowledges = true;
+        if result.is_pending() && self.client.is_asking() && !self.has_acknowledged {
+            self.has_acknowledged = true;
             self.io.acknowledge();
         }
         result
@@ -70,7 +71,7 @@ impl Write for ClientSocket {
         self.client.sends(bytes);
         let is_last = self.client.is_last();
         self.io.set_last(is_last);
-        let result = Pin::new(&mut self.io).poll_write(context, bytes);
+        let result = self.io.poll_write(context, bytes);
         self.client.sent(&result);
         result
     }
@@ -86,14 +87,14 @@ impl Write for ClientSocket {
         let before = if client.bypass.is_empty() { parts } else { client.bypass.before(parts) };
         let result = match before {
             [] => client.bypass.poll_send(context, io.both(context)?),
-            before => Pin::new(io).poll_write_vectored(context, before),
+            before => io.poll_write_vectored(context, before),
         };
         client.sent(&result);
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
     /// hyper flushes when it has nothing left to write.

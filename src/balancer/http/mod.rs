@@ -35,7 +35,7 @@ use std::{io, net};
 
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
 
@@ -81,7 +81,8 @@ async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
     let service = service_fn({
         let client = client.clone();
         move |request: Request<Incoming>| {
-            client.has_asked.set(request.body().is_end_stream());
+            // Here: hyper looks for more of it before it polls what becomes of it.
+            client.has_asked.set(true);
             forward::answer(client.clone(), request)
         }
     });

@@ -114,31 +114,8 @@ impl Socket {
         }
     }
 
-    fn flags(&self) -> i32 {
-        if self.is_last { MSG_NOSIGNAL | MSG_MORE } else { MSG_NOSIGNAL }
-    }
-
-    fn watched(&mut self, context: &Context<'_>) -> io::Result<&mut TokioIo<TcpStream>> {
-        if matches!(self.state, State::Reading(_))
-            && let State::Reading(stream) = std::mem::replace(&mut self.state, State::Lost)
-        {
-            self.state = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
-            // Who waited for something to read has waited at what is no more.
-            context.waker().wake_by_ref();
-        }
-        match &mut self.state {
-            State::Both(stream) => Ok(stream),
-            State::Reading(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-}
-
-impl Read for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    /// As [`Read::poll_read`].
+    pub fn poll_read(&mut self, context: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let State::Reading(stream) = &mut self.state else {
             return Pin::new(self.watched(context)?).poll_read(context, buffer);
         };
@@ -162,10 +139,9 @@ impl Read for Socket {
             }
         }
     }
-}
 
-impl Write for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// As [`Write::poll_write`].
+    pub fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let State::Reading(stream) = &self.state {
             match SockRef::from(stream.get_ref()).send_with_flags(bytes, self.flags()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -175,11 +151,8 @@ impl Write for Socket {
         Pin::new(self.watched(context)?).poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    /// As [`Write::poll_write_vectored`].
+    pub fn poll_write_vectored(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if let [whole] = parts {
             return self.poll_write(context, whole);
         }
@@ -196,22 +169,28 @@ impl Write for Socket {
         Pin::new(self.watched(context)?).poll_write_vectored(context, parts)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
+    fn flags(&self) -> i32 {
+        if self.is_last { MSG_NOSIGNAL | MSG_MORE } else { MSG_NOSIGNAL }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whoever is done with it closes it, which tells the client as well.
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn watched(&mut self, context: &Context<'_>) -> io::Result<&mut TokioIo<TcpStream>> {
+        if matches!(self.state, State::Reading(_))
+            && let State::Reading(stream) = std::mem::replace(&mut self.state, State::Lost)
+        {
+            self.state = State::Both(TokioIo::new(TcpStream::from_std(stream.into_inner())?));
+            // Who waited for something to read has waited at what is no more.
+            context.waker().wake_by_ref();
+        }
+        match &mut self.state {
+            State::Both(stream) => Ok(stream),
+            State::Reading(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
 impl Drop for Socket {
-    /// Closing alone throws away what waits for the end, if something has come that nobody has read.
+    /// Closing alone throws away what waits for the end, if something has come that nobody has read. What the client has no room
+    /// for yet is lost then all the same.
     fn drop(&mut self) {
         if !self.is_last {
             return;
