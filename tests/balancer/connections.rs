@@ -72,6 +72,11 @@ fn close_keeps_neither() {
             assert_eq!(server.connections(), round);
         }
     }
+    // Nor does an answer to a client of HTTP/1.0 say both.
+    let (_server, web, _node) = node("connection = 'close'", "");
+    let mut client = connect(web);
+    client.send("GET / HTTP/1.0\r\nHost: test\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    assert_eq!(client.receive().unwrap().header("connection"), Some("close"));
     let (_server, web, _node) = node("connection = 'close'\nrules = [{ deny = 403 }]", "");
     let mut client = connect(web);
     assert_eq!(client.get("/").unwrap().status(), 403);

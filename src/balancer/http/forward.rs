@@ -35,6 +35,7 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     // Together with the request before it.
     let leaves_no_pause = client.session.worker.is_outlived() && client.phase.get() != Phase::Head;
+    let version = request.version();
     let mut edits = ResponseEdits::default();
     let mut response = forward(&client, request, &mut edits).await.unwrap_or_else(|refusal| {
         let mut record = client.record.borrow_mut();
@@ -56,6 +57,8 @@ pub(super) async fn answer(
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         client.ends.set(true);
+        // hyper would add keep-alive, if the client asked for it by HTTP/1.0 and this were 1.1.
+        *response.version_mut() = version;
     }
     client.record.borrow_mut().status = Some(response.status().as_u16());
     client.response_begins(response.headers());
