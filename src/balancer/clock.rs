@@ -2,7 +2,7 @@
 //!
 //! A request moves its connection's deadline several times; a timer of the runtime for each would be dear. So a deadline
 //! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the
-//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, never early.
+//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, and not a millisecond early.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -53,7 +53,7 @@ pub struct Clock {
 #[derive(Default)]
 pub struct Deadline {
     at: Cell<Millis>,
-    /// Its turn comes then, and where it waits for it.
+    /// Where it waits, and for which tick.
     place: Cell<Option<Place>>,
     has_fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -78,12 +78,14 @@ impl Clock {
     /// Moves a deadline.
     pub fn set(&self, deadline: &Rc<Deadline>, at: Millis) {
         deadline.at.set(at);
-        if at == NEVER || deadline.place.get().is_some_and(|place| place.tick <= tick_after(at)) {
+        // The first at which it has passed.
+        let tick = at.div_ceil(TICK_MS);
+        if at == NEVER || deadline.place.get().is_some_and(|place| place.tick <= tick) {
             return;
         }
         let mut wheel = self.wheel.borrow_mut();
         wheel.remove(deadline);
-        wheel.add(deadline, tick_after(at));
+        wheel.add(deadline, tick);
     }
 
     /// A deadline whose task has ended.
@@ -108,7 +110,7 @@ impl Clock {
         }
     }
 
-    /// Wakes every task that has a deadline, passed or not: the worker is told to stop.
+    /// Wakes every task that waits for a deadline, passed or not: the worker is told to stop.
     pub fn wake_all(&self) {
         for deadline in self.wheel.borrow().slots.iter().flatten() {
             deadline.wake();
@@ -202,11 +204,6 @@ impl Deadline {
 }
 
 const TICK_MS: u64 = TICK.as_millis() as u64;
-
-/// The first tick at which `at` has passed.
-fn tick_after(at: Millis) -> u64 {
-    at / TICK_MS + 1
-}
 
 #[cfg(test)]
 mod tests;
