@@ -64,7 +64,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     );
     println!(
         "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27}",
-        "", "relevo", "haproxy", "nginx", "/haproxy", "half of it", "limit", "/nginx", "ms (99 %)"
+        "", "relevo", "haproxy", "nginx", "/haproxy", "middle half", "limit", "/nginx", "ms (99 %)"
     );
     let mut within = true;
     for row in ROWS.iter().filter(|row| row.name.starts_with(&arguments.row)) {

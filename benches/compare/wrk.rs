@@ -38,7 +38,7 @@ pub(crate) fn load(proxy: &Proxy, row: &Row, seconds: u64) -> Result<Seen> {
         return Err(format!("wrk did not say how many requests it made, or how long they took:\n{text}").into());
     };
     let requests: f64 = requests;
-    Ok(Seen { cpu_us: (after - before).as_secs_f64() * 1e6 / requests, p99_ms })
+    Ok(Seen { cpu_us: after.saturating_sub(before).as_secs_f64() * 1e6 / requests, p99_ms })
 }
 
 /// `1.25ms`, `830.00us`, `1.02s`

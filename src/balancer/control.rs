@@ -186,12 +186,9 @@ impl Control {
     fn beat(&self) -> Beat {
         let now = self.started.elapsed().as_millis() as u64;
         let shared = &self.shared;
+        let vitals = &shared.vitals;
         Beat {
-            worker_silence_ms: shared
-                .vitals
-                .iter()
-                .map(|vitals| now.saturating_sub(vitals.beat.load(Relaxed)))
-                .collect(),
+            worker_silence_ms: vitals.iter().map(|of| now.saturating_sub(of.beat.load(Relaxed))).collect(),
             connections: shared.connections.count(),
             requests: shared.requests(),
             backends: shared.report(),

@@ -167,8 +167,18 @@ impl Broken {
 
 impl<'stream> Direction<'stream> {
     fn new(from: ReadHalf<'stream>, to: WriteHalf<'stream>, unsent: Bytes, carriers: &'stream Carriers) -> Self {
-        let (state, holds_back) = (State::Open, false);
-        Self { from, to, carriers, unsent, is_bulk: false, pipe: None, received: 0, carried: 0, state, holds_back }
+        Self {
+            from,
+            to,
+            carriers,
+            unsent,
+            is_bulk: false,
+            pipe: None,
+            received: 0,
+            carried: 0,
+            state: State::Open,
+            holds_back: false,
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::balancer::listener::{self, Listening};
 use crate::balancer::listening_socket::ListeningSocket;
 use crate::balancer::pool::{Pool, Upstream};
 use crate::balancer::relay::Carriers;
-use crate::balancer::state::Shared;
+use crate::balancer::state::{Shared, Vitals};
 use crate::config::model::{self, LogLevel, Mode};
 use crate::process::log::{Kind, Log};
 use crate::process::memory;
@@ -164,9 +164,12 @@ impl Worker {
 
     /// Another request has come (TCP mode: a connection).
     pub fn count_request(&self) {
-        if let Some(vitals) = self.shared.vitals.get(self.index) {
-            counters::add(&vitals.requests, 1);
-        }
+        counters::add(&self.vitals().requests, 1);
+    }
+
+    /// Its own signs of life.
+    fn vitals(&self) -> &Vitals {
+        &self.shared.vitals[self.index]
     }
 
     /// Its own counters.
@@ -309,9 +312,7 @@ async fn serve(mut plan: Plan) -> io::Result<()> {
             }
         }
         let worker = &doors.worker;
-        if let Some(vitals) = worker.shared.vitals.get(plan.index) {
-            vitals.beat.store(plan.started.elapsed().as_millis() as u64, Relaxed);
-        }
+        worker.vitals().beat.store(plan.started.elapsed().as_millis() as u64, Relaxed);
         thread.clock.tick();
         rounds += 1;
         if rounds.is_multiple_of(SWEEP) {
