@@ -242,7 +242,7 @@ impl Keeper {
         if let Asked::ByWish(wish) = asked {
             let answer = match result {
                 Ok(offer) => Ok(offer.changes.to_string()),
-                Err(refusal) => Err(refusal.whole.clone()),
+                Err(refusal) => Err(refusal.refused.clone()),
             };
             self.tell(ToKeeper::Answer { wish, answer });
         }

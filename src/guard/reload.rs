@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::config::changes::Changes;
 use crate::config::{self, LoadError, Machine};
-use crate::process::messages::Charge;
+use crate::process::messages::{Charge, Refused};
 
 /// Whoever asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(super) struct Offer {
 pub(super) struct Refusal {
     /// For the log.
     pub(super) line: String,
-    /// For a person, in as many lines as it takes.
-    pub(super) whole: String,
+    /// For whoever asked.
+    pub(super) refused: Refused,
 }
 
 /// All that was asked for and has no answer yet.
@@ -106,7 +106,7 @@ impl Reloads {
 
 impl From<String> for Refusal {
     fn from(line: String) -> Self {
-        Refusal { whole: line.clone(), line }
+        Refusal { refused: line.clone().into(), line }
     }
 }
 
@@ -119,9 +119,14 @@ fn read(path: &Path, running: &Charge) -> Result<Offer, Refusal> {
     };
     let config = config::load_for(path, &machine).map_err(|error| match error {
         LoadError::Unreadable { .. } => Refusal::from(error.to_string()),
-        LoadError::Invalid(diagnostics) => Refusal { line: diagnostics.in_a_line(), whole: diagnostics.render(false) },
+        LoadError::Invalid(diagnostics) => {
+            Refusal { line: diagnostics.in_a_line(), refused: diagnostics.render(false).into() }
+        }
     })?;
-    let changes = Changes::between(&running.config, &config).map_err(|error| Refusal::from(error.to_string()))?;
+    let changes = Changes::between(&running.config, &config).map_err(|error| {
+        let line = error.to_string();
+        Refusal { refused: Refused { reason: line.clone(), needs_restart: true }, line }
+    })?;
     let charge = Charge { config, key: running.key.clone() };
     let text = serde_json::to_string(&charge).map_err(|error| Refusal::from(error.to_string()))?;
     Ok(Offer { charge: Arc::new(charge), text, changes })

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::orders::Order;
 use super::reload::Answer;
+use crate::process::messages::Refused;
 use crate::status::PairStatus;
 use crate::wish::LONGEST_LINE;
 
@@ -186,13 +187,15 @@ async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8
     Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
 }
 
-/// `ok: ` and what has changed, or `error: ` and why nothing has, or a sentence that says neither.
+/// `ok: ` and what has changed; `restart: `, if that is all it takes, or `error: ` and why nothing has; or a sentence that says
+/// neither.
 async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
     let limit = RELOAD_PATIENCE.as_secs();
     let text = match timeout(RELOAD_PATIENCE, ask(queries, Query::Reload)).await {
         Ok(answer) => match answer? {
             Ok(changes) => format!("ok: {changes}\n"),
-            Err(reason) => format!("error: {reason}\n"),
+            Err(Refused { reason, needs_restart: true }) => format!("restart: {reason}\n"),
+            Err(Refused { reason, needs_restart: false }) => format!("error: {reason}\n"),
         },
         Err(_) => format!("nothing is known after {limit} s; the log tells what becomes of it\n"),
     };
@@ -250,7 +253,7 @@ mod tests {
                         status.node.node = "lb1".to_owned();
                         let _ = reply.send(status);
                     }
-                    Query::Reload(reply) => drop(reply.send(Err("the file is bad".to_owned()))),
+                    Query::Reload(reply) => drop(reply.send(Err("the file is bad".to_owned().into()))),
                     Query::Server(order, reply) => drop(reply.send(Ok(format!("{}\n", order.names.join(" "))))),
                 }
             }

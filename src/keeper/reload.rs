@@ -13,10 +13,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::Keeper;
 use super::balancer::HostFiles;
 use crate::config::model::Config;
-use crate::process::messages::{Charge, FromKeeper};
+use crate::process::messages::{Charge, FromKeeper, Refused};
 
 /// What whoever asked is told: what has changed, or why nothing has.
-pub(super) type Answer = Result<String, String>;
+pub(super) type Answer = Result<String, Refused>;
 
 /// Reloads under way.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Keeper {
     pub(super) fn wants_reload(&mut self, reply: oneshot::Sender<Answer>) {
         let wish = self.reloads.wish(reply);
         if !self.guard.tell(FromKeeper::WantsReload(wish)) {
-            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned()));
+            self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned().into()));
         }
     }
 

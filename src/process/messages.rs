@@ -32,9 +32,24 @@ pub enum ToKeeper {
     Answer {
         /// Which.
         wish: u64,
-        /// For whoever asked, in one line or several: what has changed, or why nothing has.
-        answer: Result<String, String>,
+        /// For whoever asked: what has changed, or why nothing has.
+        answer: Result<String, Refused>,
     },
+}
+
+/// Why a configuration is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// For a person, in one line or several.
+    pub reason: String,
+    /// Nothing is wrong with it, and the node would follow it if it were restarted.
+    pub needs_restart: bool,
+}
+
+impl From<String> for Refused {
+    fn from(reason: String) -> Self {
+        Self { reason, needs_restart: false }
+    }
 }
 
 /// To the guard.

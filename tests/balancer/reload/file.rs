@@ -17,8 +17,8 @@ use crate::rig::server::Server;
 use crate::rig::wait_until;
 use crate::{connect, server_of};
 
-/// A bad file changes nothing, and the message names line and key; so does one that needs a restart, or a port that somebody
-/// has.
+/// A bad file changes nothing, and the message names line and key; so does one that needs a restart, of which the exit status tells
+/// as well, or a port that somebody has.
 #[test]
 fn a_bad_file_changes_nothing_and_says_why() {
     let _place = own_loopback();
@@ -30,9 +30,10 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
     let bad = configuration(web, "", &[("b", b.address)]);
-    let rows: [(String, &[&str], &str); 7] = [
+    let rows: [(String, i32, &[&str], &str); 7] = [
         (
             bad.replace("check = false", "wieght = 3\ncheck = 1"),
+            1,
             &[
                 "backends.app.servers[0].wieght: unknown key",
                 "relevo.toml:12:1",
@@ -43,6 +44,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
         ),
         (
             format!("[process]\nthreads = 37\n{bad}"),
+            3,
             &["process.threads counts only when the node starts: restart it"],
             "process.threads counts only when the node starts",
         ),
@@ -50,24 +52,26 @@ fn a_bad_file_changes_nothing_and_says_why() {
             format!(
                 "{bad}\n[vrrp.main]\ninterface = \"eth0\"\nvirtual_router_id = 1\naddresses = [\"192.0.2.1/24\"]\n"
             ),
+            3,
             &["[vrrp.main] counts only when the node starts"],
             "[vrrp.main] counts only when the node starts",
         ),
         (
             format!("{bad}\n[frontends.x]\nbind = \"{taken}\"\ndefault_backend = \"app\"\n"),
+            1,
             &["frontend \"x\" cannot listen on ", "the port is in use"],
             "the port is in use",
         ),
-        ("[backends".to_owned(), &["relevo.toml"], "relevo.toml, line "),
+        ("[backends".to_owned(), 1, &["relevo.toml"], "relevo.toml, line "),
         // Half of it, as an editor may leave it for a moment; and none.
-        (bad[..bad.len() - 20].to_owned(), &["relevo.toml"], "relevo.toml, line "),
-        (String::new(), &["relevo.toml"], "relevo.toml, line "),
+        (bad[..bad.len() - 20].to_owned(), 1, &["relevo.toml"], "relevo.toml, line "),
+        (String::new(), 1, &["relevo.toml"], "relevo.toml, line "),
     ];
-    for (text, words, logged) in rows {
+    for (text, status, words, logged) in rows {
         node.configure(&text);
         let output = node.reload();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
         assert!(said.starts_with("relevo: the configuration stays as it is:"), "{said}");
         for words in words {
             assert!(said.contains(words), "{words:?} is not in {said}");
