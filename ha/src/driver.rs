@@ -71,7 +71,8 @@ struct Inbox {
 
 impl Driver {
     /// Opens what the routers need and starts their elections on the current runtime. Virtual addresses that are on their
-    /// interfaces already are removed, marked or not: only an active router may hold them.
+    /// interfaces already are removed, marked or not, where it is not all that an interface has: only an active router may hold
+    /// them.
     ///
     /// An interface that is not there is no error: its router is in fault, says so, and takes part as soon as it appears.
     ///

@@ -149,7 +149,18 @@ impl Table {
             Some(own_address) => {
                 InterfaceState::Usable(Interface { index, own_address, hardware_address: link.hardware_address })
             }
-            None => unusable("has no IPv4 address of its own"),
+            None => unusable(&self.without_own_address(index)),
+        }
+    }
+
+    /// What to do where all that the interface has is virtual.
+    fn without_own_address(&self, index: u32) -> String {
+        let for_good = self.addresses.get(&index).into_iter().flatten().find(|address| !address.marked);
+        match for_good {
+            Some(Address { address: VirtualAddress { address, .. }, .. }) => {
+                format!("has no IPv4 address of its own: {address} is configured as a virtual one; give it another")
+            }
+            None => "has no IPv4 address of its own".to_owned(),
         }
     }
 
@@ -179,7 +190,8 @@ impl Table {
         self.links.iter().find(|(_index, link)| link.name == name)
     }
 
-    fn own_address(&self, index: u32, virtual_addresses: &[VirtualAddress]) -> Option<Ipv4Addr> {
+    /// The one that adverts are sent from.
+    pub(crate) fn own_address(&self, index: u32, virtual_addresses: &[VirtualAddress]) -> Option<Ipv4Addr> {
         let is_own = |address: &&Address| {
             !address.marked && !virtual_addresses.iter().any(|other| other.address == address.address.address)
         };

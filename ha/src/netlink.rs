@@ -158,10 +158,14 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// Removes virtual addresses that somebody gave an interface for good: they would stay while another router is active.
+    /// Removes virtual addresses that somebody gave an interface for good: they would stay while another router is active. Not
+    /// from an interface that has no other: that takes a host off its network, and is a mistake in the configuration.
     async fn remove_strangers(&self) -> Result<(), StartError> {
         for subscription in &self.subscriptions {
             let Some(index) = self.watcher.table().index(&subscription.interface) else { continue };
+            if self.watcher.table().own_address(index, &self.virtual_addresses).is_none() {
+                continue;
+            }
             let virtual_addresses = subscription.addresses.iter();
             for address in virtual_addresses.flat_map(|address| self.watcher.table().entries(index, address.address)) {
                 let Subscription { name, interface, .. } = subscription;

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use relevo::lab::pair::{NODE_ADDRESSES, Pair};
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, Pair};
 use relevo_ha::State;
 
 use crate::rig::lab::lab;
@@ -79,6 +79,32 @@ fn a_wrong_key_is_named_and_costs_the_link_alone() {
         }
         assert!(!shown.contains("could not take over"), "{shown}");
     }
+    served.assert_undisturbed();
+}
+
+/// A node's own address as the virtual one: it says so and takes no part, and its host is not taken off the network.
+#[test]
+fn the_address_of_a_host_is_not_removed_for_a_virtual_one() {
+    let Some(mut served) = served() else { return };
+    served.lab.pair.nodes[1].end().unwrap();
+    let file = served.lab.directory.path().join("lb2.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let own = NODE_ADDRESSES[1].to_string();
+    let (without_peering, _) = text.split_once("[peering]").unwrap();
+    std::fs::write(&file, without_peering.replace(&format!("\"{FLOATING}/"), &format!("\"{own}/"))).unwrap();
+    served.lab.pair.nodes[1].start().unwrap();
+    let node = &served.lab.pair.nodes[1];
+    let reason = format!("interface eth0 has no IPv4 address of its own: {own} is configured as a virtual one");
+    served.wait_for("it is in fault", || {
+        let status = node.status().map(|status| status.node.vrrp);
+        status.is_ok_and(|routers| routers[0].state == State::Fault && routers[0].reason.starts_with(&reason))
+    });
+    served.lab.pair.nodes[1].end().unwrap();
+    let mut show = Command::new("ip");
+    show.args(["-4", "address", "show"]).stdout(Stdio::piped());
+    let shown = served.lab.pair.nodes[1].host.namespace.spawn(show).unwrap().wait_with_output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains(&format!(" {own}/")), "{shown}");
     served.assert_undisturbed();
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::{Checker, into_file_order, plain, port, timeout};
+use super::{Checker, Shared, into_file_order, plain, port, timeout};
 use crate::config::file::{self, Named, Table};
 use crate::config::model::{Backend, Balance, Server, ServerAddress, ServerTimeouts, WhenAllDown};
 use crate::config::value::{FromText, Number, Text};
@@ -15,12 +15,12 @@ impl Checker<'_> {
         &mut self,
         written: Named<file::Backend>,
         defaults: &file::Timeouts,
-        virtual_addresses: &[IpAddr],
+        shared: &Shared<'_>,
     ) -> Vec<Backend> {
         let mut backends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            backends.extend(self.backend(name, written, defaults, virtual_addresses));
+            backends.extend(self.backend(name, written, defaults, shared));
         }
         backends
     }
@@ -30,7 +30,7 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Backend,
         defaults: &file::Timeouts,
-        virtual_addresses: &[IpAddr],
+        shared: &Shared<'_>,
     ) -> Option<Backend> {
         let retry = super::failure::retry(&written);
         let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
@@ -47,7 +47,7 @@ impl Checker<'_> {
             let accepted = format!("at least one `[[{}.servers]]`", self.tree.path_of(&name.span()));
             self.missing(&name.span(), "servers", &accepted);
         }
-        let servers = self.servers(written.servers, virtual_addresses);
+        let servers = self.servers(written.servers, shared);
         let has_limit = servers.iter().any(|server| server.max_connections.is_some());
         let has_limit = has_limit || self.is_refused(&name.span(), "servers");
         let max_queue = self.max_queue(written.max_queue, has_limit, "a server with `max_connections`");
@@ -90,7 +90,7 @@ impl Checker<'_> {
         })
     }
 
-    fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, virtual_addresses: &[IpAddr]) -> Vec<Server> {
+    fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, shared: &Shared<'_>) -> Vec<Server> {
         let mut names: Vec<(String, Range<usize>)> = Vec::new();
         let mut cookies: Vec<(String, Range<usize>)> = Vec::new();
         let mut servers = Vec::new();
@@ -115,6 +115,12 @@ impl Checker<'_> {
                 self.unique(&mut cookies, &cookie, &cookie_span, cookie_message);
             }
             let Some(address) = plain(address) else { continue };
+            if let ServerAddress::Socket(address) = address
+                && shared.has_frontend_at(address)
+            {
+                let hint = "a frontend listens there on the active node: every request would come back without end";
+                self.problem_with_hint(place.clone(), "a server is another host", "has a virtual address", hint);
+            }
             let source = server.source.and_then(|source| self.of_same_family(source, &address));
             let check_address = server.check_address.and_then(|other| self.of_same_family(other, &address));
             let max_connections = server.max_connections.map(|most| most.0);
@@ -132,7 +138,7 @@ impl Checker<'_> {
                 check_address,
                 check_port: port(server.check_port),
                 source,
-                source_is_virtual: source.is_some_and(|source| virtual_addresses.contains(&source)),
+                source_is_virtual: source.is_some_and(|source| shared.virtual_addresses.contains(&source)),
             });
         }
         servers

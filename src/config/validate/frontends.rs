@@ -257,7 +257,7 @@ fn forwarded_for(written: file::ForwardedFor) -> Option<ForwardedFor> {
 }
 
 /// IPv6 sockets are IPv6 only, so the wildcards of the two families do not meet.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_wildcard = |address: SocketAddr| address.ip().is_unspecified();
     one.port() == other.port()
         && one.is_ipv4() == other.is_ipv4()

@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use relevo_ha::VirtualRouter;
 use toml::Spanned;
 
 use super::diagnostic::Diagnostic;
@@ -38,6 +39,25 @@ pub(super) fn validate<'a>(reading: Reading<'a>, machine: &'a Machine) -> Result
     }
 }
 
+/// What the nodes share: where the active one is to be found.
+struct Shared<'a> {
+    virtual_addresses: Vec<IpAddr>,
+    bound: &'a frontends::Bound,
+}
+
+impl<'a> Shared<'a> {
+    fn of(virtual_routers: &[VirtualRouter], bound: &'a frontends::Bound) -> Self {
+        let addresses = virtual_routers.iter().flat_map(|router| &router.addresses);
+        Self { virtual_addresses: addresses.map(|address| address.address.into()).collect(), bound }
+    }
+
+    /// Would whoever connects there come to a frontend of the active node?
+    fn has_frontend_at(&self, address: SocketAddr) -> bool {
+        self.virtual_addresses.contains(&address.ip())
+            && self.bound.iter().any(|(bound, _)| frontends::overlap(*bound, address))
+    }
+}
+
 struct Checker<'a> {
     tree: Tree<'a>,
     refused: Vec<String>,
@@ -55,20 +75,17 @@ impl Checker<'_> {
             self.problem_with_hint(0..0, "there is nothing to run", "", hint);
         }
         let virtual_routers = self.virtual_routers(vrrp);
-        let virtual_addresses: Vec<IpAddr> = virtual_routers
-            .iter()
-            .flat_map(|router| router.addresses.iter().map(|virtual_address| virtual_address.address.into()))
-            .collect();
         self.conflicts_of_backends(&frontends, &backends);
         let mut bound = Vec::new();
         let stats = stats.map(|stats| self.frontend_of_stats(&frontends, stats, &timeouts, &mut bound));
         let errors = self.error_pages(errors.as_ref());
         let frontends = self.frontends(frontends, &timeouts, &errors, &mut bound);
-        let backends = self.backends(backends, &timeouts, &virtual_addresses);
+        let shared = Shared::of(&virtual_routers, &bound);
+        let backends = self.backends(backends, &timeouts, &shared);
 
         let log_targets = self.log_targets(log.target, plain(log.level).unwrap_or(LogLevel::Info));
         let name = node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
-        let peering = peering.and_then(|peering| self.peering(peering, &name, &bound));
+        let peering = peering.and_then(|peering| self.peering(peering, &name, &shared));
         let control_socket = node.control_socket.and_then(|path| self.socket_path(path));
         let mut balancer = Balancer {
             node: name.clone(),
@@ -111,18 +128,14 @@ impl Checker<'_> {
         Some(path)
     }
 
-    fn peering(
-        &mut self,
-        written: Spanned<Table<file::Peering>>,
-        node: &str,
-        bound: &frontends::Bound,
-    ) -> Option<Peering> {
+    fn peering(&mut self, written: Spanned<Table<file::Peering>>, node: &str, shared: &Shared<'_>) -> Option<Peering> {
         let place = written.span();
         let Table(written) = written.into_inner();
         let listen = self.required(written.listen, &place, "listen", SocketAddr::ACCEPTED);
         let listen_address = listen.as_ref().map(|listen| listen.get_ref().0);
         if let Some(listen) = &listen {
-            self.is_listened_on(listen.get_ref().0, &listen.span(), bound);
+            self.is_listened_on(listen.get_ref().0, &listen.span(), shared.bound);
+            self.is_a_nodes_own(listen.get_ref().0, listen.span(), shared);
         }
         if written.peers.is_empty() {
             self.missing(&place, "peers", "the other nodes, such as `peers = { lb2 = \"192.0.2.12:8650\" }`");
@@ -136,6 +149,7 @@ impl Checker<'_> {
             }
             let span = address.span();
             let address = address.get_ref().0;
+            self.is_a_nodes_own(address, span.clone(), shared);
             if address.ip().is_unspecified() {
                 self.problem(span, "expected the address of one host", "found the wildcard");
             } else if listen_address == Some(address) {
@@ -152,6 +166,15 @@ impl Checker<'_> {
             key_file: plain(written.key_file).unwrap_or_else(|| "/etc/relevo/pair.key".into()),
             peers: written.peers.into_iter().map(|(name, peer)| (name.into_inner(), peer.into_inner().0)).collect(),
         })
+    }
+
+    /// A virtual address is at one node after the other, and is removed where it is for good.
+    fn is_a_nodes_own(&mut self, address: SocketAddr, span: Range<usize>, shared: &Shared<'_>) {
+        if shared.virtual_addresses.contains(&address.ip()) {
+            let hint =
+                "give the node an address of its own, and `addresses` of the virtual router one that no host has";
+            self.problem_with_hint(span, "expected an address that stays with its node", "found a virtual one", hint);
+        }
     }
 
     /// Tables' names go into logs, cookies and commands.

@@ -59,6 +59,21 @@ fn each_mistake_in_what_makes_a_pair_is_explained() {
                 "12:15 peering.peers.b: a peer is another node",
                 &["`peering.listen` is this address"],
             ),
+            (
+                &vrrp("[peering]\nlisten = \"192.0.2.20:1\"\npeers = { b = \"192.0.2.2:1\" }"),
+                "15:10 peering.listen: expected an address that stays with its node",
+                &["found a virtual one", "one that no host has"],
+            ),
+            (
+                &vrrp("[peering]\nlisten = \"192.0.2.1:1\"\npeers = { b = \"192.0.2.20:1\" }"),
+                "16:15 peering.peers.b: expected an address that stays with its node",
+                &[],
+            ),
+            (
+                "[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 51\naddresses = [\"192.0.2.21/24\"]",
+                "7:12 backends.app.servers[0]: a server is another host",
+                &["has a virtual address", "every request would come back without end"],
+            ),
         ],
     );
 }
