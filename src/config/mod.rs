@@ -51,7 +51,9 @@ pub enum LoadError {
 
 fn what_to_do(kind: std::io::ErrorKind) -> &'static str {
     match kind {
-        std::io::ErrorKind::NotFound => "; write it (docs/example.toml is one), or name another with -c",
+        std::io::ErrorKind::NotFound => {
+            "; write it (examples: docs/example.toml, /usr/share/doc/relevo/examples/relevo.toml), or name another with -c"
+        }
         std::io::ErrorKind::PermissionDenied => "; run as root, or as a user who may read it",
         _ => "",
     }

@@ -189,7 +189,11 @@ impl Text {
             }
             for (backend, server) in servers_of(node) {
                 if server.state != ServerState::Up && !server.reason.is_empty() {
-                    let state = server_word(server.state).0;
+                    let state = match server.state {
+                        ServerState::Drain => "drained",
+                        ServerState::Maintenance => "in maintenance",
+                        state => server_word(state).0,
+                    };
                     self.line(format!("  {backend}/{} is {state} on {name}: {}", server.name, server.reason));
                 }
             }

@@ -19,7 +19,7 @@ pub(crate) fn program(directory: &Path) -> PathBuf {
 #[track_caller]
 pub(crate) fn make(directory: &Path, revision: u32) -> PathBuf {
     let found = Command::new("cargo").args(["deb", "--version"]).output().is_ok_and(|output| output.status.success());
-    assert!(found, "there is no cargo-deb: cargo install cargo-deb --locked (tests/run does it)");
+    assert!(found, "there is no cargo-deb: cargo install --locked cargo-deb@3.8.0 (tests/run does it)");
     let target = directory.join("target");
     std::fs::create_dir_all(target.join("release")).unwrap();
     std::fs::copy(BINARY, target.join("release/relevo")).unwrap();

@@ -31,7 +31,8 @@ impl Text {
                 (true, false) => {
                     self.paint("differs", Colour::Bad)
                         + &format!(
-                            " between {own} and {name}: make both files agree, `relevo check` prints their digest"
+                            " between {own} and {name}: make both files agree (`relevo check` prints their digest) and \
+                             run `relevo reload` on both"
                         )
                 }
                 (false, _) => format!("that of {name} is not known while its link is down"),
