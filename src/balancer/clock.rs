@@ -78,8 +78,8 @@ impl Clock {
     /// Moves a deadline.
     pub fn set(&self, deadline: &Rc<Deadline>, at: Millis) {
         deadline.at.set(at);
-        // The first at which it has passed.
-        let tick = at.div_ceil(TICK_MS);
+        // The first at which it has passed, and one that has not been, if it passes now.
+        let tick = at / TICK_MS + 1;
         if at == NEVER || deadline.place.get().is_some_and(|place| place.tick <= tick) {
             return;
         }

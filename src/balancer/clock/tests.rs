@@ -44,7 +44,9 @@ fn waiting(clock: &Clock) -> usize {
     clock.wheel.borrow().slots.iter().map(Vec::len).sum()
 }
 
+/// Nothing passes besides, however long the test takes and however often it looks.
 fn pass(clock: &mut Clock, millis: u64) {
+    READING.set(Some((now(), 0)));
     clock.origin -= Duration::from_millis(millis);
     clock.tick();
 }
@@ -88,7 +90,7 @@ fn a_deadline_further_ahead_than_the_wheel_looks_wakes_on_time() {
     let (mut clock, task) = (clock(0), Task::new());
     let far = 3 * AHEAD * TICK_MS;
     clock.set(&task.deadline, far);
-    for _ in 1..far / TICK_MS {
+    for _ in 0..far / TICK_MS {
         pass(&mut clock, TICK_MS);
     }
     assert_eq!(task.woken(), 0);
@@ -178,7 +180,7 @@ proptest! {
                     pass(&mut clock, millis);
                     let now = clock.millis();
                     for ((task, at), before) in tasks.iter_mut().zip(before) {
-                        let is_late = at.is_some_and(|at| at.div_ceil(TICK_MS) <= now / TICK_MS);
+                        let is_late = at.is_some_and(|at| at / TICK_MS < now / TICK_MS);
                         match task.woken() - before {
                             0 => prop_assert!(!is_late, "{:?} at {}", at, now),
                             1 => prop_assert!(at.take().is_some_and(|at| at <= now), "at {}", now),
