@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.config.load(ExitCode::FAILURE) {
+    let config = match arguments.config.load() {
         Ok(config) => config,
         Err(status) => return status,
     };

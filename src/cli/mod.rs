@@ -86,20 +86,19 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The configuration, or everything that is wrong with it on stderr and the exit status, which is `invalid` if it was read.
-    fn load(&self, invalid: ExitCode) -> Result<Config, ExitCode> {
-        config::load(&self.config).map_err(|error| match error {
-            LoadError::Invalid(diagnostics) => {
-                let count = diagnostics.iter().len();
-                let errors = if count == 1 { "error" } else { "errors" };
-                eprintln!("{}\n", diagnostics.render(colour(std::io::stderr().is_terminal())));
-                eprintln!("{}: {count} {errors}", self.config.display());
-                invalid
+    /// The configuration, or everything that is wrong with it on stderr and the exit status.
+    fn load(&self) -> Result<Config, ExitCode> {
+        config::load(&self.config).map_err(|error| {
+            match error {
+                LoadError::Invalid(diagnostics) => {
+                    let count = diagnostics.iter().len();
+                    let errors = if count == 1 { "error" } else { "errors" };
+                    eprintln!("{}\n", diagnostics.render(colour(std::io::stderr().is_terminal())));
+                    eprintln!("{}: {count} {errors}", self.config.display());
+                }
+                LoadError::Unreadable { .. } => eprintln!("relevo: {error}"),
             }
-            LoadError::Unreadable { .. } => {
-                eprintln!("relevo: {error}");
-                ExitCode::FAILURE
-            }
+            ExitCode::FAILURE
         })
     }
 }

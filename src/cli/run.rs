@@ -8,15 +8,10 @@ use super::{ConfigFile, finish, on_this_thread};
 use crate::process::log;
 use crate::{guard, keeper};
 
-/// sysexits.h; systemd shows it as CONFIG.
-const EX_CONFIG: u8 = 78;
-
 /// Run the node: the balancer and, where virtual routers are configured, its part in the election
 ///
 /// Runs in the foreground and logs to stderr, or where `log.target` says. SIGTERM and Ctrl-C hand over to the other node first;
 /// SIGHUP reads the configuration again, as `relevo reload` does, and SIGUSR1 opens the log's files again.
-///
-/// Ends with the status 78 where the configuration is wrong: to start it again is of no use then.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -24,7 +19,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.config.load(ExitCode::from(EX_CONFIG)) {
+    let config = match arguments.config.load() {
         Ok(config) => config,
         Err(status) => return status,
     };

@@ -20,7 +20,7 @@ use crate::{minimal, vrrp, warnings, with_server};
 const NOBODY: u32 = 65534;
 
 /// Everything that is wrong is said at once, each with its place, its path and what was probably meant; `check` and `run` say
-/// the same, and exit with 1 and 78, which tells a service manager that to try again is of no use.
+/// the same and exit with 1.
 #[test]
 fn a_broken_configuration_is_refused_with_all_its_errors() {
     let _place = own_loopback();
@@ -28,7 +28,7 @@ fn a_broken_configuration_is_refused_with_all_its_errors() {
                 [backends.app]\nbalance = \"least_conections\"\nhealth = { interval = \"2\" }\n\n\
                 [[backends.app.servers]]\nname = \"a\"\n";
     let run = run_refused(text);
-    assert_eq!(run.code, Some(78), "{}", run.messages);
+    assert_eq!(run.code, Some(1), "{}", run.messages);
     let directory = Directory::new().unwrap();
     let file = directory.path().join("broken.toml");
     std::fs::write(&file, text).unwrap();

@@ -93,6 +93,6 @@ fn every_error_of_the_configuration_is_told_before_anything_starts() {
     let file = node.configure(&Change { process: "usr = \"nobody\"\nthreads = \"many\"", ..Change::default() });
     let output = node.run(relevo().arg("run").arg("-c").arg(file));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{message}");
+    assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("usr"), "{message}");
 }
