@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use crate::peers::Result;
 use crate::rows::Row;
 
-/// This thread, and with it what it starts.
-const THIS: Pid = Pid::from_raw(0);
+/// And what it starts from then on.
+const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// Of a row.
+/// Where the programs of a row run.
 pub(crate) struct Processors {
     proxy: CpuSet,
     others: CpuSet,
@@ -23,26 +23,26 @@ impl Processors {
     pub(crate) fn divide(all: CpuSet, row: &Row) -> Result<Self> {
         let mut numbers = (0..CpuSet::count()).filter(|number| all.is_set(*number).unwrap_or(false));
         let (Some(first), Some(_), 1) = (numbers.next(), numbers.next(), row.workers) else {
-            sched_setaffinity(THIS, &all)?;
+            sched_setaffinity(THIS_THREAD, &all)?;
             return Ok(Self { proxy: all, others: all });
         };
         let (mut proxy, mut others) = (CpuSet::new(), all);
         proxy.set(first)?;
         others.unset(first)?;
-        sched_setaffinity(THIS, &others)?;
+        sched_setaffinity(THIS_THREAD, &others)?;
         Ok(Self { proxy, others })
     }
 
     /// Starts proxies where they belong.
     pub(crate) fn start<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
-        sched_setaffinity(THIS, &self.proxy)?;
+        sched_setaffinity(THIS_THREAD, &self.proxy)?;
         let started = start();
-        sched_setaffinity(THIS, &self.others)?;
+        sched_setaffinity(THIS_THREAD, &self.others)?;
         started
     }
 }
 
 /// Those that this program may run on.
 pub(crate) fn all() -> Result<CpuSet> {
-    Ok(sched_getaffinity(THIS)?)
+    Ok(sched_getaffinity(THIS_THREAD)?)
 }

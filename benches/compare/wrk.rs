@@ -38,7 +38,8 @@ pub(crate) fn load(proxy: &Proxy, row: &Row, seconds: u64) -> Result<Seen> {
         return Err(format!("wrk did not say how many requests it made, or how long they took:\n{text}").into());
     };
     let requests: f64 = requests;
-    Ok(Seen { cpu_us: after.saturating_sub(before).as_secs_f64() * 1e6 / requests, p99_ms })
+    let spent = after.checked_sub(before).ok_or("a thread of the proxy has ended, and its time is not known")?;
+    Ok(Seen { cpu_us: spent.as_secs_f64() * 1e6 / requests, p99_ms })
 }
 
 /// `1.25ms`, `830.00us`, `1.02s`
@@ -56,7 +57,7 @@ fn cpu_time(process: Pid) -> Result<Duration> {
     while let Some(pid) = pids.pop() {
         for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let thread = thread?.path();
-            // What stat(5) has of it is rounded to ticks, a hundredth of a round.
+            // What /proc/PID/stat has of it is rounded to ticks of 10 ms.
             let schedule = std::fs::read_to_string(thread.join("schedstat"))?;
             nanoseconds += schedule.split(' ').next().unwrap_or_default().parse::<u64>()?;
             let children = std::fs::read_to_string(thread.join("children"))?;

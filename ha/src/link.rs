@@ -175,6 +175,22 @@ impl Table {
         known.filter(move |known| known.address == address)
     }
 
+    /// Of these the ones that the interface has and need not have: all, unless it has no other; then those that we have made.
+    pub(crate) fn dispensable(
+        &self,
+        index: u32,
+        addresses: &[VirtualAddress],
+        virtual_addresses: &[VirtualAddress],
+    ) -> Vec<VirtualAddress> {
+        let has_own = self.own_address(index, virtual_addresses).is_some();
+        let is_dispensable = |known: &&Address| {
+            let is_one = addresses.iter().any(|other| other.address == known.address.address);
+            is_one && (has_own || known.marked)
+        };
+        let known = self.addresses.get(&index).into_iter().flatten();
+        known.filter(is_dispensable).map(|known| known.address).collect()
+    }
+
     /// What to do where there is no such interface.
     fn absent(&self, name: &str) -> String {
         let likeness = |link: &&Link| strsim::jaro_winkler(&link.name, name);
@@ -190,8 +206,7 @@ impl Table {
         self.links.iter().find(|(_index, link)| link.name == name)
     }
 
-    /// The one that adverts are sent from.
-    pub(crate) fn own_address(&self, index: u32, virtual_addresses: &[VirtualAddress]) -> Option<Ipv4Addr> {
+    fn own_address(&self, index: u32, virtual_addresses: &[VirtualAddress]) -> Option<Ipv4Addr> {
         let is_own = |address: &&Address| {
             !address.marked && !virtual_addresses.iter().any(|other| other.address == address.address.address)
         };

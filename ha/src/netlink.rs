@@ -153,23 +153,24 @@ impl Netlink {
             subscriptions,
         };
         netlink.watcher.resync(netlink.addresses.handle()).await.map_err(StartError::Netlink)?;
-        netlink.remove_strangers().await?;
+        netlink.remove_strangers().await.map_err(StartError::Remove)?;
         netlink.tell_changes();
         Ok(netlink)
     }
 
-    /// Removes virtual addresses that somebody gave an interface for good: they would stay while another router is active. Not
-    /// from an interface that has no other: that takes a host off its network, and is a mistake in the configuration.
-    async fn remove_strangers(&self) -> Result<(), StartError> {
-        for subscription in &self.subscriptions {
-            let Some(index) = self.watcher.table().index(&subscription.interface) else { continue };
-            if self.watcher.table().own_address(index, &self.virtual_addresses).is_none() {
+    /// Removes virtual addresses that somebody gave an interface for good, before its router takes part: they would stay while
+    /// another one is active. Not from an interface that has no other: that takes a host off its network, and is a mistake in
+    /// the configuration.
+    async fn remove_strangers(&self) -> Result<(), crate::address::Error> {
+        for (subscription, told) in self.subscriptions.iter().zip(&self.told) {
+            if matches!(told, Some(InterfaceState::Usable(_))) {
                 continue;
             }
-            let virtual_addresses = subscription.addresses.iter();
-            for address in virtual_addresses.flat_map(|address| self.watcher.table().entries(index, address.address)) {
+            let table = self.watcher.table();
+            let Some(index) = table.index(&subscription.interface) else { continue };
+            for address in table.dispensable(index, &subscription.addresses, &self.virtual_addresses) {
                 let Subscription { name, interface, .. } = subscription;
-                if self.addresses.remove(index, address).await.map_err(StartError::Remove)? {
+                if self.addresses.remove(index, address).await? {
                     warn!(router = name, interface, %address, "removed a virtual address that was there already; only the active router may hold it");
                 }
             }
@@ -190,6 +191,7 @@ impl Netlink {
         self.addresses = Addresses::open()?;
         self.watcher = Watcher::open()?;
         self.watcher.resync(self.addresses.handle()).await?;
+        self.remove_strangers().await.map_err(io::Error::other)?;
         self.tell_changes();
         Ok(())
     }
@@ -265,6 +267,7 @@ impl Netlink {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
             Err(error) => return Err(error),
         }
+        self.remove_strangers().await.map_err(io::Error::other)?;
         self.tell_changes();
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! A request moves its connection's deadline several times; a timer of the runtime for each would be dear. So a deadline
 //! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the
-//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, and not a millisecond early.
+//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, and never
+//! early by the clock of the round.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

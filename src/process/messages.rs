@@ -42,7 +42,7 @@ pub enum ToKeeper {
 pub struct Refused {
     /// For a person, in one line or several.
     pub reason: String,
-    /// Nothing is wrong with it, and the node would follow it if it were restarted.
+    /// The file is well, and something in it counts only when the node starts.
     pub needs_restart: bool,
 }
 

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use relevo::lab::network::INTERFACE;
 use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, Pair};
 use relevo_ha::State;
 
@@ -82,7 +83,8 @@ fn a_wrong_key_is_named_and_costs_the_link_alone() {
     served.assert_undisturbed();
 }
 
-/// A node's own address as the virtual one: it says so and takes no part, and its host is not taken off the network.
+/// A node's own address as the virtual one: it says so and takes no part, and its host is not taken off the network, until
+/// somebody gives it another.
 #[test]
 fn the_address_of_a_host_is_not_removed_for_a_virtual_one() {
     let Some(mut served) = served() else { return };
@@ -99,12 +101,21 @@ fn the_address_of_a_host_is_not_removed_for_a_virtual_one() {
         let status = node.status().map(|status| status.node.vrrp);
         status.is_ok_and(|routers| routers[0].state == State::Fault && routers[0].reason.starts_with(&reason))
     });
+    let ip = |arguments: &[&str]| {
+        let mut ip = Command::new("ip");
+        ip.arg("-4").args(arguments).stdout(Stdio::piped());
+        let output = node.host.namespace.spawn(ip).unwrap().wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let is_there = || ip(&["address", "show"]).contains(&format!(" {own}/"));
+    assert!(is_there(), "{}", ip(&["address", "show"]));
+    ip(&["address", "add", "10.78.0.12/24", "dev", INTERFACE]);
+    served.wait_for("it takes part", || {
+        node.status().is_ok_and(|status| matches!(status.node.vrrp[0].state, State::Backup | State::Active))
+    });
+    let removed = "removed a virtual address that was there already";
+    assert_eq!(warnings(&node.messages(), removed).len(), 1, "{}", node.messages());
     served.lab.pair.nodes[1].end().unwrap();
-    let mut show = Command::new("ip");
-    show.args(["-4", "address", "show"]).stdout(Stdio::piped());
-    let shown = served.lab.pair.nodes[1].host.namespace.spawn(show).unwrap().wait_with_output().unwrap();
-    let shown = String::from_utf8_lossy(&shown.stdout);
-    assert!(shown.contains(&format!(" {own}/")), "{shown}");
     served.assert_undisturbed();
 }
 

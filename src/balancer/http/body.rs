@@ -61,11 +61,12 @@ impl ClientBody {
 
     /// The next piece of it. Whoever waits for the word to send it is given that by hyper.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        self.is_invited = true;
+        let was_invited = std::mem::replace(&mut self.is_invited, true);
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
             // It is still on its way, and its client may wait for an acknowledgement: the socket looks once more, and gives one.
-            if self.client.has_asked.replace(false) {
+            // An invitation is one.
+            if was_invited && self.client.has_asked.replace(false) {
                 context.waker().wake_by_ref();
             }
             return Poll::Pending;

@@ -68,7 +68,7 @@ pub struct Client {
     pub idle_until: Cell<Millis>,
     /// hyper is to end, and the connection is not.
     pub leaves_hyper: Cell<bool>,
-    /// As far as anybody knows, all of the request has come: its head has, and who wanted its body has not waited for it.
+    /// The head of its request has come, and nobody has had to wait for more of it.
     pub has_asked: Cell<bool>,
     /// The connection ends with the response.
     pub ends: Cell<bool>,

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::{Checker, Shared, into_file_order, plain, port, timeout};
+use super::{ActiveNode, Checker, into_file_order, plain, port, timeout};
 use crate::config::file::{self, Named, Table};
-use crate::config::model::{Backend, Balance, Server, ServerAddress, ServerTimeouts, WhenAllDown};
+use crate::config::model::{Backend, BackendIndex, Balance, Server, ServerAddress, ServerTimeouts, WhenAllDown};
 use crate::config::value::{FromText, Number, Text};
 
 impl Checker<'_> {
@@ -15,12 +15,12 @@ impl Checker<'_> {
         &mut self,
         written: Named<file::Backend>,
         defaults: &file::Timeouts,
-        shared: &Shared<'_>,
+        active: &ActiveNode<'_>,
     ) -> Vec<Backend> {
         let mut backends = Vec::new();
         for (name, written) in into_file_order(written) {
             self.name(&name);
-            backends.extend(self.backend(name, written, defaults, shared));
+            backends.extend(self.backend(name, written, defaults, active));
         }
         backends
     }
@@ -30,8 +30,10 @@ impl Checker<'_> {
         name: Spanned<String>,
         written: file::Backend,
         defaults: &file::Timeouts,
-        shared: &Shared<'_>,
+        active: &ActiveNode<'_>,
     ) -> Option<Backend> {
+        let names = self.tree.names("backends");
+        let index = names.iter().position(|other| other.get_ref() == name.get_ref()).map(BackendIndex);
         let retry = super::failure::retry(&written);
         let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
         let cookie_name = cookie_name.map(|name| (name.span(), name.get_ref().0.0.clone()));
@@ -47,7 +49,7 @@ impl Checker<'_> {
             let accepted = format!("at least one `[[{}.servers]]`", self.tree.path_of(&name.span()));
             self.missing(&name.span(), "servers", &accepted);
         }
-        let servers = self.servers(written.servers, shared);
+        let servers = self.servers(written.servers, index, active);
         let has_limit = servers.iter().any(|server| server.max_connections.is_some());
         let has_limit = has_limit || self.is_refused(&name.span(), "servers");
         let max_queue = self.max_queue(written.max_queue, has_limit, "a server with `max_connections`");
@@ -90,7 +92,12 @@ impl Checker<'_> {
         })
     }
 
-    fn servers(&mut self, written: Vec<Spanned<Table<file::Server>>>, shared: &Shared<'_>) -> Vec<Server> {
+    fn servers(
+        &mut self,
+        written: Vec<Spanned<Table<file::Server>>>,
+        index: Option<BackendIndex>,
+        active: &ActiveNode<'_>,
+    ) -> Vec<Server> {
         let mut names: Vec<(String, Range<usize>)> = Vec::new();
         let mut cookies: Vec<(String, Range<usize>)> = Vec::new();
         let mut servers = Vec::new();
@@ -116,9 +123,9 @@ impl Checker<'_> {
             }
             let Some(address) = plain(address) else { continue };
             if let ServerAddress::Socket(address) = address
-                && shared.has_frontend_at(address)
+                && index.is_some_and(|index| active.leads_to(index, address))
             {
-                let hint = "a frontend listens there on the active node: every request would come back without end";
+                let hint = "a frontend there sends to this backend, every request would come back: write the server's own address";
                 self.problem_with_hint(place.clone(), "a server is another host", "has a virtual address", hint);
             }
             let source = server.source.and_then(|source| self.of_same_family(source, &address));
@@ -138,7 +145,7 @@ impl Checker<'_> {
                 check_address,
                 check_port: port(server.check_port),
                 source,
-                source_is_virtual: source.is_some_and(|source| shared.virtual_addresses.contains(&source)),
+                source_is_virtual: source.is_some_and(|source| active.virtual_addresses.contains(&source)),
             });
         }
         servers

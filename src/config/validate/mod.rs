@@ -39,22 +39,26 @@ pub(super) fn validate<'a>(reading: Reading<'a>, machine: &'a Machine) -> Result
     }
 }
 
-/// What the nodes share: where the active one is to be found.
-struct Shared<'a> {
+/// Where clients find the active node, whichever it is.
+struct ActiveNode<'a> {
     virtual_addresses: Vec<IpAddr>,
-    bound: &'a frontends::Bound,
+    frontends: &'a [model::Frontend],
 }
 
-impl<'a> Shared<'a> {
-    fn of(virtual_routers: &[VirtualRouter], bound: &'a frontends::Bound) -> Self {
+impl<'a> ActiveNode<'a> {
+    fn of(virtual_routers: &[VirtualRouter], frontends: &'a [model::Frontend]) -> Self {
         let addresses = virtual_routers.iter().flat_map(|router| &router.addresses);
-        Self { virtual_addresses: addresses.map(|address| address.address.into()).collect(), bound }
+        Self { virtual_addresses: addresses.map(|address| address.address.into()).collect(), frontends }
     }
 
-    /// Would whoever connects there come to a frontend of the active node?
-    fn has_frontend_at(&self, address: SocketAddr) -> bool {
+    /// Does a frontend listen there that sends to this backend?
+    fn leads_to(&self, backend: model::BackendIndex, address: SocketAddr) -> bool {
         self.virtual_addresses.contains(&address.ip())
-            && self.bound.iter().any(|(bound, _)| frontends::overlap(*bound, address))
+            && self.frontends.iter().any(|frontend| {
+                let mut backends = frontend.routes.iter().map(|route| route.backend).chain(frontend.default_backend);
+                frontend.binds.iter().any(|bind| frontends::overlap(bind.address, address))
+                    && backends.any(|other| other == backend)
+            })
     }
 }
 
@@ -80,12 +84,12 @@ impl Checker<'_> {
         let stats = stats.map(|stats| self.frontend_of_stats(&frontends, stats, &timeouts, &mut bound));
         let errors = self.error_pages(errors.as_ref());
         let frontends = self.frontends(frontends, &timeouts, &errors, &mut bound);
-        let shared = Shared::of(&virtual_routers, &bound);
-        let backends = self.backends(backends, &timeouts, &shared);
+        let active = ActiveNode::of(&virtual_routers, &frontends);
+        let backends = self.backends(backends, &timeouts, &active);
 
         let log_targets = self.log_targets(log.target, plain(log.level).unwrap_or(LogLevel::Info));
         let name = node.name.map_or_else(|| machine.host_name.clone(), |name| name.into_inner().0.0);
-        let peering = peering.and_then(|peering| self.peering(peering, &name, &shared));
+        let peering = peering.and_then(|peering| self.peering(peering, &name, &bound, &active));
         let control_socket = node.control_socket.and_then(|path| self.socket_path(path));
         let mut balancer = Balancer {
             node: name.clone(),
@@ -128,14 +132,20 @@ impl Checker<'_> {
         Some(path)
     }
 
-    fn peering(&mut self, written: Spanned<Table<file::Peering>>, node: &str, shared: &Shared<'_>) -> Option<Peering> {
+    fn peering(
+        &mut self,
+        written: Spanned<Table<file::Peering>>,
+        node: &str,
+        bound: &frontends::Bound,
+        active: &ActiveNode<'_>,
+    ) -> Option<Peering> {
         let place = written.span();
         let Table(written) = written.into_inner();
         let listen = self.required(written.listen, &place, "listen", SocketAddr::ACCEPTED);
         let listen_address = listen.as_ref().map(|listen| listen.get_ref().0);
         if let Some(listen) = &listen {
-            self.is_listened_on(listen.get_ref().0, &listen.span(), shared.bound);
-            self.is_a_nodes_own(listen.get_ref().0, listen.span(), shared);
+            self.is_listened_on(listen.get_ref().0, &listen.span(), bound);
+            self.is_a_nodes_own(listen.get_ref().0, listen.span(), active);
         }
         if written.peers.is_empty() {
             self.missing(&place, "peers", "the other nodes, such as `peers = { lb2 = \"192.0.2.12:8650\" }`");
@@ -149,7 +159,7 @@ impl Checker<'_> {
             }
             let span = address.span();
             let address = address.get_ref().0;
-            self.is_a_nodes_own(address, span.clone(), shared);
+            self.is_a_nodes_own(address, span.clone(), active);
             if address.ip().is_unspecified() {
                 self.problem(span, "expected the address of one host", "found the wildcard");
             } else if listen_address == Some(address) {
@@ -169,8 +179,8 @@ impl Checker<'_> {
     }
 
     /// A virtual address is at one node after the other, and is removed where it is for good.
-    fn is_a_nodes_own(&mut self, address: SocketAddr, span: Range<usize>, shared: &Shared<'_>) {
-        if shared.virtual_addresses.contains(&address.ip()) {
+    fn is_a_nodes_own(&mut self, address: SocketAddr, span: Range<usize>, active: &ActiveNode<'_>) {
+        if active.virtual_addresses.contains(&address.ip()) {
             let hint =
                 "give the node an address of its own, and `addresses` of the virtual router one that no host has";
             self.problem_with_hint(span, "expected an address that stays with its node", "found a virtual one", hint);

@@ -1,6 +1,7 @@
 //! Virtual routers and peering.
 
 use super::{assert_each, vrrp};
+use crate::{SMALLEST, check, stderr};
 
 #[test]
 fn each_mistake_in_what_makes_a_pair_is_explained() {
@@ -72,8 +73,19 @@ fn each_mistake_in_what_makes_a_pair_is_explained() {
             (
                 "[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 51\naddresses = [\"192.0.2.21/24\"]",
                 "7:12 backends.app.servers[0]: a server is another host",
-                &["has a virtual address", "every request would come back without end"],
+                &["has a virtual address", "write the server's own address"],
             ),
         ],
     );
+}
+
+/// One frontend behind another, and a port of the active node that is no frontend's.
+#[test]
+fn a_virtual_address_that_does_not_lead_back_may_be_a_servers() {
+    let servers = "[{ name = \"a\", address = \"192.0.2.20:80\" }, { name = \"b\", address = \"192.0.2.20:8080\" }]";
+    let outer = format!(
+        "[frontends.outer]\nbind = \"*:81\"\ndefault_backend = \"inner\"\n\n[backends.inner]\nservers = {servers}\n"
+    );
+    let output = check("layers", &format!("{SMALLEST}\n{outer}\n{}\n", vrrp("")));
+    assert!(output.status.success(), "{}", stderr(&output));
 }
