@@ -184,3 +184,16 @@ pub enum ServerState {
     Drain,
     Maintenance,
 }
+
+impl ServerState {
+    /// What a server is, in a sentence.
+    pub fn in_a_sentence(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Drain => "drained",
+            Self::Maintenance => "in maintenance",
+        }
+    }
+}

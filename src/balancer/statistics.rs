@@ -152,11 +152,7 @@ fn health(checks: &Checks, now: Instant) -> Health {
 /// The backends that frontends of mode `"tcp"` lead to.
 fn backends_of_tcp(config: &model::Balancer) -> HashSet<usize> {
     let tcp = config.frontends.iter().filter(|frontend| frontend.mode == Mode::Tcp);
-    let leads_to = |frontend: &'_ model::Frontend| {
-        let routes = frontend.routes.iter().map(|route| route.backend.0);
-        routes.chain(frontend.default_backend.map(|backend| backend.0)).collect::<Vec<_>>()
-    };
-    tcp.flat_map(leads_to).collect()
+    tcp.flat_map(model::Frontend::backends).map(|backend| backend.0).collect()
 }
 
 fn word(mode: Mode) -> &'static str {

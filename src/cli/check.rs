@@ -104,9 +104,7 @@ impl Summary<'_> {
     }
 
     fn is_used(&self, index: BackendIndex) -> bool {
-        self.0.balancer.frontends.iter().any(|frontend| {
-            frontend.default_backend == Some(index) || frontend.routes.iter().any(|route| route.backend == index)
-        })
+        self.0.balancer.frontends.iter().flat_map(|frontend| frontend.backends()).any(|backend| backend == index)
     }
 }
 

@@ -274,6 +274,13 @@ pub struct Frontend {
     pub errors: ErrorPages,
 }
 
+impl Frontend {
+    /// Where its requests may go.
+    pub fn backends(&self) -> impl Iterator<Item = BackendIndex> {
+        self.routes.iter().map(|route| route.backend).chain(self.default_backend)
+    }
+}
+
 /// `frontends.NAME.capture`: headers for the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capture {

@@ -2,7 +2,7 @@
 
 use crate::config::model;
 use crate::config::nearest::nearest;
-use crate::status::{BackendStatus, PeerStatus, ServerState, ServerStatus};
+use crate::status::{BackendStatus, PeerStatus, ServerStatus};
 use crate::wish::{ServerName, Wish};
 
 /// So many names fit in a message.
@@ -63,13 +63,7 @@ pub(super) fn answer(servers: &[ServerName], backends: Option<&[BackendStatus]>,
 }
 
 fn sentence(server: &ServerStatus) -> String {
-    let state = match server.state {
-        ServerState::Starting => "starting",
-        ServerState::Up => "up",
-        ServerState::Down => "down",
-        ServerState::Drain => "drained",
-        ServerState::Maintenance => "in maintenance",
-    };
+    let state = server.state.in_a_sentence();
     let (weight, connections) = (server.weight, server.connections);
     let weight = match server.configured_weight {
         configured if configured == weight => format!("weight {weight}"),
@@ -113,6 +107,7 @@ fn listed(names: &[String]) -> String {
 mod tests {
     use super::*;
     use crate::config::{Machine, parse_for};
+    use crate::status::ServerState;
     use crate::wish::{Admin, Weight};
 
     fn config(servers: usize) -> model::Balancer {

@@ -176,16 +176,6 @@ fn log_state(place: Place<'_>, state: ServerState, reason: &str) {
     let (backend, server) = (&place.backend.name, &place.server.name);
     match state {
         ServerState::Down => warn!("server {backend}/{server} is down: {reason}"),
-        _ => info!("server {backend}/{server} is {}: {reason}", word(state)),
-    }
-}
-
-pub(super) fn word(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Starting => "starting",
-        ServerState::Up => "up",
-        ServerState::Down => "down",
-        ServerState::Drain => "drained",
-        ServerState::Maintenance => "in maintenance",
+        _ => info!("server {backend}/{server} is {}: {reason}", state.in_a_sentence()),
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use tracing::info;
 
-use super::changes::word;
 use super::{Health, ServerShared, Shared};
 use crate::config::model::BackendIndex;
 use crate::process::messages::ServerWish;
@@ -35,7 +34,7 @@ impl Shared {
             Wish::Admin(admin) => {
                 let is_logged = self.set_admin(backend, index, admin, reason);
                 if !is_logged && before.0 != admin {
-                    let state = word(place.state.state());
+                    let state = place.state.state().in_a_sentence();
                     info!("server {server} is {state}, and to be {}: {reason}", intention(admin));
                 }
             }

@@ -189,11 +189,7 @@ impl Text {
             }
             for (backend, server) in servers_of(node) {
                 if server.state != ServerState::Up && !server.reason.is_empty() {
-                    let state = match server.state {
-                        ServerState::Drain => "drained",
-                        ServerState::Maintenance => "in maintenance",
-                        state => server_word(state).0,
-                    };
+                    let state = server.state.in_a_sentence();
                     self.line(format!("  {backend}/{} is {state} on {name}: {}", server.name, server.reason));
                 }
             }

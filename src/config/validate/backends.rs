@@ -32,8 +32,7 @@ impl Checker<'_> {
         defaults: &file::Timeouts,
         active: &ActiveNode<'_>,
     ) -> Option<Backend> {
-        let names = self.tree.names("backends");
-        let index = names.iter().position(|other| other.get_ref() == name.get_ref()).map(BackendIndex);
+        let index = self.backend_index(&name);
         let retry = super::failure::retry(&written);
         let cookie_name = written.cookie.as_ref().and_then(|cookie| cookie.get_ref().0.name.as_ref());
         let cookie_name = cookie_name.map(|name| (name.span(), name.get_ref().0.0.clone()));

@@ -171,7 +171,7 @@ impl Checker<'_> {
         RequestId { header, keep: written.keep.unwrap_or(true) }
     }
 
-    fn backend_index(&mut self, reference: &Spanned<String>) -> Option<BackendIndex> {
+    pub(super) fn backend_index(&mut self, reference: &Spanned<String>) -> Option<BackendIndex> {
         let names = self.tree.names("backends");
         let index = names.iter().position(|name| name.get_ref() == reference.get_ref());
         if index.is_none() {

@@ -55,9 +55,8 @@ impl<'a> ActiveNode<'a> {
     fn leads_to(&self, backend: model::BackendIndex, address: SocketAddr) -> bool {
         self.virtual_addresses.contains(&address.ip())
             && self.frontends.iter().any(|frontend| {
-                let mut backends = frontend.routes.iter().map(|route| route.backend).chain(frontend.default_backend);
-                frontend.binds.iter().any(|bind| frontends::overlap(bind.address, address))
-                    && backends.any(|other| other == backend)
+                frontend.backends().any(|other| other == backend)
+                    && frontend.binds.iter().any(|bind| frontends::overlap(bind.address, address))
             })
     }
 }
