@@ -22,13 +22,12 @@ impl Processors {
     /// thread starts from now on is among the others.
     pub(crate) fn divide(all: CpuSet, row: &Row) -> Result<Self> {
         let mut numbers = (0..CpuSet::count()).filter(|number| all.is_set(*number).unwrap_or(false));
-        let (Some(first), Some(_), 1) = (numbers.next(), numbers.next(), row.workers) else {
-            sched_setaffinity(THIS_THREAD, &all)?;
-            return Ok(Self { proxy: all, others: all });
-        };
-        let (mut proxy, mut others) = (CpuSet::new(), all);
-        proxy.set(first)?;
-        others.unset(first)?;
+        let (mut proxy, mut others) = (all, all);
+        if let (Some(first), Some(_), 1) = (numbers.next(), numbers.next(), row.workers) {
+            proxy = CpuSet::new();
+            proxy.set(first)?;
+            others.unset(first)?;
+        }
         sched_setaffinity(THIS_THREAD, &others)?;
         Ok(Self { proxy, others })
     }

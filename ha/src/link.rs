@@ -155,8 +155,7 @@ impl Table {
 
     /// What to do where all that the interface has is virtual.
     fn without_own_address(&self, index: u32) -> String {
-        let for_good = self.addresses.get(&index).into_iter().flatten().find(|address| !address.marked);
-        match for_good {
+        match self.known(index).find(|address| !address.marked) {
             Some(Address { address: VirtualAddress { address, .. }, .. }) => {
                 format!("has no IPv4 address of its own: {address} is configured as a virtual one; give it another")
             }
@@ -171,8 +170,7 @@ impl Table {
 
     /// How often, and with which prefix lengths, the interface has an address.
     pub(crate) fn entries(&self, index: u32, address: Ipv4Addr) -> impl Iterator<Item = VirtualAddress> {
-        let known = self.addresses.get(&index).into_iter().flatten().map(|known| known.address);
-        known.filter(move |known| known.address == address)
+        self.known(index).map(|known| known.address).filter(move |known| known.address == address)
     }
 
     /// Of these the ones that the interface has and need not have: all, unless it has no other; then those that we have made.
@@ -187,8 +185,12 @@ impl Table {
             let is_one = addresses.iter().any(|other| other.address == known.address.address);
             is_one && (has_own || known.marked)
         };
-        let known = self.addresses.get(&index).into_iter().flatten();
-        known.filter(is_dispensable).map(|known| known.address).collect()
+        self.known(index).filter(is_dispensable).map(|known| known.address).collect()
+    }
+
+    /// The addresses of the interface.
+    fn known(&self, index: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.get(&index).into_iter().flatten()
     }
 
     /// What to do where there is no such interface.
@@ -210,7 +212,7 @@ impl Table {
         let is_own = |address: &&Address| {
             !address.marked && !virtual_addresses.iter().any(|other| other.address == address.address.address)
         };
-        let own = || self.addresses.get(&index).into_iter().flatten().filter(is_own);
+        let own = || self.known(index).filter(is_own);
         own()
             .find(|address| address.scope == AddressScope::Universe)
             .or_else(|| own().find(|address| address.scope != AddressScope::Host))

@@ -153,8 +153,7 @@ impl Netlink {
             subscriptions,
         };
         netlink.watcher.resync(netlink.addresses.handle()).await.map_err(StartError::Netlink)?;
-        netlink.remove_strangers().await.map_err(StartError::Remove)?;
-        netlink.tell_changes();
+        netlink.tell_changes().await.map_err(StartError::Remove)?;
         Ok(netlink)
     }
 
@@ -191,9 +190,7 @@ impl Netlink {
         self.addresses = Addresses::open()?;
         self.watcher = Watcher::open()?;
         self.watcher.resync(self.addresses.handle()).await?;
-        self.remove_strangers().await.map_err(io::Error::other)?;
-        self.tell_changes();
-        Ok(())
+        self.tell_changes().await.map_err(io::Error::other)
     }
 
     /// Until it is to end.
@@ -267,9 +264,7 @@ impl Netlink {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
             Err(error) => return Err(error),
         }
-        self.remove_strangers().await.map_err(io::Error::other)?;
-        self.tell_changes();
-        Ok(())
+        self.tell_changes().await.map_err(io::Error::other)
     }
 
     /// By whomever: with the first address of a subnet the kernel removes those that were added after it, so our own
@@ -287,7 +282,8 @@ impl Netlink {
         }
     }
 
-    fn tell_changes(&mut self) {
+    async fn tell_changes(&mut self) -> Result<(), crate::address::Error> {
+        self.remove_strangers().await?;
         for (subscription, told) in self.subscriptions.iter().zip(&mut self.told) {
             let state = self.watcher.table().state(&subscription.interface, &self.virtual_addresses);
             if told.as_ref() != Some(&state) {
@@ -295,5 +291,6 @@ impl Netlink {
                 *told = Some(state);
             }
         }
+        Ok(())
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A request moves its connection's deadline several times; a timer of the runtime for each would be dear. So a deadline
 //! is a number, and a wheel of ticks wakes its task when the number has passed. It is moved later without touching the
-//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, and never
-//! early by the clock of the round.
+//! wheel: it finds the new time when its turn comes. Deadlines are up to [`TICK`] late, and by the
+//! time of the round never early.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -79,7 +79,7 @@ impl Clock {
     /// Moves a deadline.
     pub fn set(&self, deadline: &Rc<Deadline>, at: Millis) {
         deadline.at.set(at);
-        // The first at which it has passed, and one that has not been, if it passes now.
+        // The first after it: the turn of the one that it falls on may be over.
         let tick = at / TICK_MS + 1;
         if at == NEVER || deadline.place.get().is_some_and(|place| place.tick <= tick) {
             return;

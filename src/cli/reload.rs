@@ -17,8 +17,8 @@ const NEEDS_RESTART: u8 = 3;
 /// Have the running node read its configuration again, without breaking a connection
 ///
 /// The file that `relevo run` was started with is checked whole; if anything in it is wrong, or needs a restart, nothing changes.
-/// Prints what has changed, or why nothing has; ends with the status 3 where something in the file counts only when the node starts, and
-/// with 1 where something is wrong.
+/// Prints what has changed, or why nothing has; ends with the status 3 where something in the file counts only when the node
+/// starts, and with 1 where something is wrong.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]

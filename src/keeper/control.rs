@@ -187,8 +187,8 @@ async fn server(words: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8
     Ok(answer.unwrap_or_else(|error| format!("error: {error}\n")).into_bytes())
 }
 
-/// `ok: ` and what has changed; `restart: `, if that is all it takes, or `error: ` and why nothing has; or a sentence that says
-/// neither.
+/// `ok: ` and what has changed; `restart: ` and what counts only when the node starts; `error: ` and why nothing has changed; or a
+/// sentence that says none of it.
 async fn reload(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
     let limit = RELOAD_PATIENCE.as_secs();
     let text = match timeout(RELOAD_PATIENCE, ask(queries, Query::Reload)).await {
