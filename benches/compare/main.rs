@@ -1,11 +1,12 @@
 //! CPU time per request of Relevo, beside Debian's HAProxy and nginx, on the same machine in the same run.
 //!
-//! `cargo bench --bench compare [-- --rounds 11 --seconds 2 --row small]`. wrk with 64 connections asks each proxy in turn, with
-//! nginx behind them all; what is done is in `rows.rs`, how they are configured in `proxies.rs`, on which processors they run in
-//! `processors.rs`. In each round the proxies take another order. What counts is the median over the rounds of the ratio of CPU
-//! time (user + system, from /proc, of all processes of the proxy); half of the rounds' ratios lie between the two figures
-//! after it. Needs the programs nginx, haproxy and wrk. Exits 1 when a ratio to HAProxy is above its limit, or a request
-//! failed.
+//! `cargo bench --bench compare [-- --rounds 11 --seconds 2 --row small --beside PATH]`. wrk with 64 connections asks each proxy
+//! in turn, with nginx behind them all; what is done is in `rows.rs`, how they are configured in `proxies.rs`, on which
+//! processors they run in `processors.rs`. In each round the proxies take another order. What counts is the median over the
+//! rounds of the ratio of CPU time (user + system, from /proc, of all processes of the proxy); half of the rounds' ratios lie
+//! between the two figures after it. `--beside` measures another Relevo as one more proxy. Needs the programs nginx, haproxy and
+//! wrk; the variables NGINX and HAPROXY name other builds of the first two. Exits 1 when a ratio to HAProxy is above its limit,
+//! Relevo takes more than 3 % above what the other Relevo takes, or a request failed.
 
 #[path = "../peers/mod.rs"]
 mod peers;
@@ -16,6 +17,7 @@ mod rig;
 mod rows;
 mod wrk;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,7 +25,7 @@ use relevo::lab::directory::Directory;
 
 use peers::Result;
 use processors::Processors;
-use proxies::{Origin, Proxy};
+use proxies::{Name, Origin, Proxy};
 use rows::{ROWS, Row};
 use wrk::{Seen, load};
 
@@ -39,10 +41,16 @@ struct Arguments {
     /// Only rows whose names begin so
     #[arg(long, default_value = "")]
     row: String,
+    /// Another Relevo, measured in the same rounds
+    #[arg(long, value_name = "PATH")]
+    beside: Option<PathBuf>,
     /// What cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// At most so much of the CPU time that the other Relevo takes.
+const BESIDE_LIMIT: f64 = 1.03;
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -63,19 +71,30 @@ fn run(arguments: &Arguments) -> Result<bool> {
         "µs of CPU time per request, its ratio to HAProxy's and to nginx's, and the 99th percentile of the time to answer"
     );
     println!(
-        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27}",
-        "", "relevo", "haproxy", "nginx", "/haproxy", "middle half", "limit", "/nginx", "ms (99 %)"
+        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27} {:>8} {:>13}",
+        "",
+        "relevo",
+        "haproxy",
+        "nginx",
+        "/haproxy",
+        "middle half",
+        "limit",
+        "/nginx",
+        "ms (99 %)",
+        "/beside",
+        "middle half"
     );
     let mut within = true;
     for row in ROWS.iter().filter(|row| row.name.starts_with(&arguments.row)) {
         let processors = Processors::divide(processors, row)?;
         let origin = Origin::start(directory.path())?;
-        let proxies = processors.start(|| proxies::start(row, &origin, directory.path()))?;
+        let proxies =
+            processors.start(|| proxies::start(row, &origin, arguments.beside.as_deref(), directory.path()))?;
         let mut rounds: Vec<Vec<Seen>> = Vec::new();
         for round in 0..arguments.rounds {
             rounds.push(measure(&proxies, round, row, arguments.seconds)?);
         }
-        within &= print(row, &rounds);
+        within &= print(row, &proxies, &rounds);
     }
     Ok(within)
 }
@@ -90,41 +109,45 @@ fn measure(proxies: &[Proxy], round: usize, row: &Row, seconds: u64) -> Result<V
     Ok(seen.into_iter().flatten().collect())
 }
 
-/// Prints a row; is it within its limit?
-fn print(row: &Row, rounds: &[Vec<Seen>]) -> bool {
-    let count = rounds.first().map_or(0, Vec::len);
-    let of = |index: usize, value: fn(&Seen) -> f64| {
-        (index < count).then(|| median(rounds.iter().map(|seen| value(&seen[index]))))
+/// Prints a row; is it within its limits?
+fn print(row: &Row, proxies: &[Proxy], rounds: &[Vec<Seen>]) -> bool {
+    let of = |name: Name, value: fn(&Seen) -> f64| {
+        let index = proxies.iter().position(|proxy| proxy.name == name)?;
+        Some(rounds.iter().map(|seen| value(&seen[index])).collect::<Vec<_>>())
     };
-    let cost = |index| of(index, |seen| seen.cpu_us);
-    let ratios = |index: usize| rounds.iter().map(move |seen| seen[0].cpu_us / seen[index].cpu_us);
-    let ratio = |index: usize| (index < count).then(|| median(ratios(index)));
-    let half = format!("{:.3}-{:.3}", quantile(ratios(1), 0.25), quantile(ratios(1), 0.75));
+    let costs = |name| of(name, |seen| seen.cpu_us);
+    let ratios = |to| Some(std::iter::zip(costs(Name::Relevo)?, costs(to)?).map(|(own, its)| own / its).collect());
+    let middle = |values: Option<Vec<f64>>| values.map(|values| quantile(values, 0.5));
+    let half = |values: Option<Vec<f64>>| {
+        values.map_or("-".to_owned(), |values| {
+            format!("{:.3}-{:.3}", quantile(values.clone(), 0.25), quantile(values, 0.75))
+        })
+    };
     let text = |value: Option<f64>, digits| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
-    let latencies: Vec<String> = (0..3).map(|index| text(of(index, |seen| seen.p99_ms), 2)).collect();
+    let latencies =
+        [Name::Relevo, Name::Haproxy, Name::Nginx].map(|name| text(middle(of(name, |seen| seen.p99_ms)), 2));
+    let (to_haproxy, to_beside) = (middle(ratios(Name::Haproxy)), middle(ratios(Name::Beside)));
     println!(
-        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27}",
+        "{:<28} {:>8} {:>8} {:>8} {:>9} {:>13} {:>6} {:>9} {:>27} {:>8} {:>13}",
         row.name,
-        text(cost(0), 2),
-        text(cost(1), 2),
-        text(cost(2), 2),
-        text(ratio(1), 3),
-        half,
+        text(middle(costs(Name::Relevo)), 2),
+        text(middle(costs(Name::Haproxy)), 2),
+        text(middle(costs(Name::Nginx)), 2),
+        text(to_haproxy, 3),
+        half(ratios(Name::Haproxy)),
         text(row.limit, 2),
-        text(ratio(2), 3),
+        text(middle(ratios(Name::Nginx)), 3),
         latencies.join(" / "),
+        text(to_beside, 3),
+        half(ratios(Name::Beside)),
     );
-    let ratio = ratio(1).unwrap_or(f64::NAN);
-    row.limit.is_none_or(|limit| ratio <= limit)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    quantile(values, 0.5)
+    let is_within =
+        |ratio: Option<f64>, limit: Option<f64>| limit.is_none_or(|limit| ratio.is_none_or(|ratio| ratio <= limit));
+    is_within(to_haproxy, row.limit) && is_within(to_beside, Some(BESIDE_LIMIT))
 }
 
 /// The value that this part of all values is below.
-fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
-    let mut values: Vec<f64> = values.collect();
+fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get((values.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN)
 }

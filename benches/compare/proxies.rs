@@ -3,12 +3,13 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use crate::peers::{Peer, Result};
-use crate::rig::node::Relevo;
+use crate::rig::node::{BINARY, Relevo};
 use crate::rig::place::free_port;
 use crate::rig::wait_until;
 use crate::rows::{Feature, Row};
@@ -21,9 +22,19 @@ pub(crate) struct Origin {
 
 /// A proxy that answers.
 pub(crate) struct Proxy {
-    pub(crate) name: &'static str,
+    pub(crate) name: Name,
     pub(crate) address: SocketAddr,
     program: Program,
+}
+
+/// Which proxy it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Relevo,
+    /// Another Relevo.
+    Beside,
+    Haproxy,
+    Nginx,
 }
 
 enum Program {
@@ -55,12 +66,14 @@ server {{
     }
 }
 
-/// Relevo, HAProxy and, where it can do what the row says, nginx.
-pub(crate) fn start(row: &Row, origin: &Origin, directory: &Path) -> Result<Vec<Proxy>> {
-    let mut proxies = vec![relevo(row, origin), haproxy(row, origin, directory)?];
+/// Relevo, the other Relevo if there is one, HAProxy and, where it can do what the row says, nginx.
+pub(crate) fn start(row: &Row, origin: &Origin, beside: Option<&Path>, directory: &Path) -> Result<Vec<Proxy>> {
+    let mut proxies = vec![relevo(Name::Relevo, Path::new(BINARY), row, origin)];
+    proxies.extend(beside.map(|binary| relevo(Name::Beside, binary, row, origin)));
+    proxies.push(haproxy(row, origin, directory)?);
     proxies.extend(nginx(row, origin, directory)?);
     for Proxy { name, address, .. } in &proxies {
-        wait_until(&format!("{name} answers"), || answers(*address).unwrap_or(false), String::new);
+        wait_until(&format!("{name:?} answers"), || answers(*address).unwrap_or(false), String::new);
     }
     Ok(proxies)
 }
@@ -81,7 +94,7 @@ fn answers(address: SocketAddr) -> std::io::Result<bool> {
     Ok(std::io::read_to_string(stream)?.starts_with("HTTP/1.1 200"))
 }
 
-fn relevo(row: &Row, origin: &Origin) -> Proxy {
+fn relevo(name: Name, binary: &Path, row: &Row, origin: &Origin) -> Proxy {
     const RULES: &str = r#"rules = [
     { when = { path_prefix = "/a/" }, deny = 403 }, { when = { path_prefix = "/b/" }, deny = 403 },
     { when = { path_prefix = "/c/" }, deny = 403 }, { when = { path_prefix = "/d/" }, deny = 403 },
@@ -92,7 +105,8 @@ fn relevo(row: &Row, origin: &Origin) -> Proxy {
 ]"#;
     let address = free_port();
     let [a, b] = origin.servers;
-    let node = Relevo::start(&format!(
+    // Whatever its version: it is not asked for its state, which that may tell otherwise.
+    let configuration = format!(
         r#"
 [process]
 threads = {workers}
@@ -125,8 +139,9 @@ servers = [{{ name = "a", address = "{a}" }}, {{ name = "b", address = "{b}" }}]
         check = if row.is_tcp { "" } else { r#"method = "HEAD", path = "/", "# },
         rules = if row.feature == Feature::TenRules { RULES } else { "" },
         stick = if row.feature == Feature::StickTable { r#"stick = { by = "source" }"# } else { "" },
-    ));
-    Proxy { name: "relevo", address, program: Program::Relevo(node) }
+    );
+    let node = Relevo::launch_by(Command::new(binary), &configuration);
+    Proxy { name, address, program: Program::Relevo(node) }
 }
 
 fn haproxy(row: &Row, origin: &Origin, directory: &Path) -> Result<Proxy> {
@@ -177,7 +192,7 @@ backend app
         },
     );
     let peer = Peer::haproxy(directory, &configuration, address)?;
-    Ok(Proxy { name: "haproxy", address, program: Program::Peer(peer) })
+    Ok(Proxy { name: Name::Haproxy, address, program: Program::Peer(peer) })
 }
 
 /// Without checks, which it does not have. In mode TCP it wants a module of its own, and it has no stick tables.
@@ -207,5 +222,5 @@ server {{
         rules = if row.feature == Feature::TenRules { RULES } else { "" },
     );
     let peer = Peer::nginx(directory, "proxy", row.workers, &http, address)?;
-    Ok(Some(Proxy { name: "nginx", address, program: Program::Peer(peer) }))
+    Ok(Some(Proxy { name: Name::Nginx, address, program: Program::Peer(peer) }))
 }

@@ -29,7 +29,7 @@ pub(crate) fn load(proxy: &Proxy, row: &Row, seconds: u64) -> Result<Seen> {
     let after = cpu_time(proxy.pid())?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() || text.contains("Socket errors") || text.contains("Non-2xx") {
-        return Err(format!("requests failed, of {} for {}:\n{text}", row.name, proxy.name).into());
+        return Err(format!("requests failed, of {} for {:?}:\n{text}", row.name, proxy.name).into());
     }
     let line = |words: &str| text.lines().find(|line| line.contains(words)).map(str::trim);
     let requests = line(" requests in ").and_then(|line| line.split(' ').next()).and_then(|count| count.parse().ok());

@@ -1,5 +1,6 @@
 //! The programs that Relevo is measured beside, and the server behind them all. Each ends with its owner.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -19,16 +20,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Peer(Child);
 
 impl Peer {
-    /// Debian's HAProxy with this configuration, which listens there. What it logs to stdout is in `haproxy.log`.
+    /// HAProxy, Debian's or what HAPROXY names, with this configuration, which listens there. What it logs to stdout is in `haproxy.log`.
     pub(crate) fn haproxy(directory: &Path, configuration: &str, listens: SocketAddr) -> Result<Self> {
         let file = directory.join("haproxy.cfg");
         std::fs::write(&file, configuration)?;
-        let mut command = Command::new("haproxy");
+        let mut command = Command::new(program("HAPROXY", "haproxy"));
         command.arg("-db").arg("-f").arg(file).stdout(File::create(directory.join("haproxy.log"))?);
         Self::start(command, "haproxy", listens)
     }
 
-    /// Debian's nginx with one worker or more and these lines in its `http`, which listens there. Its files are in a directory
+    /// nginx, Debian's or what NGINX names, with one worker or more and these lines in its `http`, which listens there. Its files are in a directory
     /// of its own, by this name.
     pub(crate) fn nginx(directory: &Path, name: &str, workers: usize, http: &str, listens: SocketAddr) -> Result<Self> {
         let directory = directory.join(name);
@@ -49,7 +50,7 @@ keepalive_requests 1000000000; keepalive_timeout 600s;
         );
         let file = directory.join("nginx.conf");
         std::fs::write(&file, configuration)?;
-        let mut command = Command::new("nginx");
+        let mut command = Command::new(program("NGINX", "nginx"));
         command.arg("-e").arg("/dev/null").arg("-c").arg(file).stdout(Stdio::null());
         Self::start(command, "nginx-light", listens)
     }
@@ -74,6 +75,11 @@ keepalive_requests 1000000000; keepalive_timeout 600s;
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().cast_signed())
     }
+}
+
+/// What the variable names, or Debian's.
+fn program(variable: &str, debian: &str) -> OsString {
+    std::env::var_os(variable).unwrap_or_else(|| debian.into())
 }
 
 impl Drop for Peer {
