@@ -223,11 +223,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_held_outlives_its_kill() {
-        let mut child = std::process::Command::new("/proc/self/exe")
-            .args(["--ignored", "--exact", "lab::fault::tests::sleeps"])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("10").spawn().unwrap();
         let hold = match Hold::at_exit(Pid::from_raw(child.id() as i32)) {
             Ok(hold) => hold,
             Err(error) => {
@@ -243,11 +239,5 @@ mod tests {
         assert!(std::fs::read_link(format!("/proc/{}/fd/0", child.id())).is_ok(), "its files are closed");
         drop(hold);
         assert!(!child.wait().unwrap().success());
-    }
-
-    #[test]
-    #[ignore = "it is the child of the test above"]
-    fn sleeps() {
-        std::thread::sleep(Duration::from_secs(10));
     }
 }

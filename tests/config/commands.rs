@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use crate::{directory, relevo, stderr, stdout};
 
@@ -42,5 +43,14 @@ fn help_and_version_everywhere_and_2_for_wrong_usage() {
     assert!(stdout(&relevo(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
     for wrong in [&["chek"][..], &["key"], &["check", "--colour"], &[]] {
         assert_eq!(relevo(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_test_command_refuses_what_it_does_not_know() {
+    for wrong in [&["--lnog"][..], &["--long", "balancer"], &["balancer"]] {
+        let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run")).args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(stderr(&output).contains("is not known: it takes no argument, or --long"), "{}", stderr(&output));
     }
 }
