@@ -22,6 +22,8 @@ pub enum Keep {
     ForClient,
     /// It waits for whoever comes.
     ForAll,
+    /// Its server takes whatever comes on it for its client's: it waits for that one's next request, as long as there is one.
+    Bound,
 }
 
 impl Keep {
@@ -32,6 +34,12 @@ impl Keep {
             (ConnectionMode::KeepAlive, Reuse::Never) => Self::ForClient,
             (ConnectionMode::KeepAlive, Reuse::Safe | Reuse::Always) => Self::ForAll,
         }
+    }
+
+    /// The same where nobody else may come.
+    #[must_use]
+    pub fn bound(self) -> Self {
+        if self == Self::No { Self::No } else { Self::Bound }
     }
 }
 
@@ -65,6 +73,11 @@ impl Upstream {
         place.is_some()
     }
 
+    /// The server that it leads to.
+    pub fn place(&self) -> (BackendIndex, usize) {
+        (self.backend, self.server)
+    }
+
     /// Has it served a request before?
     pub fn is_reused(&self) -> bool {
         self.is_reused
@@ -76,9 +89,9 @@ impl Upstream {
         self.connection.rest().then_some(self)
     }
 
-    /// It serves again, if it leads to this server still, where a new one would.
-    pub fn waking(mut self: Box<Self>, shared: &Shared, to: (BackendIndex, usize), now: Millis) -> Option<Box<Self>> {
-        let leads_there = (self.backend, self.server) == to && Way::to(shared, to.0, to.1) == Some(self.way);
+    /// It serves again, if it leads where a new one would.
+    pub fn waking(mut self: Box<Self>, shared: &Shared, now: Millis) -> Option<Box<Self>> {
+        let leads_there = Way::to(shared, self.backend, self.server) == Some(self.way);
         let may_serve = leads_there && !is_stale(&self, now) && self.connection.is_quiet();
         self.is_reused = true;
         may_serve.then_some(self)
@@ -152,6 +165,7 @@ impl Pool {
     }
 }
 
+/// A client that is known by its connection would have to say again who it is: only its server ends that.
 fn is_stale(upstream: &Upstream, now: Millis) -> bool {
-    now.saturating_sub(upstream.idle_since) >= IDLE.as_millis() as Millis
+    upstream.keep != Keep::Bound && now.saturating_sub(upstream.idle_since) >= IDLE.as_millis() as Millis
 }

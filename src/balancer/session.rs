@@ -114,17 +114,18 @@ impl Session {
         self.worker.is_stopping.get() || self.worker.is_over()
     }
 
-    /// Goes over to the newest configuration, where that still serves such connections.
-    pub fn renew(&mut self) {
+    /// Goes over to the newest configuration, where that still serves such connections, and gives the one before.
+    pub fn renew(&mut self) -> Option<Rc<Worker>> {
         if !self.worker.is_old() {
-            return;
+            return None;
         }
-        if let Some((worker, frontend)) = self.successor() {
-            (self.worker, self.frontend) = (worker, frontend);
-            if let Some(state) = self.worker.shared.frontends.get(frontend) {
-                self.places.move_to(&state.connections, state.sources.as_ref(), self.client.ip());
-            }
+        let (worker, frontend) = self.successor()?;
+        let before = std::mem::replace(&mut self.worker, worker);
+        self.frontend = frontend;
+        if let Some(state) = self.worker.shared.frontends.get(frontend) {
+            self.places.move_to(&state.connections, state.sources.as_ref(), self.client.ip());
         }
+        Some(before)
     }
 
     fn successor(&self) -> Option<(Rc<Worker>, usize)> {

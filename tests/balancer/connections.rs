@@ -170,3 +170,26 @@ fn a_client_that_leaves_or_ends_its_side_has_its_request_given_up() {
         gate.let_through(1);
     }
 }
+
+/// What a server demands another protocol by goes on (RFC 9110 §15.5.22); what it merely offers is meant for us.
+#[test]
+fn a_demand_for_another_protocol_says_which() {
+    let _place = own_loopback();
+    let server = Server::answering(|request| {
+        let status = request.head.split(['/', ' ']).nth(2).unwrap_or_default();
+        let headers = "Upgrade: websocket\r\nUpgrade: foo/2\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+        crate::rig::http::response(&format!("{status} Told"), headers, "")
+    });
+    for (frontend, options) in [("", "upgrade"), ("connection = 'close'", "close, upgrade")] {
+        let (web, text) = configuration(frontend, "", &[server.address]);
+        let _node = Relevo::start(&text);
+        for (status, is_named) in [(426, true), (200, false), (400, false)] {
+            let answer = get(web, &format!("/{status}"));
+            let protocols: Vec<_> = answer.headers("upgrade").collect();
+            let expected: &[&str] = if is_named { &["websocket", "foo/2"] } else { &[] };
+            assert_eq!((answer.status(), protocols.as_slice()), (status, expected), "{answer:?}");
+            assert_eq!(answer.header("connection") == Some(options), is_named, "{answer:?}");
+            assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{answer:?}");
+        }
+    }
+}

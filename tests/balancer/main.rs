@@ -1,6 +1,7 @@
 //! The balancer on its own as clients and servers see it: the built binary on a loopback, without an election.
 
 mod bodies;
+mod bound;
 mod choice;
 mod connections;
 mod early_answers;

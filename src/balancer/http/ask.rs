@@ -13,10 +13,11 @@ use crate::balancer::http::body::{ClientBody, RequestBody};
 use crate::balancer::http::client::Client;
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
+use crate::balancer::http::own::response_binds;
 use crate::balancer::http::page::Refusal;
 use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::pool::{Keep, Upstream};
-use crate::config::model::{BackendIndex, ConnectionMode, Retry, Reuse};
+use crate::config::model::{BackendIndex, Retry, Reuse};
 
 /// A body whole, where it has at most so many bytes, so that it can be sent again; or as it comes.
 ///
@@ -47,13 +48,12 @@ pub(super) async fn held_body(
 pub(super) async fn ask(
     client: &Client,
     backend: BackendIndex,
-    mode: ConnectionMode,
+    keep: Keep,
     attempts: &mut Attempts<'_>,
     request: &Parts,
     body: RequestBody,
 ) -> Result<(Response<()>, Box<Upstream>), Refusal> {
     let config = client.session.backend(backend);
-    let keep = Keep::new(mode, config.reuse);
     let may_repeat = request.method.is_idempotent() || config.retry.non_idempotent;
     let repeatable = if may_repeat { body.repeatable() } else { None };
     // A server may close a connection just when a client's first request is on its way to it: only what can be sent again
@@ -66,6 +66,9 @@ pub(super) async fn ask(
             Some(upstream) => upstream,
             None => Box::pin(connect(backend, keep, attempts)).await?,
         };
+        if keep == Keep::Bound {
+            upstream.keep = keep;
+        }
         let is_reused = upstream.is_reused();
         attempts.under_way.reached(is_reused);
         client.record.borrow_mut().connected = Some(clock::now());
@@ -107,9 +110,12 @@ pub(super) async fn ask(
             attempts.observe(seen);
         }
         let is_timeout = matches!(outcome, Outcome::Timeout);
-        if let Outcome::Answer(_, upstream) = outcome
+        if let Outcome::Answer(response, mut upstream) = outcome
             && upstream.connection.is_over()
         {
+            if response_binds(response.headers()) {
+                upstream.keep = upstream.keep.bound();
+            }
             client.leave(upstream);
         }
         client.record.borrow_mut().answered = None;

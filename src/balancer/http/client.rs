@@ -18,6 +18,7 @@ use crate::balancer::access_log::{Record, captured};
 use crate::balancer::accounting;
 use crate::balancer::clock::{self, Millis};
 use crate::balancer::http::bypass::Bypass;
+use crate::balancer::http::own::Own;
 use crate::balancer::http::rest::{Resting, WAKEFUL};
 use crate::balancer::http::socket::Socket;
 use crate::balancer::http::tunnel::Tunnel;
@@ -82,13 +83,13 @@ pub struct Client {
     pub bypass: Bypass,
     /// The server has agreed to another protocol.
     pub tunnel: RefCell<Option<Tunnel>>,
-    /// A connection to a server that is for its requests alone.
-    own: RefCell<Option<Box<Upstream>>>,
+    /// The connections to servers that are for its requests alone.
+    own: RefCell<Own>,
 }
 
 impl Client {
     /// A client that has something to say after a pause.
-    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis, own: Option<Box<Upstream>>) -> Rc<Self> {
+    pub fn new(session: Session, waiting_since: Instant, idle_until: Millis, own: Own) -> Rc<Self> {
         // Both forms are made once for all its requests.
         let source = session.client.ip().to_canonical();
         let ip = source.to_string();
@@ -206,11 +207,20 @@ impl Client {
     pub fn kept(&self, keep: Keep, backend: BackendIndex, server: usize) -> Option<Box<Upstream>> {
         let worker = &self.session.worker;
         let now = worker.clock.millis();
-        match keep {
-            Keep::No => None,
-            Keep::ForClient => self.own.take()?.waking(&worker.shared, (backend, server), now),
-            Keep::ForAll => worker.pool.take(&worker.shared, backend, server, now),
+        if keep == Keep::No {
+            return None;
         }
+        let own = self.own.borrow_mut().take(&worker.shared, (backend, server), now);
+        if own.is_some() || keep == Keep::ForClient {
+            own
+        } else {
+            worker.pool.take(&worker.shared, backend, server, now)
+        }
+    }
+
+    /// The server of this backend that knows the client by its connection.
+    pub fn bound_to(&self, backend: BackendIndex) -> Option<usize> {
+        self.own.borrow().bound_to(&self.session.worker.shared, backend)
     }
 
     /// A connection to a server has done its work.
@@ -219,7 +229,7 @@ impl Client {
         let now = worker.clock.millis();
         match upstream.keep {
             Keep::No => {}
-            Keep::ForClient => drop(self.own.replace(upstream.resting(now))),
+            Keep::ForClient | Keep::Bound => self.own.borrow_mut().put(upstream, now),
             Keep::ForAll => worker.keep(upstream),
         }
     }

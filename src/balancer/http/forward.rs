@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -22,6 +22,7 @@ use crate::balancer::http::tunnel::Tunnel;
 use crate::balancer::http::turn::let_others_read;
 use crate::balancer::http::{forwarded, headers, target};
 use crate::balancer::persistence::Persistence;
+use crate::balancer::pool::Keep;
 use crate::balancer::routing::condition::Subject;
 use crate::balancer::routing::route;
 use crate::balancer::rules::{self, ResponseEdits};
@@ -55,7 +56,8 @@ pub(super) async fn answer(
         || leaves_no_pause
         || client.unread.ends_connection();
     if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let options = if response.headers().contains_key(UPGRADE) { "close, upgrade" } else { "close" };
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static(options));
         client.ends.set(true);
         // hyper would add keep-alive, if the client asked for it by HTTP/1.0 and this were 1.1.
         *response.version_mut() = version;
@@ -93,7 +95,7 @@ async fn forward(
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
-    let headers::Wishes { upgrade: wants_upgrade, end } = headers::make_request_end_to_end(&mut head)?;
+    let headers::Wishes { upgrade: wants_upgrade, end, bound } = headers::make_request_end_to_end(&mut head)?;
     client.ends.set(end);
 
     let session = &client.session;
@@ -141,7 +143,8 @@ async fn forward(
     };
 
     let at_backend = UnderWay::at_backend(&session.worker, index);
-    let begun = Attempts::begin(session, index, persistence.server(), key).await;
+    let kept_at = persistence.server().or_else(|| client.bound_to(index).filter(|_| key.is_none()));
+    let begun = Attempts::begin(session, index, kept_at, key).await;
     client.record.borrow_mut().server =
         begun.as_ref().map_or_else(|_| session.queued.server(), |attempts| Some(attempts.server()));
     let mut attempts = begun.map_err(|reason| {
@@ -152,7 +155,9 @@ async fn forward(
     persistence.goes_to(attempts.server());
     note_cookie(client, &persistence, Some(attempts.server()));
     let has_body = !body.is_empty();
-    let asked = ask(client, index, mode, &mut attempts, &head, body).await;
+    let keep = Keep::new(mode, backend.reuse);
+    let keep = if bound { keep.bound() } else { keep };
+    let asked = ask(client, index, keep, &mut attempts, &head, body).await;
     note_attempts(&mut client.record.borrow_mut(), &attempts, &at_backend);
     note_cookie(client, &persistence, Some(attempts.server()));
     match &asked {
@@ -162,12 +167,15 @@ async fn forward(
         Err(Refusal::BadGateway | Refusal::ServerTimeout) => attempts.observe(Seen::NotAnswered),
         Err(_) => {}
     }
-    let (mut response, upstream) = asked?;
+    let (mut response, mut upstream) = asked?;
     let_others_read().await;
 
     let server = attempts.server();
-    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    headers::make_response_end_to_end(response.headers_mut(), is_upgrade);
+    let status = response.status();
+    let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    if headers::make_response_end_to_end(response.headers_mut(), status) {
+        upstream.keep = upstream.keep.bound();
+    }
     *response.version_mut() = Version::HTTP_11;
     persistence.goes_to(server);
     if let Some(letter) = persistence.prepare_response(server, head.method == Method::POST, response.headers_mut()) {

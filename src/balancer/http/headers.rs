@@ -1,11 +1,13 @@
 //! What of a head is meant for the next hop alone, and ends here (RFC 9110 §7.6, RFC 9112 §9).
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Version};
+use hyper::{HeaderMap, StatusCode, Version};
 
+use crate::balancer::http::own::{request_binds, response_binds};
 use crate::balancer::http::page::Refusal;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -18,6 +20,8 @@ pub(super) struct Wishes {
     pub(super) upgrade: bool,
     /// That it ends with the response (RFC 9112 §9.3).
     pub(super) end: bool,
+    /// That its server's connection is known for its own.
+    pub(super) bound: bool,
 }
 
 /// Removes what is meant for us alone from a request.
@@ -40,15 +44,16 @@ pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<Wishes, Ref
     }
     let trailers = found.te && tokens(&request.headers, TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     let end = wants_end(request, &found);
+    let bound = found.authentication && request_binds(&request.headers);
 
     remove_hop_by_hop(&mut request.headers, &found);
     if trailers {
         request.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let Some(upgrade) = upgrade else { return Ok(Wishes { upgrade: false, end }) };
+    let Some(upgrade) = upgrade else { return Ok(Wishes { upgrade: false, end, bound }) };
     request.headers.insert(UPGRADE, upgrade);
     request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Ok(Wishes { upgrade: true, end: false })
+    Ok(Wishes { upgrade: true, end: false, bound })
 }
 
 /// Is it clear that the client wants its connection to end?
@@ -72,23 +77,35 @@ fn check_coding(headers: &mut HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Removes what is meant for us alone from a response.
-pub(super) fn make_response_end_to_end(headers: &mut HeaderMap, is_upgrade: bool) {
+/// Removes what is meant for us alone from a response. Says whether its connection is bound to its client from now on.
+///
+/// What another protocol is agreed on by, or demanded by (426, RFC 9110 §15.5.22), stays. That it is merely offered is
+/// meant for us.
+pub(super) fn make_response_end_to_end(headers: &mut HeaderMap, status: StatusCode) -> bool {
     let found = Found::in_headers(headers);
-    let upgrade = if is_upgrade { headers.get(UPGRADE).cloned() } else { None };
+    let is_bound = found.authentication && response_binds(headers);
+    let names_protocol = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let upgrade: Vec<HeaderValue> = match names_protocol {
+        true => headers.get_all(UPGRADE).iter().cloned().collect(),
+        false => Vec::new(),
+    };
     remove_hop_by_hop(headers, &found);
     if found.transfer_encoding {
         headers.remove(CONTENT_LENGTH);
     }
-    if let Some(upgrade) = upgrade {
-        headers.insert(UPGRADE, upgrade);
+    if !upgrade.is_empty() {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    for upgrade in upgrade {
+        headers.append(UPGRADE, upgrade);
+    }
+    is_bound
 }
 
-/// Which headers that end here are there: found in one pass, since mostly there are none.
+/// Which headers that end here are there, or say who somebody is: found in one pass, since mostly there are none.
 #[derive(Default)]
 struct Found {
+    authentication: bool,
     connection: bool,
     keep_alive: bool,
     proxy_connection: bool,
@@ -106,9 +123,13 @@ impl Found {
                 TE => found.te = true,
                 TRANSFER_ENCODING => found.transfer_encoding = true,
                 UPGRADE => found.upgrade = true,
+                AUTHORIZATION | PROXY_AUTHORIZATION | WWW_AUTHENTICATE | PROXY_AUTHENTICATE => {
+                    found.authentication = true
+                }
                 _ => match name.as_str() {
                     "keep-alive" => found.keep_alive = true,
                     "proxy-connection" => found.proxy_connection = true,
+                    "persistent-auth" => found.authentication = true,
                     _ => {}
                 },
             }
@@ -297,7 +318,7 @@ pub(super) mod tests {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        make_response_end_to_end(&mut headers, false);
+        assert!(!make_response_end_to_end(&mut headers, StatusCode::OK));
         assert_eq!(names(&headers), ["transfer-encoding"]);
     }
 }

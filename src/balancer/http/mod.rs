@@ -17,6 +17,7 @@ mod forward;
 pub mod forwarded;
 mod headers;
 pub mod opening;
+mod own;
 pub mod page;
 pub mod rest;
 pub mod socket;
@@ -73,9 +74,9 @@ pub fn serve(stream: net::TcpStream, session: Session) -> io::Result<impl Future
 }
 
 /// Serves a client while it has requests, the `first` bytes of which have come already.
-async fn serve_requests(resting: Resting, first: Bytes) -> Stage {
-    let Resting { socket, mut session, waiting_since, until, own } = resting;
-    session.renew();
+async fn serve_requests(mut resting: Resting, first: Bytes) -> Stage {
+    resting.renew();
+    let Resting { socket, session, waiting_since, until, own } = resting;
     let client = Client::new(session, waiting_since, until, own);
     let session = &client.session;
     let service = service_fn({

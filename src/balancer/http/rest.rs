@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use std::{io, mem, net};
 
 use crate::balancer::clock::Millis;
+use crate::balancer::http::own::Own;
 use crate::balancer::http::socket::Socket;
-use crate::balancer::pool::Upstream;
 use crate::balancer::session::Session;
 
 /// How long a connection is quiet before it rests: long beside the way from a response to the next request, short beside the
@@ -27,8 +27,8 @@ pub(super) struct Resting {
     pub(super) waiting_since: Instant,
     /// When it is closed if nothing comes.
     pub(super) until: Millis,
-    /// A connection to a server that is for its requests alone.
-    pub(super) own: Option<Box<Upstream>>,
+    /// The connections to servers that are for its requests alone.
+    pub(super) own: Own,
 }
 
 impl Resting {
@@ -39,13 +39,20 @@ impl Resting {
     pub(super) fn new(stream: net::TcpStream, session: Session) -> io::Result<Self> {
         let socket = Socket::new(stream)?;
         let until = session.await_client(session.frontend().timeouts.http_request);
-        Ok(Self { socket, waiting_since: session.accepted, until, own: None, session })
+        Ok(Self { socket, waiting_since: session.accepted, until, own: Own::default(), session })
+    }
+
+    /// Goes over to the newest configuration, with what is its own.
+    pub(super) fn renew(&mut self) {
+        if let Some(before) = self.session.renew() {
+            self.own.move_to(&before.shared, &self.session.worker.shared);
+        }
     }
 
     /// Has something come? `false`: nothing has in time, or nothing is waited for any more.
     fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.session.set_waker(context.waker());
-        self.session.renew();
+        self.renew();
         match self.socket.poll_read_ready(context) {
             // Whether these are bytes, the end or an error shows when they are read.
             Poll::Ready(()) => Poll::Ready(true),
