@@ -111,25 +111,35 @@ impl<'session> Attempts<'session> {
     /// When none of them succeeded.
     pub async fn connect(&mut self) -> Result<Connected, Unreachable> {
         loop {
-            let shared = &self.session.worker.shared;
-            let timeout = self.session.backend(self.backend).timeouts.connect;
-            let attempt = connect(shared, self.backend, self.server);
-            let failure = match self.session.server_within(timeout, attempt).await {
-                Ok(Ok(connected)) => {
-                    self.observe(Seen::Connected);
-                    return Ok(connected);
-                }
-                Ok(Err(error)) => {
-                    self.observe(Seen::NotConnected(&error));
-                    tracing::debug!(server = %self.name(), %error, "a connection failed");
-                    Unreachable::Failed
-                }
-                Err(Late) => {
-                    self.observe(Seen::ConnectTimeout);
-                    Unreachable::Timeout
-                }
-            };
-            self.failed(failure).await?;
+            match self.connect_once().await {
+                Ok(connected) => return Ok(connected),
+                Err(failure) => self.failed(failure).await?,
+            }
+        }
+    }
+
+    /// A connection to the server whose turn it is.
+    ///
+    /// # Errors
+    /// When this attempt failed.
+    pub async fn connect_once(&self) -> Result<Connected, Unreachable> {
+        let shared = &self.session.worker.shared;
+        let timeout = self.session.backend(self.backend).timeouts.connect;
+        let attempt = connect(shared, self.backend, self.server);
+        match self.session.server_within(timeout, attempt).await {
+            Ok(Ok(connected)) => {
+                self.observe(Seen::Connected);
+                Ok(connected)
+            }
+            Ok(Err(error)) => {
+                self.observe(Seen::NotConnected(&error));
+                tracing::debug!(server = %self.name(), %error, "a connection failed");
+                Err(Unreachable::Failed)
+            }
+            Err(Late) => {
+                self.observe(Seen::ConnectTimeout);
+                Err(Unreachable::Timeout)
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::rig::http::{Connection, Message, exchange, get, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
@@ -305,4 +307,54 @@ fn with_attempts_left_a_server_is_asked_a_second_time() {
     let node = Relevo::start(&text);
     assert_eq!(get(web, "/").text(), "well", "{}", node.messages());
     assert!(node.wait_for_message("/+2 ").contains(" 200 "), "{}", node.messages());
+}
+
+/// A server whose queue of connections is full: whoever comes waits.
+fn full_server() -> (Socket, Vec<Socket>, SocketAddr) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let fill = || {
+        let waiting = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        waiting.set_nonblocking(true).unwrap();
+        let _ = waiting.connect(&address);
+        waiting
+    };
+    let waiting = (0..3).map(|_| fill()).collect();
+    let address = address.as_socket().unwrap();
+    (listener, waiting, address)
+}
+
+/// Who could not be connected to was sent nothing: the next server gets the request on a connection that is kept to it, as it
+/// would have at the first attempt.
+#[test]
+fn connections_do_not_pile_up_where_others_cannot_be_reached() {
+    let _place = own_loopback();
+    let (_listener, _waiting, full) = full_server();
+    let refuses = Server::nowhere();
+    let post = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody";
+    let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+    let rows = [
+        ("refused", refuses.to_string(), "", get, 40),
+        ("by a client of its own", refuses.to_string(), "reuse = 'never'", get, 40),
+        ("with a body", refuses.to_string(), "reuse = 'always'", post, 40),
+        ("with a body, not the first", refuses.to_string(), "", post, 40),
+        ("without a name", "nowhere.invalid:80".to_owned(), "", get, 40),
+        ("too late", full.to_string(), "timeouts = { connect = '20ms' }", get, 10),
+    ];
+    for (what, unreachable, backend, request, requests) in rows {
+        let server = Server::named("a");
+        let (web, text) = configuration("", backend, &[refuses, server.address]);
+        let text = text.replacen(&refuses.to_string(), &unreachable, 1);
+        let node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
+        let mut client = connect(web);
+        for _ in 0..requests {
+            client.send(request).unwrap();
+            let answer = client.receive().unwrap();
+            assert_eq!(server_of(&answer), "a", "{what}: {answer:?}\n{}", node.messages());
+        }
+        let least = if what == "with a body, not the first" { 2 } else { 1 };
+        assert!(server.connections() <= least, "{what}: {} connections", server.connections());
+    }
 }

@@ -64,7 +64,14 @@ pub(super) async fn ask(
         let kept = if may_reuse { client.kept(keep, backend, attempts.server()) } else { None };
         let mut upstream = match kept {
             Some(upstream) => upstream,
-            None => Box::pin(connect(backend, keep, attempts)).await?,
+            None => match Box::pin(attempts.connect_once()).await {
+                Ok(connected) => Upstream::new(connected, backend, attempts.server(), keep),
+                // Nothing was sent: a connection that is kept to the next server is as good as it was at the first.
+                Err(failure) => {
+                    Box::pin(attempts.failed(failure)).await.map_err(Refusal::Unavailable)?;
+                    continue;
+                }
+            },
         };
         if keep == Keep::Bound {
             upstream.keep = keep;
@@ -162,9 +169,4 @@ impl Outcome {
             Self::Nothing | Self::Junk | Self::Timeout => Some(Seen::NotAnswered),
         }
     }
-}
-
-async fn connect(backend: BackendIndex, keep: Keep, attempts: &mut Attempts<'_>) -> Result<Box<Upstream>, Refusal> {
-    let connected = attempts.connect().await.map_err(Refusal::Unavailable)?;
-    Ok(Upstream::new(connected, backend, attempts.server(), keep))
 }
