@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::reload::{Asked, Offer, Refusal, Reloads};
 use self::service_manager::ServiceManager;
@@ -34,11 +34,13 @@ use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver, Sender};
 use crate::process::lock;
 use crate::process::log::Log;
-use crate::process::messages::{Charge, FromKeeper, Report, ToKeeper};
+use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
 use crate::process::wishes::{StampedWish, Wishes};
 
 /// For the keeper to hand over and to let connections finish (see `keeper::stop`).
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// A look at the clock that is so late was kept from the guard, and so perhaps from all of the node: a paused machine.
+const LATE: Duration = Duration::from_millis(500);
 /// For what a dead keeper left behind to be dead as well.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
 /// Pauses before a new keeper by the number of deaths in a row.
@@ -185,6 +187,8 @@ impl Keeper {
         reloads: &mut Reloads,
         heritage: &mut Heritage,
     ) -> End {
+        let mut second = interval(REPORT_INTERVAL);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // Its last words first.
@@ -209,6 +213,11 @@ impl Keeper {
                     Ok(None) | Err(_) => return End::Died,
                 },
                 _ = self.child.wait() => return End::Died,
+                due = second.tick() => {
+                    if due.elapsed() >= LATE {
+                        manager.was_absent(due.elapsed());
+                    }
+                }
                 signal = stop.recv() => match signal {
                     Told::Reload => self.ask(Asked::BySignal, manager, reloads),
                     Told::Stop => {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::balancer::replication::{self, Replication};
+use crate::balancer::silence::Silences;
 use crate::balancer::state::Shared;
 use crate::balancer::{health, statistics, worker};
 use crate::config::model;
@@ -41,6 +42,8 @@ pub(super) struct Control {
     pub(super) watching: JoinSet<()>,
     /// When the process started.
     pub(super) started: Instant,
+    /// Of the workers.
+    pub(super) silences: Silences,
     /// The workers that accept.
     pub(super) ready: mpsc::UnboundedReceiver<usize>,
     /// Tells the workers to stop.
@@ -183,12 +186,12 @@ impl Control {
         }
     }
 
-    fn beat(&self) -> Beat {
-        let now = self.started.elapsed().as_millis() as u64;
+    fn beat(&mut self) -> Beat {
         let shared = &self.shared;
-        let vitals = &shared.vitals;
+        let beats = shared.vitals.iter().map(|of| Duration::from_millis(of.beat.load(Relaxed)));
+        let silences = self.silences.look(beats, self.started.elapsed());
         Beat {
-            worker_silence_ms: vitals.iter().map(|of| now.saturating_sub(of.beat.load(Relaxed))).collect(),
+            worker_silence_ms: silences.map(|silence| silence.as_millis() as u64).collect(),
             connections: shared.connections.count(),
             requests: shared.requests(),
             backends: shared.report(),

@@ -28,6 +28,7 @@ pub mod routing;
 pub mod rules;
 mod sandbox;
 pub mod session;
+mod silence;
 pub mod state;
 mod statistics;
 pub mod tcp;
@@ -49,6 +50,7 @@ use tokio::task::JoinSet;
 
 use crate::balancer::control::Control;
 use crate::balancer::replication::Replication;
+use crate::balancer::silence::Silences;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
 use crate::config::model::{LogLevel, open_files_for};
@@ -139,6 +141,7 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
         replication,
         watching,
         started,
+        silences: Silences::new(workers.len()),
         ready,
         stop,
         reloads,

@@ -3,6 +3,7 @@
 //! A service manager that does not read must not keep the guard from its work, so a thread of its own speaks to it.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use sd_notify::NotifyState;
@@ -16,6 +17,8 @@ const OUTBOX: usize = 64;
 pub(super) struct ServiceManager {
     outbox: Option<SyncSender<Word>>,
     is_watched: bool,
+    /// When it was last told that things go on.
+    alive_at: Instant,
     is_ready: bool,
     is_reloading: bool,
     status: String,
@@ -41,7 +44,15 @@ impl ServiceManager {
             tracing::warn!("the watchdog's limit of {limit:?} is too short: set WatchdogSec to {least:?} or more");
         }
         let is_watched = watchdog.is_some();
-        Ok(ServiceManager { outbox, is_watched, is_ready: false, is_reloading: false, status: String::new() })
+        let status = String::new();
+        Ok(ServiceManager {
+            outbox,
+            is_watched,
+            alive_at: Instant::now(),
+            is_ready: false,
+            is_reloading: false,
+            status,
+        })
     }
 
     /// Passes on what the keeper reports.
@@ -81,10 +92,17 @@ impl ServiceManager {
     }
 
     /// While the guard waits on purpose, it is the guard that is in time. Never returns.
-    pub(super) async fn wait(&self) {
+    pub(super) async fn wait(&mut self) {
         loop {
             self.alive();
             tokio::time::sleep(REPORT_INTERVAL).await;
+        }
+    }
+
+    /// The guard has not run for so long: if things went on before, they need the time to go on again.
+    pub(super) fn was_absent(&mut self, absence: Duration) {
+        if self.alive_at.elapsed() < absence + 2 * REPORT_INTERVAL {
+            self.alive();
         }
     }
 
@@ -92,7 +110,8 @@ impl ServiceManager {
         self.say(Word::Stopping);
     }
 
-    fn alive(&self) {
+    fn alive(&mut self) {
+        self.alive_at = Instant::now();
         if self.is_watched {
             self.say(Word::Watchdog);
         }

@@ -92,7 +92,7 @@ impl Lifecycle {
         let absence = now.saturating_duration_since(self.last_look);
         self.last_look = now;
         if absence >= ABSENCE {
-            self.forgive(absence);
+            self.forgive(absence, now);
         }
         match self.state {
             State::Pausing { until } if now >= until => Verdict::Start,
@@ -117,11 +117,12 @@ impl Lifecycle {
     }
 
     /// Time in which nobody listened is not the balancer's silence.
-    fn forgive(&mut self, absence: Duration) {
+    fn forgive(&mut self, absence: Duration, now: Instant) {
         match &mut self.state {
             State::Pausing { .. } => {}
-            State::Starting { since } => *since += absence,
-            State::Serving { last_beat, .. } => *last_beat += absence,
+            State::Starting { since } => *since = (*since + absence).min(now),
+            // A beat that waited to be read may be of this moment.
+            State::Serving { last_beat, .. } => *last_beat = (*last_beat + absence).min(now),
         }
     }
 }
@@ -207,6 +208,18 @@ mod tests {
         let (after, verdict) = look_until(&mut lifecycle, back, back + Duration::from_secs(3));
         assert!(after > SILENCE - 2 * TICK && after <= SILENCE, "{after:?}");
         assert!(matches!(verdict, Verdict::Abort(_)), "it really is silent");
+    }
+
+    #[test]
+    fn a_beat_that_waited_for_the_keeper_is_no_credit() {
+        let start = Instant::now();
+        let mut lifecycle = serving(start);
+        let back = start + Duration::from_secs(10);
+        assert_eq!(lifecycle.beat(&[3], back), Verdict::Wait);
+        assert_eq!(lifecycle.look(back), Verdict::Wait);
+        let (after, verdict) = look_until(&mut lifecycle, back, back + Duration::from_secs(3));
+        assert_eq!(after, SILENCE);
+        assert!(matches!(verdict, Verdict::Abort(_)));
     }
 
     #[test]

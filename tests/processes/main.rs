@@ -3,6 +3,7 @@
 
 mod deaths;
 mod node;
+mod pauses;
 mod refusals;
 mod rights;
 mod service;

@@ -112,21 +112,26 @@ fn a_service_manager_that_hangs_is_no_harm() {
 }
 
 /// systemd's end of `NOTIFY_SOCKET`.
-struct Manager(UnixDatagram);
+pub(crate) struct Manager(UnixDatagram);
 
 impl Manager {
-    fn new(node: &Node) -> Manager {
+    pub(crate) fn new(node: &Node) -> Manager {
         Manager(UnixDatagram::bind(node.path("notify")).unwrap())
     }
 
     #[track_caller]
-    fn wait_for(&self, expected: &str) {
+    pub(crate) fn wait_for(&self, expected: &str) {
         let begin = Instant::now();
         let mut told = Vec::new();
         while told.last().is_none_or(|word| word != expected) {
             assert!(begin.elapsed() < PATIENCE, "{expected} is not among {told:?}");
             told.push(self.hear(PATIENCE).unwrap_or_else(|| panic!("{expected} is not among {told:?}")));
         }
+    }
+
+    /// What it was told so far.
+    pub(crate) fn forget(&self) {
+        while self.hear(Duration::from_millis(1)).is_some() {}
     }
 
     fn until_silent(&self, silence: Duration) -> Vec<String> {

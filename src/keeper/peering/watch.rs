@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Three states that did not come: the peer hangs, or the way to it does.
 const SILENCE: Duration = Duration::from_millis(3500);
 
+/// It is looked so often whether one came: what is longer between two looks is this process's own absence, and no silence.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// For a peer that starts with this node.
 pub(super) const START: Duration = Duration::from_secs(10);
 
@@ -166,8 +169,12 @@ impl Watch {
     }
 
     async fn follow(&mut self, mut channel: Channel, liveness: &mut Liveness) -> End {
+        let mut silence = Duration::ZERO;
         loop {
-            match timeout(SILENCE, channel.receive()).await {
+            let begin = Instant::now();
+            let received = timeout(LOOK, channel.receive()).await;
+            silence = if received.is_ok() { Duration::ZERO } else { silence + begin.elapsed().min(2 * LOOK) };
+            match received {
                 Ok(Ok(Message::State(status))) => {
                     self.heard(&status);
                     self.emit(liveness.told(*status)).await;
@@ -187,6 +194,7 @@ impl Watch {
                     self.down(format!("its state is not understood: {error}"))
                 }
                 Ok(Err(error)) => return End::Lost(error),
+                Err(_) if silence < SILENCE => {}
                 // The link is kept: as long as it stands it tells a death at once.
                 Err(_) => self.down("it has said nothing for some seconds: it hangs, or the network does".to_owned()),
             }

@@ -65,3 +65,21 @@ async fn sessions_reach_the_peer_and_one_that_does_not_listen_holds_nobody_up() 
     };
     timeout(LIMIT, heard).await.expect("the state is heard");
 }
+
+#[tokio::test]
+#[ignore = "long: longer than a peer may be silent"]
+async fn a_node_that_was_paused_does_not_blame_its_peer() {
+    let log = super::surroundings::Log::start();
+    let (lb1, lb2) = pair();
+    lb1.sees(|peer| peer.connected).await;
+    lb2.sees(|peer| peer.connected).await;
+    std::thread::sleep(Duration::from_millis(3700));
+    lb2.is(NodeStatus { uptime_s: 7.0, ..status("lb2", State::Backup) });
+    let begin = Instant::now();
+    let mut peers = lb1.peering.peers();
+    while begin.elapsed() < Duration::from_millis(300) {
+        assert!(peers.borrow_and_update()[0].connected, "{}", log.text());
+        let _ = timeout(Duration::from_millis(50), peers.changed()).await;
+    }
+    assert!(!log.text().contains("the peer link is down"), "{}", log.text());
+}
