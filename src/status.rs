@@ -61,6 +61,8 @@ pub struct PeerStatus {
     pub gone: bool,
     /// Why it stopped, if it said so when it was last heard; empty while the link is up.
     pub goodbye: String,
+    /// It was active when it last told its state, and this node has taken over since.
+    pub outdated: bool,
     /// Do both run the same configuration?
     pub config_matches: bool,
     /// What it last told, `can_take_over` turned false where the link is down.

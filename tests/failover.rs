@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use relevo::lab::client::{EVERY, Prober};
 use relevo::lab::fault::Fault;
 use relevo::lab::neighbour;
@@ -17,8 +18,10 @@ use relevo::lab::node::{Messages, is_active};
 use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Pair, VIRTUAL_ROUTER_ID, target};
 use relevo::lab::trial::{READY_TIMEOUT, Report, Trial};
 use relevo::lab::wire::{Frame, Said, Wire};
+use relevo::status::rivalries;
 
 use rig::lab::lab;
+use rig::node::BINARY;
 
 const TOLERANCE: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -292,6 +295,36 @@ fn after_both_nodes_were_killed_one_alone_serves_again() {
     let status = lab.pair.nodes[1].status().unwrap_or_else(|error| panic!("{error}\n{}", lab.pair.messages()));
     assert!(is_active(&status.node));
     assert!(status.peers.iter().all(|peer| !peer.connected && !peer.status.can_take_over));
+}
+
+/// Its last word was that it is active: no node says from that what it is now.
+#[test]
+fn a_host_that_died_suddenly_is_not_accused_of_being_active_too() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let (pair, victim) = (&lab.pair, lab.pair.wait_ready(READY_TIMEOUT).unwrap());
+    let survivor = &pair.nodes[1 - victim];
+    pair.nodes[victim].signal_all(Signal::SIGSTOP).unwrap();
+    wait_until("the other takes over", SETTLED, || is_active(&survivor.status().unwrap().node));
+    let begin = Instant::now();
+    let mut was_linked = false;
+    while begin.elapsed() < ms(600) {
+        let status = survivor.status().unwrap();
+        let socket = survivor.control_socket();
+        let text = Command::new(BINARY).arg("status").arg("--socket").arg(socket).output().unwrap();
+        let text = String::from_utf8(text.stdout).unwrap();
+        was_linked |= status.peers[0].connected;
+        assert_eq!(rivalries(&status.node.vrrp, &status.peers).count(), 0, "{text}");
+        assert!(!text.contains("both active"), "{text}");
+        let name = NODES[victim];
+        assert!(!text.contains(&format!("takeover: {name} could take over now")), "{text}");
+        assert!(!text.contains(&format!("takeover: {name} is active")), "{text}");
+        assert!(!status.peers[0].status.can_take_over, "{text}");
+    }
+    assert!(was_linked, "what it said last is still there");
+    pair.nodes[victim].signal_all(Signal::SIGCONT).unwrap();
+    wait_until("the peer is heard again", READY_TIMEOUT, || {
+        survivor.status().unwrap().peers[0].status.can_take_over
+    });
 }
 
 fn is_advert_of(frame: &Frame, node: usize) -> bool {

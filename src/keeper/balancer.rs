@@ -222,6 +222,11 @@ impl Balancer {
         Ok(false)
     }
 
+    /// Was it told that this node holds this address?
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        self.held.contains(&address)
+    }
+
     /// Tells it the virtual addresses this node holds.
     pub(super) fn hold(&mut self, held: Vec<IpAddr>) {
         if self.held == held {

@@ -247,7 +247,7 @@ impl Keeper {
                     continue;
                 }
                 () = changed(Some(&mut self.routers)) => {
-                    self.balancer.hold(self.held());
+                    self.hold();
                     self.decide_eligibility("another node holds the addresses and its balancer is lost");
                     self.warn();
                 }
@@ -314,6 +314,16 @@ impl Keeper {
     fn may_hold_on(&self) -> bool {
         let peers = self.peers.as_ref().map(watch::Receiver::borrow);
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
+    }
+
+    /// The balancer is told what this node holds now; what peers said before it held that is not known any more.
+    fn hold(&mut self) {
+        let held = self.held();
+        let took_over = held.iter().any(|address| !self.balancer.holds(*address));
+        self.balancer.hold(held);
+        if let Some(peering) = self.peering.as_ref().filter(|_| took_over) {
+            peering.took_over();
+        }
     }
 
     fn held(&self) -> Vec<IpAddr> {

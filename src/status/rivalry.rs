@@ -15,12 +15,13 @@ pub struct Rivalry<'a> {
     pub its: &'a RouterStatus,
 }
 
-/// Of this node's virtual routers with those of the peers that are heard.
+/// Of this node's virtual routers with those of the peers that are heard: after this node took over, since a peer that died
+/// suddenly has last said that it is active.
 pub fn rivalries<'a>(
     routers: &'a [RouterStatus],
     peers: &'a [PeerStatus],
 ) -> impl Iterator<Item = Rivalry<'a>> + use<'a> {
-    peers.iter().filter(|peer| peer.connected).flat_map(move |peer| {
+    peers.iter().filter(|peer| peer.connected && !peer.outdated).flat_map(move |peer| {
         active(routers).flat_map(move |own| {
             let rivals = active(&peer.status.vrrp).map(move |its| Rivalry { own, peer, its });
             rivals.filter(|rivalry| rivalry.is_one_router() || rivalry.addresses().next().is_some())

@@ -137,7 +137,8 @@ impl Text {
 
     fn peer(&mut self, peer: &PeerStatus) {
         if peer.connected {
-            return self.node(&NodeStatus { node: peer.name.clone(), ..peer.status.clone() }, "peer");
+            let which = if peer.outdated { "peer, as it was before this node took over" } else { "peer" };
+            return self.node(&NodeStatus { node: peer.name.clone(), ..peer.status.clone() }, which);
         }
         let (name, down) = (self.paint(&peer.name, Colour::Title), self.paint("link down", Colour::Bad));
         self.line(format!("{name}  peer, {down}: {}", peer.link_error));

@@ -106,6 +106,11 @@ fn release(peer: &str, router: &RouterStatus, reason: String) -> PeerEvent {
     }
 }
 
+/// Of any virtual router.
+pub(super) fn is_active(status: &NodeStatus) -> bool {
+    active(status).next().is_some()
+}
+
 fn active(status: &NodeStatus) -> impl Iterator<Item = &RouterStatus> {
     status.vrrp.iter().filter(|router| router.state == State::Active)
 }

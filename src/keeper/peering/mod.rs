@@ -148,6 +148,19 @@ impl Peering {
         });
     }
 
+    /// This node has taken over: of a peer that was active nothing is known until it speaks again.
+    pub(super) fn took_over(&self) {
+        self.peers.send_if_modified(|peers| {
+            let mut doubted = false;
+            for peer in peers.iter_mut().filter(|peer| peer.connected && liveness::is_active(&peer.status)) {
+                doubted |= !std::mem::replace(&mut peer.outdated, true);
+                peer.status.can_take_over = false;
+                "it has said nothing since this node took over".clone_into(&mut peer.status.cannot_take_over_because);
+            }
+            doubted
+        });
+    }
+
     /// The next thing that happens to a peer. Cancel safe.
     pub(super) async fn next_event(&mut self) -> PeerEvent {
         match self.events.recv().await {

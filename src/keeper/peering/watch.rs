@@ -227,7 +227,7 @@ impl Watch {
         let mut again = false;
         self.publish(|peer| {
             again = !peer.connected;
-            peer.connected = true;
+            (peer.connected, peer.outdated) = (true, false);
             peer.link_error.clear();
             peer.config_matches = status.config_hash == self.identity.config_hash();
             peer.status = status.clone();

@@ -49,7 +49,11 @@ impl Text {
             return self.line(format!("takeover: {nobody}: {}", reasons.join("; ")));
         }
         for peer in &pair.peers {
-            if peer.connected {
+            if peer.outdated {
+                let unknown = self.paint("not known", Colour::Middling);
+                let because = &peer.status.cannot_take_over_because;
+                self.line(format!("takeover: {unknown} of {}: {because}", peer.name));
+            } else if peer.connected {
                 self.could_take_over(&peer.name, &peer.status);
             } else if peer.gone {
                 let obstacle = self.paint("could not take over now", Colour::Bad);
@@ -91,7 +95,7 @@ impl Text {
 
     /// The address does not follow the servers; so somebody has to be told.
     fn servers_out_of_reach(&mut self, pair: &PairStatus) {
-        let connected = pair.peers.iter().filter(|peer| peer.connected);
+        let connected = pair.peers.iter().filter(|peer| peer.connected && !peer.outdated);
         let nodes: Vec<_> = std::iter::once((&pair.node.node, &pair.node))
             .chain(connected.map(|peer| (&peer.name, &peer.status)))
             .collect();

@@ -223,3 +223,16 @@ fn colour_changes_no_word() {
     assert_eq!(plain, text(&pair()));
     assert!(coloured.contains("\x1b[31mdown\x1b[0m"));
 }
+
+#[test]
+fn a_peer_that_has_said_nothing_since_this_node_took_over() {
+    let mut pair = pair();
+    let peer = &mut pair.peers[0];
+    (peer.outdated, peer.status.can_take_over) = (true, false);
+    peer.status.vrrp[0].state = State::Active;
+    peer.status.cannot_take_over_because = "it has said nothing since this node took over".into();
+    let text = text(&pair);
+    assert!(text.contains("lb2  peer, as it was before this node took over, Relevo 0.1.0"), "{text}");
+    assert!(text.contains("takeover: not known of lb2: it has said nothing since this node took over\n"), "{text}");
+    assert!(!text.contains("both active"), "{text}");
+}
