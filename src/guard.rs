@@ -200,6 +200,14 @@ impl Keeper {
                         self.reported(&report, manager);
                     }
                     Ok(Some((FromKeeper::WantsReload(wish), _))) => self.ask(Asked::ByWish(wish), manager, reloads),
+                    Ok(Some((FromKeeper::WithdrawsReload(wish), _))) => {
+                        if reloads.withdraw(Asked::ByWish(wish)) {
+                            tracing::warn!("the configuration stays as it is: whoever asked for a reload has not waited for it");
+                        }
+                        if reloads.is_idle() {
+                            manager.reloaded();
+                        }
+                    }
                     Ok(Some((FromKeeper::Reloaded(result), _))) => {
                         if let Some((asked, offer)) = reloads.take_offered() {
                             let result = result.map(|()| offer).map_err(Refusal::from);

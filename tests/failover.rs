@@ -322,9 +322,7 @@ fn a_host_that_died_suddenly_is_not_accused_of_being_active_too() {
     }
     assert!(was_linked, "what it said last is still there");
     pair.nodes[victim].signal_all(Signal::SIGCONT).unwrap();
-    wait_until("the peer is heard again", READY_TIMEOUT, || {
-        survivor.status().unwrap().peers[0].status.can_take_over
-    });
+    wait_until("the peer is heard again", READY_TIMEOUT, || survivor.status().unwrap().peers[0].status.can_take_over);
 }
 
 fn is_advert_of(frame: &Frame, node: usize) -> bool {

@@ -62,7 +62,8 @@ mod tests {
         let mut silences = Silences::new(2);
         let mut last = Vec::new();
         for (now, beats) in looks {
-            last = silences.look(beats.iter().map(|beat| ms(*beat)), ms(*now)).map(|it| it.as_millis() as u64).collect();
+            last =
+                silences.look(beats.iter().map(|beat| ms(*beat)), ms(*now)).map(|it| it.as_millis() as u64).collect();
         }
         last
     }

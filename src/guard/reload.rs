@@ -65,6 +65,14 @@ impl Reloads {
         }
     }
 
+    /// Whoever asked has gone: nothing becomes of it, unless the keeper has it already. Says whether there was something.
+    pub(super) fn withdraw(&mut self, asked: Asked) -> bool {
+        let asked_for = self.waiting.len();
+        self.waiting.retain(|waiting| *waiting != asked);
+        let was_read = self.reading.take_if(|(reading, _)| *reading == asked).is_some();
+        was_read || self.waiting.len() < asked_for
+    }
+
     /// What has been read, for whom; none while the last is still with the keeper. `running` is what runs. Cancel-safe.
     pub(super) async fn read(&mut self, running: &Arc<Charge>) -> (Asked, Result<Offer, Refusal>) {
         if self.offered.is_some() {

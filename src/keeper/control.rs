@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -30,6 +32,8 @@ const CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// For the file to be read and the balancer to follow it.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks whether a client that waits is still there.
+const LOOK: Duration = Duration::from_millis(50);
 /// After each client, so that many of them, one after the other, leave the election its time.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Owner and group may ask.
@@ -152,25 +156,46 @@ async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
 }
 
 async fn answer(mut stream: UnixStream, queries: mpsc::Sender<Query>) -> io::Result<()> {
-    let (reader, mut writer) = stream.split();
     let mut line = String::new();
-    let mut reader = BufReader::new(reader.take(LONGEST_LINE));
+    let mut reader = BufReader::new((&mut stream).take(LONGEST_LINE));
     timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::from)??;
-    let reply =
-        match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
-            ("status", "") => timeout(PATIENCE, status(&queries)).await?,
-            ("reload", "") => reload(&queries).await,
-            // The end of a line that was cut is no name.
-            ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, &queries)).await?,
-            _ => Ok(format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end())
-                .into_bytes()),
-        };
-    let reply = match reply {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => b"error: this node is stopping\n".to_vec(),
-        reply => reply?,
+    let reply = tokio::select! {
+        biased;
+        // To whom it failed must not see it done later.
+        () = hung_up(&stream) => return Ok(()),
+        reply = reply(&line, &queries) => match reply {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => b"error: this node is stopping\n".to_vec(),
+            reply => reply?,
+        },
     };
-    timeout(PATIENCE, writer.write_all(&reply)).await??;
-    writer.shutdown().await
+    timeout(PATIENCE, stream.write_all(&reply)).await??;
+    stream.shutdown().await
+}
+
+async fn reply(line: &str, queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {
+    match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+        ("status", "") => timeout(PATIENCE, status(queries)).await?,
+        ("reload", "") => reload(queries).await,
+        // The end of a line that was cut is no name.
+        ("server", words) if line.ends_with('\n') => timeout(2 * PATIENCE, server(words, queries)).await?,
+        _ => {
+            Ok(format!("error: unknown command {:.100?}; known: status, server, reload\n", line.trim_end())
+                .into_bytes())
+        }
+    }
+}
+
+/// When the client has closed its socket. One that only says that no more comes from it still waits, so that this cannot be
+/// read: it is looked for, at once and again and again.
+async fn hung_up(stream: &UnixStream) {
+    loop {
+        let mut socket = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+        let looked = poll(&mut socket, PollTimeout::ZERO);
+        if looked.is_ok() && socket[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn status(queries: &mpsc::Sender<Query>) -> io::Result<Vec<u8>> {

@@ -265,14 +265,19 @@ impl Keeper {
                 }
                 Some(query) = self.queries.recv() => {
                     match query {
-                        // A client that has gone does not matter.
+                        // A client that has gone does not matter, and wants nothing any more.
                         Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Server(_, reply) if reply.is_closed() => {}
+                        Query::Reload(reply) if reply.is_closed() => {}
                         Query::Server(order, reply) => self.order(&order, reply),
                         Query::Reload(reply) => self.wants_reload(reply),
                     }
                     continue;
                 }
-                due = second.tick() => in_time = due.elapsed() < LATE && self.driver.is_whole(),
+                due = second.tick() => {
+                    self.withdraw_reloads();
+                    in_time = due.elapsed() < LATE && self.driver.is_whole();
+                }
             }
             let status = self.node_status();
             self.guard.report(Report { is_ready: self.is_ready, in_time, state: view::in_a_line(&status) });

@@ -43,6 +43,14 @@ impl Reloads {
         self.last
     }
 
+    /// Those whose asker has gone, each once.
+    fn take_forsaken(&mut self) -> Vec<u64> {
+        let forsaken: Vec<u64> =
+            self.wishes.iter().filter(|(_, answer)| answer.is_closed()).map(|(wish, _)| *wish).collect();
+        self.wishes.retain(|_, answer| !answer.is_closed());
+        forsaken
+    }
+
     /// Whoever wished it is told.
     pub(super) fn answer(&mut self, wish: u64, answer: Answer) {
         if let Some(sender) = self.wishes.remove(&wish) {
@@ -83,6 +91,13 @@ impl Keeper {
         let wish = self.reloads.wish(reply);
         if !self.guard.tell(FromKeeper::WantsReload(wish)) {
             self.reloads.answer(wish, Err("the guard does not listen; see its log".to_owned().into()));
+        }
+    }
+
+    /// What has not begun when its asker goes is not to begin later.
+    pub(super) fn withdraw_reloads(&mut self) {
+        for wish in self.reloads.take_forsaken() {
+            self.guard.tell(FromKeeper::WithdrawsReload(wish));
         }
     }
 

@@ -59,6 +59,8 @@ pub enum FromKeeper {
     Report(Report),
     /// Somebody wants the file read again, and waits for the answer to this number.
     WantsReload(u64),
+    /// Nobody waits for that answer any more: nothing is to become of it, unless this keeper has the charge already.
+    WithdrawsReload(u64),
     /// What became of the charge that was offered last.
     Reloaded(Result<(), String>),
     /// What people want of servers, as far as it is news: for the next keeper.

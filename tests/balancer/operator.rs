@@ -1,13 +1,17 @@
 //! `relevo server`: what people want of servers while the node runs, and what becomes of it at the wire.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use relevo::lab::node::send;
 use relevo::status::{BackendStatus, BalancerState, ServerState, ServerStatus};
+use relevo::wish::Admin;
 
 use crate::rig::http::{exchange, get, response};
 use crate::rig::node::Relevo;
@@ -82,6 +86,69 @@ fn a_drained_server_keeps_its_sessions_and_gets_no_new_ones() {
     let messages = node.messages();
     let drained: Vec<_> = messages.lines().filter(|line| line.contains("server app/a is drained")).collect();
     assert!(matches!(drained[..], [line] if line.ends_with("asked for on lb1")), "{messages}");
+}
+
+/// Asks at the control socket as a command does.
+fn asks(node: &Relevo, line: &str) -> UnixStream {
+    let mut socket = UnixStream::connect(node.directory().join("control.sock")).unwrap();
+    socket.write_all(line.as_bytes()).unwrap();
+    socket
+}
+
+/// A command that failed, because the keeper or the guard did not answer in time, is not carried out when they do again.
+#[test]
+fn what_nobody_waits_for_any_more_is_not_done() {
+    let _place = own_loopback();
+    let servers = ["a", "b"].map(Server::named);
+    let (_, text) = configuration("", "", &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start(&text);
+    let before = node.status().unwrap().node;
+    node.configure(&text.replace("check = false", "check = false\nweight = 9"));
+    let lines = [
+        "server drain app/a\n",
+        "server maintenance app/b\n",
+        "server weight 7 app/a app/b\n",
+        "server weight 50% app/b\n",
+        "reload\n",
+        "reload",
+    ];
+    for process in [node.keeper(), node.pid()] {
+        send(process, Signal::SIGSTOP).unwrap();
+        // A guard that hangs keeps no order from being heard.
+        let lines = lines.iter().filter(|line| process == node.keeper() || line.starts_with("reload"));
+        let askers: Vec<_> = lines.map(|line| asks(&node, line)).collect();
+        if process == node.pid() {
+            // They come before this is answered; that they have gone the keeper sees when it looks around, each second.
+            node.wait_for("the keeper asks the guard", |status| status.node.uptime_s > before.uptime_s);
+        }
+        drop(askers);
+        if process == node.pid() {
+            std::thread::sleep(Duration::from_millis(1200));
+        }
+        send(process, Signal::SIGCONT).unwrap();
+        // What is done now comes behind what is done by then.
+        done(&node.server(&["weight", "app/b", "1"]));
+        let status = node.status().unwrap().node;
+        assert_eq!(status.config_hash, before.config_hash, "{}", node.messages());
+        for name in ["a", "b"] {
+            let now = server(&node, name);
+            assert_eq!(
+                (now.admin, now.weight, now.configured_weight),
+                (Admin::Ready, 1, 1),
+                "{name}: {}",
+                node.messages()
+            );
+        }
+    }
+    node.wait_for_message("whoever asked for a reload has not waited for it");
+    assert!(!node.messages().contains("was reloaded"), "{}", node.messages());
+
+    // Who says that no more comes still waits.
+    let mut socket = asks(&node, "reload\n");
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("ok: "), "{answer}");
 }
 
 /// A server in maintenance gets nothing, not even a check; then the first check alone brings it back, and comes at once.
