@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::balancer::admission::{self, Wish};
 use crate::balancer::clock;
 use crate::balancer::health::observation::{Seen, observe};
+use crate::balancer::lack::is_ours;
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
 use crate::config::model::{BackendIndex, Server};
@@ -50,6 +51,8 @@ pub enum Unreachable {
     Failed,
     /// The last attempt took too long.
     Timeout,
+    /// The last attempt failed for want of something here.
+    Exhausted,
 }
 
 impl Unreachable {
@@ -60,6 +63,7 @@ impl Unreachable {
             Self::Timeout => b"sC",
             Self::QueueFull => b"SQ",
             Self::QueueTimeout => b"sQ",
+            Self::Exhausted => b"RC",
         }
     }
 }
@@ -134,7 +138,13 @@ impl<'session> Attempts<'session> {
             Ok(Err(error)) => {
                 self.observe(Seen::NotConnected(&error));
                 tracing::debug!(server = %self.name(), %error, "a connection failed");
-                Err(Unreachable::Failed)
+                if !is_ours(&error) {
+                    return Err(Unreachable::Failed);
+                }
+                shared.connections_lack.make(|| {
+                    tracing::warn!(%error, "connections to servers cannot be made for now, which is not theirs: {error}");
+                });
+                Err(Unreachable::Exhausted)
             }
             Err(Late) => {
                 self.observe(Seen::ConnectTimeout);

@@ -143,13 +143,13 @@ impl Control {
     /// Makes what all workers will share, and has its servers looked after from now on; a server that is new is to be checked
     /// before it is needed.
     fn begin_reload(&mut self, reload: Reload, descriptors: Vec<OwnedFd>) -> Result<Reloading, String> {
-        let Reload { config, listeners: places, resolv_conf, hosts, wishes } = reload;
+        let Reload { mut config, listeners: places, resolv_conf, hosts, wishes } = reload;
         if config.threads != self.workers.len() {
             return Err(format!("there are {} workers", self.workers.len()));
         }
         let listeners = listeners(&config, &places, descriptors)?;
-        if config.max_connections > self.shared.config.max_connections
-            && let Ok((_, Some(shortage))) = super::limit_descriptors(config.max_connections)
+        if config.open_files() > self.shared.config.open_files()
+            && let Ok((_, Some(shortage))) = super::limit_descriptors(&mut config)
         {
             tracing::warn!("{shortage}");
         }

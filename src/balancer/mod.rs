@@ -12,6 +12,7 @@ pub mod connect;
 mod control;
 pub mod health;
 pub mod http;
+pub mod lack;
 pub mod listener;
 pub mod listening_socket;
 pub mod persistence;
@@ -53,7 +54,7 @@ use crate::balancer::replication::Replication;
 use crate::balancer::silence::Silences;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
-use crate::config::model::{LogLevel, open_files_for};
+use crate::config::model::{self, LogLevel};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
@@ -90,11 +91,11 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let Some((ToBalancer::Start(start), mut descriptors)) = receiver.receive().await? else {
         return Err("this command is for the keeper alone; use `relevo run`".into());
     };
-    let start = *start;
+    let mut start = *start;
     let log_descriptors = descriptors.split_off(start.listeners.len().min(descriptors.len()));
     let listeners = control::listeners(&start.config, &start.listeners, descriptors)?;
     let zone = log::zone();
-    let (highest, shortage) = limit_descriptors(start.config.max_connections)?;
+    let (highest, shortage) = limit_descriptors(&mut start.config)?;
     let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
     sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;
 
@@ -169,18 +170,22 @@ fn keeper_socket() -> io::Result<tokio::net::UnixStream> {
     tokio::net::UnixStream::from_std(socket)
 }
 
-/// Sets the limit of open files to what so many connections need, and gives the highest number there then is, and in words
-/// what could not be had.
+/// Sets the limit of open files to what the configuration's connections need, or else their number to what the limit is
+/// enough for, so that some files are always left for checks and servers. Gives the highest number there then is, and in
+/// words what could not be had.
 ///
 /// Not more than needed: when the process dies, its kernel goes through the whole table.
-fn limit_descriptors(max_connections: usize) -> io::Result<(RawFd, Option<String>)> {
-    let needed = open_files_for(max_connections);
+fn limit_descriptors(config: &mut model::Balancer) -> io::Result<(RawFd, Option<String>)> {
+    let needed = config.open_files();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let limit = needed.min(hard);
     let shortage = (limit < needed).then(|| {
+        let wanted = config.max_connections;
+        config.max_connections = config.connections_for(limit);
         format!(
-            "at most {limit} files may be open, {needed} are needed for {max_connections} connections; raise the limit \
-             (LimitNOFILE in systemd) or lower process.max_connections"
+            "there are at most {} client connections at a time, not {wanted}: at most {limit} files may be open, {needed} \
+             are needed; raise the limit (LimitNOFILE in systemd) or lower process.max_connections",
+            config.max_connections
         )
     });
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::balancer::lack::is_ours;
 use crate::balancer::state::{Health, NOT_CHECKED, Place, Shared};
 use crate::config::model::{BackendIndex, Server, ServerAddress};
 
@@ -88,6 +89,9 @@ async fn keep_resolving_server(
             }
             Err(failure) => {
                 match known {
+                    None if failure.is_ours() => {
+                        shared.not_checked(backend, index, &format!("its name {host} cannot be asked for: {failure}"));
+                    }
                     None => {
                         let reason = format!("its name {host} does not resolve: {failure}");
                         shared.set_health(backend, index, Health::Down, &reason);
@@ -152,6 +156,13 @@ enum Failure {
     NoAddress,
     NoNameServer,
     Dns(NetError),
+}
+
+impl Failure {
+    /// It is this node that cannot ask.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Dns(NetError::Io(error)) if is_ours(error))
+    }
 }
 
 impl fmt::Display for Failure {

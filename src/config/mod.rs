@@ -164,19 +164,23 @@ mod tests {
 
     #[test]
     fn the_default_of_connections_is_what_the_limit_of_open_files_allows() {
-        let connections = |process: &str, open_files| {
+        let balancer = |process: &str, open_files| {
             let text = format!(
                 "[process]\n{process}\n[frontends.f]\nbind = '*:1'\ndefault_backend = 'b'\n\
                                 [backends.b]\nservers = [{{ name = 's', address = 'a:1' }}]\n"
             );
-            let config = parse_for(&text, "test", &Machine { open_files, ..machine() }).unwrap();
-            config.balancer.max_connections
+            parse_for(&text, "test", &Machine { open_files, ..machine() }).unwrap().balancer
         };
-        assert_eq!(connections("", u64::MAX), 20_000);
-        let fewer = connections("", 20_000);
-        assert!((1_000..20_000).contains(&fewer) && model::open_files_for(fewer) <= 20_000, "{fewer}");
-        assert_eq!(connections("", 1_024), 100, "so few files that it says so when it starts");
-        assert_eq!(connections("max_connections = 20000", 1_024), 20_000, "who writes it down means it");
+        assert_eq!(balancer("", u64::MAX).max_connections, 20_000);
+        for open_files in [20_000, 4_096, 1_024, 256] {
+            let balancer = balancer("", open_files);
+            let connections = balancer.max_connections as u64;
+            assert!((open_files / 6..20_000).contains(&connections), "{connections}");
+            assert!(3 * connections <= open_files - (open_files / 2).min(2_048), "{connections}");
+        }
+        let written = balancer("max_connections = 20000", 1_024);
+        assert_eq!(written.max_connections, 20_000, "the file may be for another machine: it is limited where it runs");
+        assert_eq!(written.connections_for(1_024), balancer("", 1_024).max_connections);
     }
 
     #[test]

@@ -202,19 +202,36 @@ pub struct Balancer {
 /// The default of `process.hard_stop_after`: as long as the default of `timeouts.tunnel`.
 pub(super) const HARD_STOP_AFTER: Duration = Duration::from_secs(3600);
 
-/// Descriptors beside those of connections: listeners, logs, pipes of tunnels.
+/// Descriptors beside those of connections, at the least: listeners, checks, logs, pipes of tunnels.
 const OTHER_DESCRIPTORS: usize = 2048;
+/// Of these, logs, pipes, and whatever is open for a moment.
+const LOGS_AND_PIPES: usize = 768;
 
-/// So many files a balancer has to be able to open for so many clients: for each its own connection, its server's, and one
-/// that waits in the pool.
-pub fn open_files_for(max_connections: usize) -> u64 {
-    (3 * max_connections + OTHER_DESCRIPTORS) as u64
-}
+impl Balancer {
+    /// So many files it has to be able to open: for each client its own connection, its server's, and one that waits in the pool.
+    pub fn open_files(&self) -> u64 {
+        (3 * self.max_connections + self.other_descriptors()) as u64
+    }
 
-/// 20,000, or as many as that number of open files is enough for, but not fewer than a hundred.
-pub(super) fn default_connections(open_files: u64) -> usize {
-    let enough = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS) / 3;
-    enough.clamp(100, 20_000)
+    /// For so many clients that number of open files is enough. What else is needed is kept back, but where there are few
+    /// files no more than half of them.
+    pub fn connections_for(&self, open_files: u64) -> usize {
+        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        let kept_back = self.other_descriptors().min(open_files / 2);
+        ((open_files - kept_back) / 3).max(1)
+    }
+
+    /// The default of `process.max_connections`: 20,000, or as many as that number of open files is enough for.
+    pub(super) fn default_connections(&self, open_files: u64) -> usize {
+        self.connections_for(open_files).min(20_000)
+    }
+
+    /// Each worker listens everywhere; each server may be checked and asked at the same moment.
+    fn other_descriptors(&self) -> usize {
+        let binds: usize = self.frontends.iter().map(|frontend| frontend.binds.len()).sum();
+        let servers: usize = self.backends.iter().map(|backend| backend.servers.len()).sum();
+        (LOGS_AND_PIPES + self.threads * binds + 2 * servers).max(OTHER_DESCRIPTORS)
+    }
 }
 
 /// Where a frontend listens.

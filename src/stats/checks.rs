@@ -74,6 +74,8 @@ pub enum Outcome {
     },
     /// No check: its traffic took the server down.
     Traffic,
+    /// No check: this node lacked something for it.
+    NotChecked,
 }
 
 impl Outcome {
@@ -88,6 +90,7 @@ impl Outcome {
             Self::Timeout { of_response: true } => "L7TOUT",
             Self::Timeout { of_response: false } => "L4TOUT",
             Self::Traffic => "HANA",
+            Self::NotChecked => "SOCKERR",
         }
     }
 
@@ -136,7 +139,7 @@ impl Checks {
     /// A check was made.
     pub fn checked(&self, check: Check) {
         let mut history = self.lock();
-        let has_failed = !matches!(check.outcome, Outcome::Connected | Outcome::Passed(_));
+        let has_failed = !matches!(check.outcome, Outcome::Connected | Outcome::Passed(_) | Outcome::NotChecked);
         if has_failed && matches!(history.state, ServerState::Up | ServerState::Drain) {
             history.failures += 1;
         }

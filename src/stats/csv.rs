@@ -283,6 +283,7 @@ fn description(code: &str) -> &'static str {
         "L7STS" => "Layer7 wrong status",
         "L7RSP" => "Layer7 invalid response",
         "HANA" => "Health analyze",
+        "SOCKERR" => "Socket error",
         _ => "Layer7 timeout",
     }
 }

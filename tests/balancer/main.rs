@@ -14,6 +14,7 @@ mod hostile;
 mod idle;
 mod keys;
 mod kill;
+mod lack;
 mod limits;
 mod log;
 mod log_targets;
@@ -38,9 +39,9 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rig::PATIENCE;
 use rig::http::{Connection, Message, get};
 use rig::place::free_port;
+use rig::{PATIENCE, wait_until};
 
 /// A frontend `web` on a free port with a backend `app` of these servers, unchecked; `frontend` and `backend` are further
 /// lines of theirs.

@@ -4,7 +4,6 @@
 //! `fail` whether it serves, a reason behind `#`. What a line does not mention stays as it was, and so does everything while
 //! there is no answer, or one that is none: whether a server can be reached is what its health check is for.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::Chance;
-use super::probe::{connect, in_words};
+use super::probe::{Failure, connect};
 use crate::balancer::state::{Admin, AgentReport, Place, Shared};
 use crate::config::model::{Agent, BackendIndex, Server};
 use crate::stats::checks::{Answer, Outcome};
@@ -36,7 +35,8 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
             let address = SocketAddr::new(address.ip(), agent.port);
             let name = format_args!("the agent of server {}/{} at {address}", config.name, server.name).to_string();
             let answer = question(agent, server, address).await;
-            let heeded = answer.as_deref().map_err(Clone::clone).and_then(|line| heed(&report, line));
+            let line = answer.as_deref().map_err(|failure| failure.words().to_owned());
+            let heeded = line.and_then(|line| heed(&report, line));
             state.checks.answered(Answer {
                 outcome: outcome(&answer, &heeded),
                 duration: began.elapsed(),
@@ -65,9 +65,10 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
 }
 
 /// For the statistics.
-fn outcome(answer: &Result<String, String>, heeded: &Result<AgentReport, String>) -> Outcome {
+fn outcome(answer: &Result<String, Failure>, heeded: &Result<AgentReport, String>) -> Outcome {
     match (answer, heeded) {
-        (Err(trouble), _) => Outcome::from_words(Err(trouble), true),
+        (Err(Failure::Node(_)), _) => Outcome::NotChecked,
+        (Err(Failure::Server(trouble)), _) => Outcome::from_words(Err(trouble), true),
         (Ok(_), Err(_)) => Outcome::WrongResponse,
         (Ok(_), Ok(report)) if report.down.is_some() => Outcome::SaysDown,
         (Ok(_), Ok(_)) => Outcome::Passed(None),
@@ -75,7 +76,7 @@ fn outcome(answer: &Result<String, String>, heeded: &Result<AgentReport, String>
 }
 
 /// One question, one line: within the interval, and no longer than [`LONGEST`].
-async fn question(agent: &Agent, server: &Server, address: SocketAddr) -> Result<String, String> {
+async fn question(agent: &Agent, server: &Server, address: SocketAddr) -> Result<String, Failure> {
     let answer = async {
         let mut connection = connect(server, address).await?;
         connection.write_all(agent.send.as_bytes()).await?;
@@ -90,12 +91,12 @@ async fn question(agent: &Agent, server: &Server, address: SocketAddr) -> Result
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             if line.len() > LONGEST {
-                return Err(io::Error::other(format!("its answer is longer than {LONGEST} bytes")));
+                return Err(format!("its answer is longer than {LONGEST} bytes").into());
             }
         }
     };
     let answer = timeout(agent.interval, answer).await;
-    answer.map_err(|_| format!("no answer within {:?}", agent.interval))?.map_err(|error| in_words(&error))
+    answer.map_err(|_| format!("no answer within {:?}", agent.interval))?
 }
 
 /// What a server's agent says by now, after this line too.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::balancer::health::probe::Failure;
 use crate::balancer::state::{Health, Shared};
 use crate::config::model::{BackendIndex, HealthCheck, Probe};
 use crate::stats::checks::{Check, Outcome};
@@ -85,6 +86,19 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
 
         let began = Instant::now();
         let outcome = probe::probe(health, place.server, *address).await;
+        let outcome = match outcome {
+            Err(Failure::Node(lack)) => {
+                let Row { successes, failures } = row;
+                let (outcome, duration) = (Outcome::NotChecked, began.elapsed());
+                state.checks.checked(Check { outcome, duration, successes, failures });
+                shared.not_checked(backend, index, &lack);
+                due = began + health.fast_interval;
+                state.set_progress(Progress { row, due: Some(due) });
+                continue;
+            }
+            Err(Failure::Server(words)) => Err(words),
+            Ok(words) => Ok(words),
+        };
         if state.address.load_full() != Some(address) || state.is_in_maintenance() {
             row = Row::default();
             continue;

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::balancer::lack::is_ours;
 use crate::config::model::{HealthCheck, Probe, Server};
 
 /// A server's answer is read to its end so that it can close in peace, but not for longer than this. Nobody waits for that.
@@ -21,10 +22,39 @@ const LEFTOVERS: Duration = Duration::from_millis(100);
 /// Nor is more of it read than this, be it to look for a text. Nor is its head longer.
 const MOST: usize = 64 * 1024;
 
+/// Why a check has not passed, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server is not as it should be.
+    Server(String),
+    /// It could not be asked: this node lacks something, and that says nothing of the server.
+    Node(String),
+}
+
+impl Failure {
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Self::Server(words) | Self::Node(words) => words,
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(words: String) -> Self {
+        Self::Server(words)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if is_ours(&error) { Self::Node(in_words(&error)) } else { Self::Server(in_words(&error)) }
+    }
+}
+
 /// What the check found, in words; the timeout covers all of it.
-pub(super) async fn probe(health: &HealthCheck, server: &Server, address: SocketAddr) -> Result<String, String> {
+pub(super) async fn probe(health: &HealthCheck, server: &Server, address: SocketAddr) -> Result<String, Failure> {
     let answer = async {
-        let connection = connect(server, target(health, server, address)).await.map_err(|error| in_words(&error))?;
+        let connection = connect(server, target(health, server, address)).await?;
         match &health.probe {
             Probe::Tcp => Ok("connection accepted".to_owned()),
             Probe::Http { method, path, host, headers, expect, expect_body } => {
@@ -43,7 +73,8 @@ pub(super) async fn probe(health: &HealthCheck, server: &Server, address: Socket
             }
         }
     };
-    timeout(health.timeout, answer).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout)))
+    let late = |_| Err(format!("no answer within {:?}", health.timeout).into());
+    timeout(health.timeout, answer).await.unwrap_or_else(late)
 }
 
 /// Where the server is checked that is at `address`.
@@ -53,13 +84,13 @@ fn target(health: &HealthCheck, server: &Server, address: SocketAddr) -> SocketA
 }
 
 /// From the server's `source`, unless that is a virtual address: checks come from the node's own (rule 7).
-pub(super) async fn connect(server: &Server, address: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn connect(server: &Server, address: SocketAddr) -> Result<TcpStream, Failure> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = server.source.filter(|_| !server.source_is_virtual) {
         let bound = socket.bind(SocketAddr::new(source, 0));
-        bound.map_err(|error| io::Error::other(format!("cannot connect from {source}: {}", in_words(&error))))?;
+        bound.map_err(|error| Failure::Node(format!("cannot connect from {source}: {}", in_words(&error))))?;
     }
-    socket.connect(address).await
+    Ok(socket.connect(address).await?)
 }
 
 /// Sends the request and judges the answer.
@@ -68,18 +99,18 @@ async fn ask(
     request: Request<Empty<Bytes>>,
     expect: &[(u16, u16)],
     expect_body: Option<&str>,
-) -> Result<String, String> {
+) -> Result<String, Failure> {
     let handshake = http1::Builder::new().max_buf_size(MOST).handshake(TokioIo::new(connection));
-    let (mut sender, mut connection) = handshake.await.map_err(|error| http_in_words(&error))?;
+    let (mut sender, mut connection) = handshake.await.map_err(|error| http_failure(&error))?;
     let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| http_in_words(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| http_failure(&error))?;
         let judgement = judge(answer.status().as_u16(), expect);
         let mut body = answer.into_body();
         let judgement = match (judgement, expect_body) {
             (Ok(status), Some(text)) => look_for(text, &mut body).await.map(|()| format!("{status} and the text")),
             (judgement, _) => judgement,
         };
-        Ok::<_, String>((judgement, body))
+        Ok::<_, Failure>((judgement, body))
     };
     tokio::pin!(exchange);
     let (judgement, body) = tokio::select! {
@@ -91,7 +122,7 @@ async fn ask(
     if !body.is_end_stream() {
         tokio::spawn(timeout(LEFTOVERS, read_on(connection, body)));
     }
-    judgement
+    Ok(judgement?)
 }
 
 async fn read_on(connection: impl Future<Output = hyper::Result<()>>, body: Incoming) {
@@ -141,18 +172,21 @@ pub(super) fn in_words(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn http_in_words(error: &hyper::Error) -> String {
+fn http_failure(error: &hyper::Error) -> Failure {
     if error.is_parse_too_large() {
-        return format!("the head of the answer is longer than {} KiB", MOST / 1024);
+        return format!("the head of the answer is longer than {} KiB", MOST / 1024).into();
     }
     if error.is_parse() {
-        return "the answer is not HTTP/1".to_owned();
+        return "the answer is not HTTP/1".to_owned().into();
     }
     if error.is_incomplete_message() || error.is_canceled() {
-        return "the connection was closed before an answer came".to_owned();
+        return "the connection was closed before an answer came".to_owned().into();
     }
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.map_or_else(|| error.to_string(), in_words)
+    match std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>()) {
+        Some(cause) if is_ours(cause) => Failure::Node(in_words(cause)),
+        Some(cause) => Failure::Server(in_words(cause)),
+        None => error.to_string().into(),
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +268,7 @@ mod tests {
             let health = http(method, None);
             let server = server("a", 1);
             let (outcome, _) = tokio::join!(probe(&health, &server, address), answered);
-            assert_eq!(outcome.as_deref().map_err(String::as_str), expected, "{answer:?}");
+            assert_eq!(outcome.as_deref().map_err(Failure::words), expected, "{answer:?}");
         }
     }
 
@@ -277,7 +311,7 @@ mod tests {
             let (address, answered) = answering(answer).await;
             let (health, server) = (with_text(&http("GET", None), "ready"), server("a", 1));
             let (outcome, _) = tokio::join!(probe(&health, &server, address), answered);
-            assert_eq!(outcome.as_deref().map_err(String::as_str), expected, "{answer:?}");
+            assert_eq!(outcome.as_deref().map_err(Failure::words), expected, "{answer:?}");
         }
     }
 
@@ -318,7 +352,7 @@ mod tests {
         for (health, head, more, expected) in rows {
             let (address, sending) = endless(head, more).await;
             let outcome = probe(&health, &server("a", 1), address).await;
-            assert_eq!(outcome.as_deref().map_err(String::as_str), expected);
+            assert_eq!(outcome.as_deref().map_err(Failure::words), expected);
             // What the sockets hold, and what was read.
             let sent = sending.await.unwrap();
             assert!(sent < 16 << 20, "{sent} bytes were taken");
@@ -329,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_has_been_judged_is_in_time() {
         let health = HealthCheck { timeout: LEFTOVERS * 9 / 10, ..http("GET", None) };
-        let mut outcome = Err(String::new());
+        let mut outcome = Err(Failure::Server(String::new()));
         // Under load an answer may come late; not every one of them does.
         for _ in 0..20 {
             let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
@@ -381,14 +415,15 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let health = HealthCheck { timeout: Duration::from_millis(30), ..http("GET", None) };
         let silence = probe(&health, &server("a", 1), address).await;
-        assert_eq!(silence, Err("no answer within 30ms".to_owned()));
+        assert_eq!(silence, Err(Failure::Server("no answer within 30ms".to_owned())));
 
         // Bound and not listening: the port is nobody else's, and connections are refused.
         let unused = TcpSocket::new_v4().unwrap();
         unused.bind((LOCALHOST, 0).into()).unwrap();
         let address = unused.local_addr().unwrap();
         for health in [tcp(), http("GET", None)] {
-            assert_eq!(probe(&health, &server("a", 1), address).await, Err("connection refused".to_owned()));
+            let outcome = probe(&health, &server("a", 1), address).await;
+            assert_eq!(outcome, Err(Failure::Server("connection refused".to_owned())));
         }
     }
 
@@ -405,6 +440,7 @@ mod tests {
 
         let elsewhere = Server { source: Some([192, 0, 2, 1].into()), ..server("a", 1) };
         let failure = probe(&tcp(), &elsewhere, (LOCALHOST, 9).into()).await;
-        assert_eq!(failure, Err("cannot connect from 192.0.2.1: cannot assign requested address".to_owned()));
+        let lack = "cannot connect from 192.0.2.1: cannot assign requested address";
+        assert_eq!(failure, Err(Failure::Node(lack.to_owned())));
     }
 }

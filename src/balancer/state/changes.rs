@@ -33,6 +33,19 @@ impl Shared {
         })
     }
 
+    /// It could not be checked, for want of something here: what is known of it stays.
+    pub fn not_checked(&self, backend: BackendIndex, server: usize, lack: &str) {
+        let Some(place) = self.server(backend, server) else { return };
+        let mut facts = place.state.facts();
+        if facts.health == Health::Starting {
+            facts.health_reason = format!("it cannot be checked: {lack}").into();
+        }
+        drop(facts);
+        self.lasting
+            .checks_lack
+            .make(|| warn!("servers cannot be checked for now, and what is known of them stays: {lack}"));
+    }
+
     /// What a person wants of a server, with the reason in words.
     pub fn set_admin(&self, backend: BackendIndex, server: usize, admin: Admin, reason: &str) -> bool {
         let Some(place) = self.server(backend, server) else { return false };

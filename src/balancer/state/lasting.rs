@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 
 use super::{ServerShared, Shared};
+use crate::balancer::lack::Complaint;
 use crate::balancer::room::Room;
 use crate::stats::rates::Rates;
 use crate::status::{OldConfigurations, PairStatus};
@@ -24,6 +25,10 @@ pub struct Lasting {
     pub held: ArcSwap<Vec<IpAddr>>,
     /// When the process started.
     pub started: Instant,
+    /// Told where servers could not be checked, and where no connection could be made to them, for want of something here.
+    pub checks_lack: Complaint,
+    /// See above.
+    pub connections_lack: Complaint,
     /// For the statistics alone.
     pub statistics: Statistics,
     /// The one that is followed, and before it those that something still goes on under; the oldest first.
@@ -72,6 +77,8 @@ impl Lasting {
             vitals: (0..threads).map(|_| Vitals::default()).collect(),
             held: ArcSwap::default(),
             started: Instant::now(),
+            checks_lack: Complaint::default(),
+            connections_lack: Complaint::default(),
             statistics,
             configurations: Mutex::default(),
         }
