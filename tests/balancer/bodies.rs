@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::rig::curl::curl;
-use crate::rig::http::response;
+use crate::rig::http::{Message, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::Server;
@@ -167,4 +167,46 @@ fn answers_without_a_length_and_without_a_body() {
     connection.send("DELETE / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     assert!(connection.receive_head().unwrap().starts_with("HTTP/1.1 204 "));
     assert_eq!(connection.get("/").unwrap().text(), "until the end");
+}
+
+/// What has no body may say how long it would be (RFC 9110 §8.6), and what comes next on the connection is not taken for it.
+#[test]
+fn a_length_without_a_body_goes_on() {
+    let _place = own_loopback();
+    let server = Server::answering(|request| {
+        let status = request.head.split(['/', ' ']).nth(2).unwrap_or_default();
+        let length = if request.head.contains("/plain") { "" } else { "Content-Length: 12345\r\n" };
+        format!("HTTP/1.1 {status} Told\r\n{length}ETag: \"a\"\r\n\r\n").into_bytes()
+    });
+    for connection in ["keep_alive", "close"] {
+        let (web, text) = configuration(&format!("connection = '{connection}'"), "", &[server.address]);
+        let _node = Relevo::start(&text);
+        let rows = [
+            ("GET", "/304", Some("12345")),
+            ("GET", "/304/plain", None),
+            ("HEAD", "/304", Some("12345")),
+            ("HEAD", "/304/plain", None),
+            ("HEAD", "/200", Some("12345")),
+            ("HEAD", "/200/plain", None),
+            ("HEAD", "/404", Some("12345")),
+            ("GET", "/204", None),
+        ];
+        let mut client = connect(web);
+        for (method, path, length) in rows {
+            for version in ["1.1", "1.0"] {
+                if connection == "close" {
+                    client = connect(web);
+                }
+                let request = format!("{method} {path} HTTP/{version}\r\nHost: test\r\nConnection: keep-alive\r\n\r\n");
+                client.send(request).unwrap();
+                let head = client.receive_head().unwrap();
+                let message = Message { head, body: Vec::new() };
+                assert_eq!(message.header("content-length"), length, "{method} {path} HTTP/{version}: {message:?}");
+                assert_eq!(message.header("transfer-encoding"), None, "{message:?}");
+                if connection == "close" {
+                    assert_eq!(client.receive_rest().unwrap(), b"");
+                }
+            }
+        }
+    }
 }

@@ -181,6 +181,8 @@ impl Upload {
 pub enum ResponseBody {
     /// None.
     Empty,
+    /// None, under a head that says how long it would be: hyper believes that only where there is something to ask for it.
+    Withheld,
     /// A page of ours.
     Page(Option<Bytes>),
     /// As it comes from the server.
@@ -222,7 +224,7 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Withheld => Poll::Ready(None),
             Self::Page(page) => Poll::Ready(page.take().map(Frame::data).map(Ok)),
             Self::Server(body) => body.poll_frame(context),
         }
@@ -231,6 +233,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Withheld => false,
             Self::Page(page) => page.is_none(),
             Self::Server(body) => body.is_over(),
         }
@@ -239,6 +242,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Withheld => SizeHint::default(),
             Self::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
             Self::Server(body) => {
                 body.upstream.as_ref().map_or_else(SizeHint::default, |upstream| upstream.connection.size_hint())

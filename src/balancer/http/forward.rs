@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -185,7 +185,13 @@ async fn forward(
     let timeouts = backend.timeouts;
     let at_server = attempts.under_way;
     if !is_upgrade {
-        return Ok(response.map(|()| ResponseBody::new(upstream, client, timeouts.server, at_backend, at_server)));
+        let mut response =
+            response.map(|()| ResponseBody::new(upstream, client, timeouts.server, at_backend, at_server));
+        // What the whole would be long (RFC 9110 §8.6).
+        if status == StatusCode::NOT_MODIFIED && response.headers().contains_key(CONTENT_LENGTH) {
+            *response.body_mut() = ResponseBody::Withheld;
+        }
+        return Ok(response);
     }
     if !wants_upgrade {
         return Err(Refusal::BadGateway);
