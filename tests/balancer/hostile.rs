@@ -3,13 +3,14 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::configuration;
 use crate::rig::http::{Connection, get, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::own_loopback;
 use crate::rig::server::Server;
 use crate::rig::wait_until;
+use crate::{ask, configuration};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -202,4 +203,33 @@ fn nothing_stays_of_clients_that_misbehave() {
         || descriptors() <= before + 1,
         || format!("{} {before}", descriptors()),
     );
+}
+
+/// Servers that say without end that an answer will come take no time from others, and their own requests end in time.
+#[test]
+fn a_flood_of_informational_responses_delays_nobody_else() {
+    let _place = own_loopback();
+    let flooding = Server::start(|mut connection| {
+        let Ok(request) = connection.receive() else { return };
+        if request.head.starts_with("GET /flood") {
+            let flood = "HTTP/1.1 102 Processing\r\n\r\n".repeat(2_000);
+            while connection.send(&flood).is_ok() {}
+        }
+        let _ = connection.send(response("200 OK", "", "well"));
+    });
+    let (web, text) = configuration("", "timeouts = { server = '800ms' }", &[flooding.address]);
+    let node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
+    let mut floods: Vec<_> = (0..8).map(|_| ask(web, "/flood", "")).collect();
+    let mut waits: Vec<_> = (0..15)
+        .map(|_| {
+            let begin = Instant::now();
+            assert_eq!(get(web, "/").text(), "well", "{}", node.messages());
+            begin.elapsed()
+        })
+        .collect();
+    waits.sort_unstable();
+    assert!(waits[7] < Duration::from_millis(60), "{waits:?}");
+    for flood in &mut floods {
+        assert_eq!(flood.receive().unwrap().status(), 504);
+    }
 }

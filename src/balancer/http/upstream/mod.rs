@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use decoder::Decoder;
 use request::Broken;
-use response::Head;
+use response::{Head, Said};
 
 use crate::balancer::pipe::Pipe;
 
@@ -28,6 +28,9 @@ pub use request::Outgoing;
 
 /// What is read at once, at first and when more keeps coming.
 const READ: std::ops::RangeInclusive<usize> = 4 * 1024..=64 * 1024;
+
+/// So much of what a server says before its response is read in one turn: others have theirs in between.
+const MOST_IN_BETWEEN: usize = 4;
 
 /// What is left of a body goes through a pipe if it is at least this much.
 const BULK: u64 = 32 * 1024;
@@ -102,9 +105,18 @@ impl Connection {
         if is_client_gone {
             return Poll::Ready(Err(Failure::Client));
         }
+        let mut in_between = 0;
         loop {
             match response::parse(&mut self.received, self.is_head_request) {
-                Ok(Some(Head { response, body, is_kept })) => {
+                Ok(Some(Said::InBetween)) if in_between == MOST_IN_BETWEEN => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(Some(Said::InBetween)) => {
+                    in_between += 1;
+                    continue;
+                }
+                Ok(Some(Said::Response(Head { response, body, is_kept }))) => {
                     (self.body, self.is_kept) = (body, is_kept);
                     self.read_size = self.read_size_for(body);
                     return Poll::Ready(Ok(response));

@@ -26,19 +26,25 @@ pub(super) struct Head {
     pub(super) is_kept: bool,
 }
 
-/// Takes a final response's head, or that of 101, from what has been received; `None`: more has to come first. What a
-/// server says in between (1xx, RFC 9110 §15.2) goes no further.
+/// What a server says.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A final response, or 101.
+    Response(Head),
+    /// That there will be one (1xx, RFC 9110 §15.2), which goes no further.
+    InBetween,
+}
+
+/// Takes a head from what has been received; `None`: more has to come first.
 ///
 /// # Errors
 /// When it is no HTTP/1, too long, or says two things about where its body ends.
-pub(super) fn parse(received: &mut BytesMut, is_head_request: bool) -> Result<Option<Head>, Malformed> {
-    while let Some((response, is_1_1)) = parse_one(received)? {
-        if response.status().is_informational() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            continue;
-        }
-        return frame(response, is_1_1, is_head_request).map(Some);
+pub(super) fn parse(received: &mut BytesMut, is_head_request: bool) -> Result<Option<Said>, Malformed> {
+    let Some((response, is_1_1)) = parse_one(received)? else { return Ok(None) };
+    if response.status().is_informational() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Some(Said::InBetween));
     }
-    Ok(None)
+    frame(response, is_1_1, is_head_request).map(|head| Some(Said::Response(head)))
 }
 
 fn parse_one(received: &mut BytesMut) -> Result<Option<(Response<()>, bool)>, Malformed> {
@@ -175,8 +181,19 @@ mod tests {
 
     use super::*;
 
+    /// The next final response's.
+    fn next(received: &mut BytesMut, is_head_request: bool) -> Result<Option<Head>, Malformed> {
+        loop {
+            match parse(received, is_head_request)? {
+                Some(Said::Response(head)) => return Ok(Some(head)),
+                Some(Said::InBetween) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
     fn head(lines: &str) -> Result<Option<Head>, Malformed> {
-        parse(&mut BytesMut::from(format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_str()), false)
+        next(&mut BytesMut::from(format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_str()), false)
     }
 
     #[test]
@@ -206,7 +223,7 @@ mod tests {
     #[test]
     fn the_answer_to_head_has_no_body() {
         let mut received = BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
-        let head = parse(&mut received, true).unwrap().unwrap();
+        let head = next(&mut received, true).unwrap().unwrap();
         assert_eq!((head.body, head.is_kept), (Decoder::NOTHING, true));
         assert_eq!(head.response.headers()[CONTENT_LENGTH], "5");
     }
@@ -234,7 +251,7 @@ mod tests {
             assert!(matches!(head(lines), Err(Malformed)), "{}", &lines[..lines.len().min(60)]);
         }
         let unfinished = &mut BytesMut::from(long.replace('\n', "\r\n").as_str());
-        assert!(matches!(parse(unfinished, false), Err(Malformed)), "a head without an end");
+        assert!(matches!(next(unfinished, false), Err(Malformed)), "a head without an end");
     }
 
     #[test]
@@ -245,10 +262,10 @@ mod tests {
         let end = wire.len() - "rest".len();
         for byte in &wire.as_bytes()[..end - 1] {
             received.extend_from_slice(&[*byte]);
-            assert!(parse(&mut received, false).unwrap().is_none());
+            assert!(next(&mut received, false).unwrap().is_none());
         }
         received.extend_from_slice(&wire.as_bytes()[end - 1..]);
-        let head = parse(&mut received, false).unwrap().unwrap();
+        let head = next(&mut received, false).unwrap().unwrap();
         assert_eq!(
             (head.response.status(), &head.response.headers()["x-a"]),
             (StatusCode::NOT_FOUND, &"b".parse().unwrap())
