@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use relevo::lab::client::{EVERY, Prober};
 use relevo::lab::fault::Fault;
 use relevo::lab::neighbour;
-use relevo::lab::network::mac;
+use relevo::lab::network::{INTERFACE, mac};
 use relevo::lab::node::{Messages, is_active};
 use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Pair, VIRTUAL_ROUTER_ID, target};
 use relevo::lab::trial::{READY_TIMEOUT, Report, Trial};
@@ -323,6 +323,45 @@ fn a_host_that_died_suddenly_is_not_accused_of_being_active_too() {
     assert!(was_linked, "what it said last is still there");
     pair.nodes[victim].signal_all(Signal::SIGCONT).unwrap();
     wait_until("the peer is heard again", READY_TIMEOUT, || survivor.status().unwrap().peers[0].status.can_take_over);
+}
+
+/// Both ends believe in larger packets than the switch carries.
+#[test]
+fn a_peer_link_stays_up_where_the_way_carries_smaller_packets_than_its_ends() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    pair.wait_ready(READY_TIMEOUT).unwrap();
+    // Segments of one packet each, as a network adapter would send them.
+    let jumbo = ["link", "set", "dev", INTERFACE, "mtu", "9000", "gso_max_segs", "1"];
+    for node in &pair.nodes {
+        assert!(
+            node.host
+                .namespace
+                .spawn({
+                    let mut ip = Command::new("ip");
+                    ip.args(jumbo);
+                    ip
+                })
+                .unwrap()
+                .wait()
+                .unwrap()
+                .success()
+        );
+    }
+    let begin = Instant::now();
+    for node in &pair.nodes {
+        let mut command = Command::new("ss");
+        command.args(["-K", "-t", "-n", "-H", "state", "established", "( sport = :8650 or dport = :8650 )"]);
+        command.stdout(Stdio::null());
+        node.host.namespace.spawn(command).unwrap().wait().unwrap();
+    }
+    pair.wait_ready(READY_TIMEOUT).unwrap();
+    // A state is told every second, and the kernel gives up after 3 s without an acknowledgement.
+    sleep(ms(1500));
+    pair.wait_ready(READY_TIMEOUT).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{}", pair.messages());
+    let status = pair.nodes[0].status().unwrap();
+    assert!(serde_json::to_string(&status.node).unwrap().len() > 1460, "a state takes more than one packet");
 }
 
 fn is_advert_of(frame: &Frame, node: usize) -> bool {
