@@ -20,6 +20,7 @@ mod log;
 mod log_targets;
 mod names;
 mod operator;
+mod peers;
 mod php;
 mod queues;
 mod reload;

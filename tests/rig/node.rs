@@ -44,11 +44,20 @@ impl Relevo {
         Self::launch_by(Command::new(BINARY), configuration)
     }
 
+    /// The same for a node of another name than lb1.
+    pub(crate) fn launch_as(name: &str, configuration: &str) -> Self {
+        Self::launch_node(Command::new(BINARY), name, configuration)
+    }
+
     /// The same by a command that starts the program in a certain way.
-    pub(crate) fn launch_by(mut command: Command, configuration: &str) -> Self {
+    pub(crate) fn launch_by(command: Command, configuration: &str) -> Self {
+        Self::launch_node(command, "lb1", configuration)
+    }
+
+    fn launch_node(mut command: Command, name: &str, configuration: &str) -> Self {
         let directory = Directory::new().unwrap();
         open_to_all(directory.path());
-        let file = configure(directory.path(), configuration);
+        let file = configure_node(directory.path(), name, configuration);
         let messages = File::create(directory.path().join("messages")).unwrap();
         command.arg("run").arg("-c").arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages);
@@ -222,9 +231,13 @@ fn open_to_all(directory: &Path) {
 }
 
 fn configure(directory: &Path, configuration: &str) -> PathBuf {
+    configure_node(directory, "lb1", configuration)
+}
+
+fn configure_node(directory: &Path, name: &str, configuration: &str) -> PathBuf {
     let file = directory.join("relevo.toml");
     let socket = control_socket(directory);
-    let node = format!("[node]\nname = \"lb1\"\ncontrol_socket = \"{}\"\n\n", socket.display());
+    let node = format!("[node]\nname = \"{name}\"\ncontrol_socket = \"{}\"\n\n", socket.display());
     std::fs::write(&file, node + configuration).unwrap();
     file
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Key;
-use super::message::{LONGEST, LONGEST_HELLO, Message};
+use super::message::{LONGEST, LONGEST_HELLO, Message, Refused};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
@@ -42,8 +42,12 @@ pub(super) enum ChannelError {
     WrongKey,
     #[error("it did not finish its handshake in time")]
     TooSlow,
-    #[error("it holds the key, but its name {0:?} is not among our peers: add it to peering.peers")]
-    Stranger(String),
+    /// It holds the key, and is none that we link with.
+    #[error("{0}")]
+    Refused(String),
+    /// We hold the key, and it does not link with us.
+    #[error("it refuses the link: {0}")]
+    Refuses(String),
     #[error("a frame was forged or damaged")]
     Forged,
     #[error("a message is longer than {0} bytes")]
@@ -159,6 +163,15 @@ impl Channel {
             put_frame(&mut frames, &sealed[..length]);
         }
         self.stream.write_all(&frames).await?;
+        Ok(())
+    }
+
+    /// Tells the other side why there is no link, and waits until it has taken that.
+    pub(super) async fn refuse(&mut self, reason: String) -> Result<(), ChannelError> {
+        self.send(&Message::Refused(Refused { reason })).await?;
+        self.close().await?;
+        // A socket that is closed with something unread resets, and what was said may be lost.
+        while self.receive().await.is_ok() {}
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Message {
     Sessions(Sessions),
     /// The last: the link closes and this is why.
     Goodbye(Goodbye),
+    /// The last, and all that comes behind a [`Hello`]: there is no link. Whoever hears anything else has one.
+    Refused(Refused),
     /// Of a later version.
     #[serde(other)]
     Unknown,
@@ -55,6 +57,13 @@ pub(super) struct Goodbye {
     pub(super) reason: String,
     /// Somebody asked for it.
     pub(super) is_planned: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Refused {
+    /// For the one that reads it: `here` is there.
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -136,6 +145,7 @@ mod tests {
             Message::State(Box::new(status)),
             Message::Hello(Hello { node: "lb1".into(), ..Hello::default() }),
             Message::Goodbye(Goodbye { reason: "stopping".into(), is_planned: true }),
+            Message::Refused(Refused { reason: "who are you".into() }),
             Message::Wishes(Wishes { wishes: vec![Told::Wish(wish())] }),
             Message::Sessions(Sessions { batch: "AAEC".into() }),
         ] {

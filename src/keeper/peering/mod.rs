@@ -7,6 +7,7 @@
 mod channel;
 mod liveness;
 mod message;
+mod objection;
 mod retry;
 mod serve;
 mod socket;
@@ -14,7 +15,7 @@ mod socket;
 mod tests;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -186,7 +187,8 @@ struct Identity {
     key: Key,
     source: IpAddr,
     first_descriptor: RawFd,
-    peers: BTreeSet<String>,
+    /// By name, where they are.
+    peers: BTreeMap<String, IpAddr>,
 }
 
 impl Identity {
@@ -199,7 +201,7 @@ impl Identity {
             key: settings.key.clone(),
             source: settings.source,
             first_descriptor: settings.first_descriptor,
-            peers: settings.peers.keys().cloned().collect(),
+            peers: settings.peers.iter().map(|(name, address)| (name.clone(), address.ip())).collect(),
         }
     }
 
@@ -211,6 +213,11 @@ impl Identity {
             instance: self.instance.clone(),
             config_hash: self.config_hash(),
         }
+    }
+
+    /// Is the peer of this name at the first of these addresses, as far as is known here, and not at the second?
+    fn expects(&self, name: &str, first: IpAddr, second: IpAddr) -> bool {
+        self.peers.get(name).is_some_and(|configured| *configured == first && *configured != second)
     }
 
     fn config_hash(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::warn;
 
 use super::channel::{Channel, ChannelError};
-use super::message::{self, Goodbye, Hello, Message, Sessions, Told};
+use super::message::{self, Goodbye, Hello, Message, Refused, Sessions, Told};
+use super::objection::{self, Objection};
 use super::{Identity, Local, socket};
 use crate::process::wishes::Wishes;
 use crate::status::NodeStatus;
@@ -33,11 +34,23 @@ const TELL: Duration = Duration::from_secs(1);
 /// Between two log lines about the same kind of bad connection.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Objections that are remembered as logged, and how long after they were last met with.
+const OBJECTIONS: usize = 16;
+const OVER: Duration = Duration::from_secs(60);
+
 pub(super) struct Serve {
     pub(super) identity: Arc<Identity>,
     pub(super) local: Local,
     /// The goodbye to be said, once there is one.
     pub(super) farewell: watch::Receiver<Option<Goodbye>>,
+}
+
+/// To a peer that watches this node.
+struct Link {
+    task: AbortHandle,
+    /// Where the peer dialled from.
+    address: IpAddr,
+    instance: String,
 }
 
 type Greeted = (SocketAddr, Result<(Channel, Hello), ChannelError>);
@@ -47,8 +60,8 @@ impl Serve {
     pub(super) async fn run(mut self, listener: TcpListener) {
         let mut pending: JoinSet<Greeted> = JoinSet::new();
         let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
-        let mut links: JoinSet<()> = JoinSet::new();
-        let mut link_of: HashMap<String, AbortHandle> = HashMap::new();
+        let mut links: JoinSet<Option<String>> = JoinSet::new();
+        let mut link_of: HashMap<String, Link> = HashMap::new();
         let mut complaints = Complaints::default();
         let farewell = self.farewell.clone();
         let mut not_before = Instant::now();
@@ -57,18 +70,31 @@ impl Serve {
                 biased;
                 _ = self.farewell.wait_for(Option::is_some) => break,
                 Some(greeted) = pending.join_next() => match greeted {
-                    Ok((_, Ok((channel, hello)))) => {
-                        // A peer that dials again has given up its former link.
+                    Ok((address, Ok((channel, hello)))) => {
+                        let (address, Hello { node, instance, .. }) = (address.ip(), hello);
+                        let former = link_of.get(&node).filter(|former| !former.task.is_finished());
+                        if let Some(former) = former.filter(|former| {
+                            former.instance != instance && self.identity.expects(&node, former.address, address)
+                        }) {
+                            let objection = objection::to_double(&node, former.address, address);
+                            links.spawn(refuse(channel, objection));
+                            continue;
+                        }
                         let news = News::of(&self.local, farewell.clone());
-                        let link = links.spawn(tell(channel, news));
-                        if let Some(former) = link_of.insert(hello.node, link) {
-                            former.abort();
+                        let link = Link { task: links.spawn(tell(channel, news)), address, instance };
+                        // A peer that dials again has given up its former link.
+                        if let Some(former) = link_of.insert(node, link) {
+                            former.task.abort();
                         }
                     }
                     Ok((address, Err(error))) => complaints.rejected(address, &error),
                     Err(_aborted) => complaints.crowded(),
                 },
-                Some(_) = links.join_next() => {}
+                Some(ended) = links.join_next() => {
+                    if let Ok(Some(objection)) = ended {
+                        complaints.once(objection);
+                    }
+                }
                 accepted = accept(&listener, &mut not_before) => match accepted {
                     Ok((stream, address)) => {
                         oldest_first.retain(|handshake| !handshake.is_finished());
@@ -76,7 +102,7 @@ impl Serve {
                             oldest.abort();
                         }
                         let identity = self.identity.clone();
-                        oldest_first.push_back(pending.spawn(async move { (address, greet(stream, &identity).await) }));
+                        oldest_first.push_back(pending.spawn(async move { (address, greet(stream, address.ip(), &identity).await) }));
                     }
                     Err(error) => complaints.cannot_accept(&error),
                 },
@@ -96,17 +122,22 @@ async fn accept(listener: &TcpListener, not_before: &mut Instant) -> io::Result<
     accepted
 }
 
-async fn greet(stream: TcpStream, identity: &Identity) -> Result<(Channel, Hello), ChannelError> {
+async fn greet(stream: TcpStream, address: IpAddr, identity: &Identity) -> Result<(Channel, Hello), ChannelError> {
     let greeting = async {
         let stream = socket::accepted(stream, identity.first_descriptor)?;
         let mut channel = Channel::respond(stream, &identity.key).await?;
         channel.send(&Message::Hello(identity.hello())).await?;
         match channel.receive().await? {
-            Message::Hello(hello) if identity.peers.contains(&hello.node) => {
-                channel.trust();
-                Ok((channel, hello))
-            }
-            Message::Hello(hello) => Err(ChannelError::Stranger(hello.node)),
+            Message::Hello(hello) => match objection::to_dialler(identity, address, &hello) {
+                None => {
+                    channel.trust();
+                    Ok((channel, hello))
+                }
+                Some(Objection { here, there }) => {
+                    let _ = timeout(PATIENCE / 2, channel.refuse(there)).await;
+                    Err(ChannelError::Refused(here))
+                }
+            },
             _ => Err(ChannelError::NotAPeer),
         }
     };
@@ -137,8 +168,14 @@ enum Topic {
     Sessions(Arc<str>),
 }
 
-/// Tells one peer our state until it leaves or we do.
-async fn tell(mut channel: Channel, mut news: News) {
+/// What is to be logged of it.
+async fn refuse(mut channel: Channel, Objection { here, there }: Objection) -> Option<String> {
+    let _ = timeout(PATIENCE, channel.refuse(there)).await;
+    Some(here)
+}
+
+/// Tells one peer our state until it leaves or we do. Gives its objection where it has one.
+async fn tell(mut channel: Channel, mut news: News) -> Option<String> {
     let mut tick = interval(TELL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: Option<Arc<NodeStatus>> = None;
@@ -148,7 +185,7 @@ async fn tell(mut channel: Channel, mut news: News) {
             biased;
             said = news.farewell.wait_for(Option::is_some) => match said {
                 Ok(goodbye) => Topic::State { goodbye: goodbye.clone() },
-                Err(_) => return,
+                Err(_) => return None,
             },
             _ = tick.tick() => Topic::State { goodbye: None },
             changed = news.status.changed() => match changed {
@@ -156,13 +193,14 @@ async fn tell(mut channel: Channel, mut news: News) {
                     Topic::State { goodbye: None }
                 }
                 Ok(()) => continue,
-                Err(_) => return,
+                Err(_) => return None,
             },
             Ok(()) = news.wishes.changed() => Topic::Wishes,
             said = channel.receive() => match said {
-                // Nothing is expected; a later version may have something to say.
+                Ok(Message::Refused(Refused { reason })) => return Some(ChannelError::Refuses(reason).to_string()),
+                // Nothing else is expected; a later version may have something to say.
                 Ok(_) | Err(ChannelError::NotUnderstood(_)) => continue,
-                Err(_) => return,
+                Err(_) => return None,
             },
             // An error says that this link was too slow for some.
             Ok(batch) = news.sessions.recv() => Topic::Sessions(batch),
@@ -172,7 +210,7 @@ async fn tell(mut channel: Channel, mut news: News) {
             Topic::Wishes => {
                 let wishes = news.wishes.borrow_and_update().clone();
                 if send_wishes(&mut channel, &wishes, &told_wishes).await.is_err() {
-                    return;
+                    return None;
                 }
                 told_wishes = wishes;
                 continue;
@@ -180,7 +218,7 @@ async fn tell(mut channel: Channel, mut news: News) {
             Topic::Sessions(batch) => {
                 let batch = batch.as_ref().to_owned();
                 if channel.send(&Message::Sessions(Sessions { batch })).await.is_err() {
-                    return;
+                    return None;
                 }
                 continue;
             }
@@ -188,14 +226,14 @@ async fn tell(mut channel: Channel, mut news: News) {
         let now = news.status.borrow_and_update().clone();
         if goodbye.is_none() || told.as_ref().is_none_or(|told| is_news(told, &now)) {
             if send_state(&mut channel, &now).await.is_err() {
-                return;
+                return None;
             }
             told = Some(now);
         }
         if let Some(goodbye) = goodbye {
             let _ = channel.send(&Message::Goodbye(goodbye)).await;
             let _ = channel.close().await;
-            return;
+            return None;
         }
     }
 }
@@ -238,6 +276,8 @@ fn is_news(told: &NodeStatus, now: &NodeStatus) -> bool {
 #[derive(Default)]
 struct Complaints {
     last: HashMap<&'static str, (Instant, u64)>,
+    /// Of nodes that hold the key, and hold to what is wrong with them: when each was last met with.
+    objections: HashMap<String, Instant>,
 }
 
 impl Complaints {
@@ -246,12 +286,25 @@ impl Complaints {
         match error {
             // A peer that ended, or that did not like our hello and says so in its own log.
             ChannelError::Closed => {}
-            ChannelError::WrongKey => self.complain("key", |times| {
-                warn!(times, "the key of peer at {ip} differs: copy the same key file to both nodes");
-            }),
+            ChannelError::WrongKey => {
+                self.once(format!("the key of peer at {ip} differs: copy the same key file to both nodes"));
+            }
+            ChannelError::Refused(objection) => self.once(objection.clone()),
             error => self.complain("other", |times| {
                 warn!(times, "a connection to the peer link from {ip} was closed: {error}");
             }),
+        }
+    }
+
+    /// However often it tries again. There is room for few: what strangers make up is not remembered.
+    fn once(&mut self, objection: String) {
+        let now = Instant::now();
+        self.objections.retain(|_, met| now.duration_since(*met) < OVER);
+        if self.objections.len() >= OBJECTIONS && !self.objections.contains_key(&objection) {
+            return self.complain("objections", |times| warn!(times, "no peer link: {objection}"));
+        }
+        if self.objections.insert(objection.clone(), now).is_none() {
+            warn!("no peer link: {objection}");
         }
     }
 

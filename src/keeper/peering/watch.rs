@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::channel::{Channel, ChannelError};
 use super::liveness::Liveness;
-use super::message::{Goodbye, Hello, Message, Sessions, Told, Wishes};
+use super::message::{Goodbye, Hello, Message, Refused, Sessions, Told, Wishes};
 use super::retry::{Failure, Retry};
-use super::{Identity, PeerEvent, socket};
+use super::{Identity, PeerEvent, objection, socket};
 use crate::status::{NodeStatus, PeerStatus};
 
 /// For a connection, and again for the handshake and the peer's [`Hello`].
@@ -56,6 +56,17 @@ pub(super) enum Excuse {
     SaidGoodbye,
 }
 
+/// What came, or why nothing can come.
+type Received = Result<Message, ChannelError>;
+
+/// A link that is up.
+struct Linked {
+    channel: Channel,
+    hello: Hello,
+    /// What it said first.
+    first: Received,
+}
+
 /// How a link that was established ended.
 enum End {
     Goodbye(Goodbye),
@@ -69,14 +80,14 @@ impl Watch {
         let mut retry = Retry::default();
         loop {
             let pause = match self.dial().await {
-                Ok((channel, hello)) => {
+                Ok(Linked { channel, hello, first }) => {
                     let since = Instant::now();
                     liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
                     self.logged.clear();
                     self.excuse = Excuse::None;
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
-                    match self.follow(channel, &mut liveness).await {
+                    match self.follow(channel, first, &mut liveness).await {
                         End::Goodbye(Goodbye { reason, is_planned }) => {
                             self.says_goodbye(&reason, is_planned);
                             self.publish(|peer| (peer.gone, peer.goodbye) = (true, reason.clone()));
@@ -111,8 +122,8 @@ impl Watch {
         }
     }
 
-    /// A link up to the peer's [`Hello`], or why there is none, in words too.
-    async fn dial(&self) -> Result<(Channel, Hello), (Failure, String)> {
+    /// A link that the peer has accepted, or why there is none, in words too.
+    async fn dial(&self) -> Result<Linked, (Failure, String)> {
         let address = self.address;
         let silent = |_| {
             (Failure::Absent, format!("{address} does not answer: its host is down, or a firewall drops that port"))
@@ -127,17 +138,34 @@ impl Watch {
             _ => (Failure::Absent, format!("{address}: {error}")),
         })?;
         let greeting = timeout(PATIENCE, self.greet(stream)).await.map_err(silent)?;
-        greeting.map_err(|error| match error {
+        let (mut channel, hello) = greeting.map_err(|error| match error {
             ChannelError::Closed => (
                 Failure::ClosedAtOnce,
-                format!("{address} ended the handshake: it stops, or its key differs (copy the same key file to both nodes)"),
+                format!(
+                    "{address} ended the handshake: it stops, or its key differs (copy the same key file to both nodes)"
+                ),
             ),
             error => (Failure::Other, format!("{address}: {error}")),
-        })
-        .and_then(|(channel, hello)| match self.objection(&hello) {
-            Some(objection) => Err((Failure::Other, objection)),
-            None => Ok((channel, hello)),
-        })
+        })?;
+        let other = |reason| (Failure::Other, reason);
+        if let Some(objection) = objection::to_dialled(&self.identity, &self.name, address, &hello) {
+            let _ = timeout(PATIENCE, channel.refuse(objection.there)).await;
+            return Err(other(objection.here));
+        }
+        // What it says next says that there is a link, or that there is none.
+        match timeout(PATIENCE, channel.receive()).await {
+            Ok(Ok(Message::Refused(Refused { reason }))) => Err(other(ChannelError::Refuses(reason).to_string())),
+            Ok(first @ (Ok(_) | Err(ChannelError::NotUnderstood(_)))) => Ok(Linked { channel, hello, first }),
+            Ok(Err(ChannelError::Closed)) => Err((
+                Failure::ClosedAtOnce,
+                format!("{address} closed the connection before it told its state: it stops"),
+            )),
+            Ok(Err(error)) => Err(other(format!("{address}: {error}"))),
+            Err(_) => Err(other(format!(
+                "{address} takes connections, and its state does not arrive: it hangs, or what is between the nodes drops \
+                 large packets (MTU)"
+            ))),
+        }
     }
 
     async fn greet(&self, stream: tokio::net::TcpStream) -> Result<(Channel, Hello), ChannelError> {
@@ -152,27 +180,15 @@ impl Watch {
         }
     }
 
-    fn objection(&self, hello: &Hello) -> Option<String> {
-        if hello.node != self.name {
-            return Some(format!(
-                "the node at {} is {:?}, not {:?}: correct peering.peers here, or node.name there",
-                self.address, hello.node, self.name
-            ));
-        }
-        if !hello.speaks_our_protocol() {
-            return Some(format!(
-                "it runs version {}, too far from this one: upgrade one step at a time",
-                hello.version
-            ));
-        }
-        None
-    }
-
-    async fn follow(&mut self, mut channel: Channel, liveness: &mut Liveness) -> End {
+    async fn follow(&mut self, mut channel: Channel, first: Received, liveness: &mut Liveness) -> End {
         let mut silence = Duration::ZERO;
+        let mut first = Some(first);
         loop {
             let begin = Instant::now();
-            let received = timeout(LOOK, channel.receive()).await;
+            let received = match first.take() {
+                Some(first) => Ok(first),
+                None => timeout(LOOK, channel.receive()).await,
+            };
             silence = if received.is_ok() { Duration::ZERO } else { silence + begin.elapsed().min(2 * LOOK) };
             match received {
                 Ok(Ok(Message::State(status))) => {
@@ -188,7 +204,7 @@ impl Watch {
                 }
                 Ok(Ok(Message::Sessions(Sessions { batch }))) => self.emit([PeerEvent::Sessions(batch)]).await,
                 Ok(Ok(Message::Goodbye(goodbye))) => return End::Goodbye(goodbye),
-                Ok(Ok(Message::Hello(_) | Message::Unknown)) => {}
+                Ok(Ok(Message::Hello(_) | Message::Refused(_) | Message::Unknown)) => {}
                 // Of another version, perhaps; that it lives and when it dies is seen all the same.
                 Ok(Err(ChannelError::NotUnderstood(error))) => {
                     self.down(format!("its state is not understood: {error}"))

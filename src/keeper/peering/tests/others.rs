@@ -25,14 +25,103 @@ async fn a_wrong_key_is_told_on_both_sides() {
     assert!(lb1.saw_nothing_happen().await);
 }
 
+/// However often they try, the link is never up, and either side says the reason once.
+async fn refuse_each_other(nodes: [&Node; 2], reasons: [&str; 2], log: &Log) {
+    for (node, reason) in nodes.iter().zip(reasons) {
+        node.sees(|peer| peer.link_error.contains(reason)).await;
+    }
+    let mut peers = nodes.map(|node| node.peering.peers());
+    // As long as it takes for a second and a third attempt.
+    let end = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < end {
+        assert!(peers.iter_mut().all(|peers| !peers.borrow_and_update()[0].connected), "{}", log.text());
+        let [one, two] = &mut peers;
+        let changes = async {
+            tokio::select! { _ = one.changed() => {}, _ = two.changed() => {} }
+        };
+        let _ = timeout(Duration::from_millis(50), changes).await;
+    }
+    let text = log.text();
+    assert!(!text.contains("the peer link is up"), "{text}");
+    for reason in reasons {
+        let times = text.lines().filter(|line| line.contains("peer link is down") && line.contains(reason)).count();
+        assert_eq!(times, if reasons[0] == reasons[1] { 2 } else { 1 }, "{reason}\n{text}");
+    }
+    assert!(text.lines().count() <= 6, "{text}");
+}
+
 #[tokio::test]
-async fn a_wrong_name_is_told() {
+async fn a_wrong_name_is_told_once_on_both_sides_and_is_never_a_link() {
+    let log = Log::start();
     let (one, two) = (listener(), listener());
     let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
     let lb1 = Node::start("lb1", one, &[("lb2", address2)]);
-    let _lb3 = Node::start("lb3", two, &[("lb1", address1)]);
-    let peer = lb1.sees(|peer| peer.link_error.contains("peering.peers")).await;
-    assert!(peer.link_error.contains("\"lb3\", not \"lb2\""), "{}", peer.link_error);
+    let lb3 = Node::start("lb3", two, &[("lb1", address1)]);
+    let reasons = ["\"lb3\", not \"lb2\"", "peering.peers of \"lb1\" has \"lb2\", and not \"lb3\""];
+    refuse_each_other([&lb1, &lb3], reasons, &log).await;
+    assert!(log.text().contains("its name \"lb3\" is not among our peers"), "{}", log.text());
+    assert!(log.text().contains("it refuses the link: peering.peers of \"lb1\" has \"lb2\" at"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_name_are_told() {
+    let log = Log::start();
+    let (one, two) = (listener(), listener());
+    let (address1, address2) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+    let first = Node::start("lb1", one, &[("lb2", address2)]);
+    let second = Node::start("lb1", two, &[("lb2", address1)]);
+    refuse_each_other([&first, &second], ["is \"lb1\", not \"lb2\""; 2], &log).await;
+    assert!(log.text().contains("both nodes are named \"lb1\""), "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_node_that_dials_itself_is_told() {
+    let log = Log::start();
+    let one = listener();
+    let address = one.local_addr().unwrap();
+    let lb1 = Node::start("lb1", one, &[("lb2", address)]);
+    lb1.sees(|peer| peer.link_error.contains("is this node itself, not \"lb2\": correct peering.peers")).await;
+    assert!(!log.text().contains("the peer link is up"), "{}", log.text());
+}
+
+/// The one that is where our configuration says keeps its link, and is not disturbed by the other.
+#[tokio::test]
+async fn of_two_peers_of_one_name_the_configured_one_is_kept() {
+    let log = Log::start();
+    let (lb1, mut lb2) = pair();
+    lb2.sees(|peer| peer.connected).await;
+    let elsewhere = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let settings = Settings { source: [127, 0, 0, 2].into(), ..settings("lb2", &[("lb1", lb1.address)]) };
+    let double = Node::with(settings, elsewhere);
+    let reason = "another node, at 127.0.0.1, is named \"lb2\" too";
+    double.sees(|peer| peer.link_error.contains(reason)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let text = log.text();
+    assert_eq!(text.matches("the peer link is up").count(), 2, "{text}");
+    assert_eq!(text.matches("there are two nodes named \"lb2\", at 127.0.0.1 and at 127.0.0.2").count(), 1, "{text}");
+    lb1.is(status("lb1", State::Active));
+    lb2.sees(is_active).await;
+    assert!(lb2.saw_nothing_happen().await);
+}
+
+#[tokio::test]
+async fn a_version_too_far_away_is_told_to_whoever_runs_it() {
+    let log = Log::start();
+    let (lb1, _lb2) = pair();
+    lb1.sees(|peer| peer.connected).await;
+    for _ in 0..2 {
+        let mut far = channel(lb1.address, KEY).await;
+        let hello = Hello { protocol: PROTOCOL + 2, version: "9.9".into(), ..hello("lb2") };
+        far.send(&Message::Hello(hello)).await.unwrap();
+        assert!(matches!(far.receive().await, Ok(Message::Hello(_))));
+        let Ok(Message::Refused(refused)) = far.receive().await else { panic!("not refused") };
+        let own = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            refused.reason,
+            format!("it runs version {own}, too far from 9.9, which runs here: upgrade one step at a time")
+        );
+    }
+    assert_eq!(log.text().matches("it runs version 9.9, too far from").count(), 1, "{}", log.text());
 }
 
 #[tokio::test]
@@ -72,6 +161,7 @@ async fn strangers_are_closed_and_disturb_nobody() {
     let mut unnamed = channel(lb1.address, KEY).await;
     unnamed.send(&Message::Hello(hello("lb9"))).await.unwrap();
     assert!(matches!(unnamed.receive().await, Ok(Message::Hello(_))));
+    assert!(matches!(unnamed.receive().await, Ok(Message::Refused(_))));
     assert!(unnamed.receive().await.is_err());
     let mut long = channel(lb1.address, KEY).await;
     let _ = long.send_text(&vec![b' '; 100_000]).await;

@@ -1,0 +1,45 @@
+//! What a node says of peers that are not what its configuration says.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::configuration;
+use crate::rig::node::{Relevo, relevo};
+use crate::rig::place::{free_port, own_loopback};
+
+/// Without servers; the peer link listens at the first address, and these are the peers.
+fn with_peering(listen: SocketAddr, key: &str, name: &str, peer: SocketAddr) -> String {
+    let (_, text) = configuration("", "", &[SocketAddr::from(([127, 0, 0, 1], 1))]);
+    format!("{text}\n[peering]\nlisten = \"{listen}\"\nkey_file = \"{key}\"\npeers = {{ {name} = \"{peer}\" }}\n")
+}
+
+fn status(node: &Relevo) -> String {
+    let socket = format!("--socket={}", node.directory().join("control.sock").display());
+    String::from_utf8(relevo(&["status", &socket]).stdout).unwrap()
+}
+
+#[test]
+fn a_node_of_another_name_is_refused_and_both_say_why() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let key = directory.path().join("pair.key").display().to_string();
+    assert!(relevo(&["key", &key]).status.success());
+    let (here, there) = (free_port(), free_port());
+    let lb1 = Relevo::start(&with_peering(here, &key, "lb2", there));
+    let lb3 = Relevo::launch_as("lb3", &with_peering(there, &key, "lb1", here));
+    let is_refused =
+        |reason: &'static str| move |pair: &relevo::status::PairStatus| pair.peers[0].link_error.contains(reason);
+    lb1.wait_for("lb1 knows why", is_refused("\"lb3\", not \"lb2\": correct peering.peers here, or node.name there"));
+    lb3.wait_for("lb3 knows why", is_refused("it refuses the link: peering.peers of \"lb1\" has \"lb2\""));
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(500) {
+        assert!(status(&lb3).contains("lb1  peer, link down: it refuses the link"), "{}", status(&lb3));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for node in [&lb1, &lb3] {
+        let messages = node.messages();
+        assert!(!messages.contains("the peer link is up"), "{messages}");
+        assert_eq!(messages.matches("the peer link is down").count(), 1, "{messages}");
+        assert_eq!(messages.matches("no peer link: ").count(), 1, "{messages}");
+    }
+}
