@@ -27,7 +27,7 @@ pub use backend::{
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
 pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
 pub use origins::{BackendOrigin, Origins};
-pub use persistence::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
+pub use persistence::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, SameSite, Stick, StickBy};
 pub use rule::{
     Action, Destination, ForwardedFor, Forwarding, HeaderEdits, LimitKey, PrefixChange, RateLimit, RequestId, Rewrite,
     Rule,

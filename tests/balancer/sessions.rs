@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::configuration;
 use crate::rig::curl::curl;
 use crate::rig::http::{exchange, response};
 use crate::rig::node::Relevo;
-use crate::rig::place::own_loopback;
-use crate::rig::server::Server;
+use crate::rig::place::{free_port, own_loopback};
+use crate::rig::server::{Server, named};
+use crate::{configuration, server_of};
 
 /// Answers `NAME the Cookie it got`, and sets the application's own cookie where there is none.
 fn application(name: &'static str) -> Server {
@@ -93,6 +93,50 @@ fn a_session_outlives_its_server() {
     assert_ne!(before, after);
     let jar = std::fs::read_to_string(jar).unwrap();
     assert!(jar.lines().any(|line| line.ends_with(&format!("NODE\t{after}"))), "{jar}");
+}
+
+/// A session whose server is gone stays at its new one when that is back, though the application never sets its cookie again: the
+/// cookie that carries the server leads there, with the attributes it is given.
+#[test]
+fn a_session_that_moved_stays_where_it_is() {
+    let _place = own_loopback();
+    let rows = [
+        ("prefix", "s3cr3t", ""),
+        ("prefix", "s3cr3t", ", httponly = false, secure = true, same_site = 'none', domain = '.example.com'"),
+        ("rewrite", "", ""),
+        ("insert", "", ", same_site = 'strict'"),
+    ];
+    for (mode, value, attributes) in rows {
+        let at = [free_port(), free_port()];
+        let start = |name: &'static str, at| Server::answering_at(at, named(name));
+        let (a, _b) = (start("a", at[0]), start("b", at[1]));
+        let cookie = format!("cookie = {{ name = 'S', mode = '{mode}'{attributes} }}\nbalance = 'first'");
+        let (web, text) = configuration("", &cookie, &at);
+        let node = Relevo::start(&text);
+        let ask =
+            |cookie: &str| exchange(web, format!("GET / HTTP/1.1\r\nHost: test\r\nCookie: x=1; S={cookie}\r\n\r\n"));
+        let of = |server: &str| if mode == "prefix" { format!("{server}~{value}") } else { server.to_owned() };
+
+        let first = ask(&of("a"));
+        assert_eq!((server_of(&first), first.header("set-cookie")), ("a", None), "{mode}");
+        drop(a);
+        let moved = ask(&of("a"));
+        let expected = match (mode, attributes.is_empty()) {
+            ("insert", _) => "S=b; path=/; SameSite=Strict".to_owned(),
+            (_, true) => format!("S={}; path=/; HttpOnly", of("b")),
+            (_, false) => format!("S={}; path=/; domain=.example.com; Secure; SameSite=None", of("b")),
+        };
+        assert_eq!((server_of(&moved), moved.header("set-cookie")), ("b", Some(expected.as_str())), "{mode}");
+        assert_eq!(moved.header("cache-control"), (mode != "insert").then_some("private"), "{mode}");
+        if mode == "prefix" {
+            assert!(moved.text().contains(&format!("cookie: x=1; S={value}")), "{moved:?}");
+        }
+        node.wait_for_message("--DI ");
+
+        let _a = start("a", at[0]);
+        let again = ask(&of("b"));
+        assert_eq!((server_of(&again), again.header("set-cookie")), ("b", None), "{mode}");
+    }
 }
 
 /// What no browser sends names no server, or the one that stands in it, and arrives as it came but for what is the balancer's, in

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode, Version};
 
 use crate::balancer::access_log::Record;
 use crate::balancer::balance::key;
@@ -178,7 +178,7 @@ async fn forward(
     }
     *response.version_mut() = Version::HTTP_11;
     persistence.goes_to(server);
-    if let Some(letter) = persistence.prepare_response(server, head.method == Method::POST, response.headers_mut()) {
+    if let Some(letter) = persistence.prepare_response(server, &head, response.headers_mut()) {
         client.record.borrow_mut().termination.response_cookie = letter;
     }
 

@@ -8,7 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::{CACHE_CONTROL, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
 
 use super::dates::{self, Dates, Outdated};
-use crate::config::model::{CookieMode, CookiePersistence, InsertedCookie, Server};
+use crate::config::model::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, Server};
 
 /// Between the server and the application's value in mode `prefix`.
 const DELIMITER: u8 = b'~';
@@ -20,6 +20,8 @@ pub struct Claim {
     pub server: ClaimedServer,
     /// How old it is.
     pub dates: Dates,
+    /// Mode `prefix`: a server stands before the application's value.
+    pub is_prefixed: bool,
 }
 
 /// Where a session is, by its cookie.
@@ -54,6 +56,8 @@ pub enum ResponseCookie {
 pub struct Answer<'a> {
     /// Who gave it.
     pub server: &'a Server,
+    /// The headers of the request as the server got it.
+    pub request: &'a HeaderMap,
     /// The request's cookie led there.
     pub was_claimed: bool,
     /// The request was a POST.
@@ -64,7 +68,7 @@ pub struct Answer<'a> {
 
 /// What the client's cookie says, at `now` in seconds since 1970; of several cookies the first that names a server.
 pub fn claim(cookie: &CookiePersistence, servers: &[Server], headers: &HeaderMap, now: u64) -> Claim {
-    let mut claim = Claim { server: ClaimedServer::None, dates: Dates::default() };
+    let mut claim = Claim { server: ClaimedServer::None, dates: Dates::default(), is_prefixed: false };
     let pieces = headers.get_all(COOKIE).iter().flat_map(|line| pieces(line.as_bytes()));
     for value in pieces.filter_map(|piece| value_of(&cookie.name, piece)) {
         claim = judge(cookie, servers, unquote(value).1, now);
@@ -76,8 +80,13 @@ pub fn claim(cookie: &CookiePersistence, servers: &[Server], headers: &HeaderMap
 }
 
 fn judge(cookie: &CookiePersistence, servers: &[Server], value: &[u8], now: u64) -> Claim {
+    let mut is_prefixed = false;
     let (named, dates) = match &cookie.mode {
-        CookieMode::Prefix => (split_prefix(value).map_or(value, |(server, _)| server), Dates::default()),
+        CookieMode::Prefix => {
+            let split = split_prefix(value);
+            is_prefixed = split.is_some();
+            (split.map_or(value, |(server, _)| server), Dates::default())
+        }
         CookieMode::Rewrite | CookieMode::Insert(_) => {
             let value = value.strip_suffix(b"\"").unwrap_or(value);
             let end = value.iter().position(|byte| *byte == dates::DELIMITER).unwrap_or(value.len());
@@ -88,10 +97,10 @@ fn judge(cookie: &CookiePersistence, servers: &[Server], value: &[u8], now: u64)
     if let CookieMode::Insert(cookie) = &cookie.mode
         && let Err(outdated) = dates.check(cookie, now)
     {
-        return Claim { server: ClaimedServer::Outdated(outdated), dates: Dates::default() };
+        return Claim { server: ClaimedServer::Outdated(outdated), dates: Dates::default(), is_prefixed };
     }
     let known = servers.iter().position(|server| server.cookie.as_bytes() == named);
-    Claim { server: known.map_or(ClaimedServer::Unknown, ClaimedServer::Known), dates }
+    Claim { server: known.map_or(ClaimedServer::Unknown, ClaimedServer::Known), dates, is_prefixed }
 }
 
 /// Take from the request what the server is not to see: the prefix, or the whole of our cookie.
@@ -133,13 +142,26 @@ pub fn prepare_response(
                 let (quote, inner) = unquote(value);
                 Some([bytes, b"=", quote, server, &[DELIMITER], inner, attributes(line)].concat())
             });
-            if was_set { ResponseCookie::Rewritten } else { ResponseCookie::None }
+            if was_set {
+                return ResponseCookie::Rewritten;
+            }
+            // It went to another server, and the application, which does not know that, leaves it at what the client has.
+            if claim.is_prefixed && !answer.was_claimed {
+                return move_session(cookie, answer, headers);
+            }
+            ResponseCookie::None
         }
         CookieMode::Rewrite => {
             let was_set = edit_lines(headers, SET_COOKIE, concerns, |line| {
                 Some([bytes, b"=", server, attributes(line)].concat())
             });
-            if was_set { ResponseCookie::Rewritten } else { ResponseCookie::None }
+            if was_set {
+                return ResponseCookie::Rewritten;
+            }
+            if matches!(claim.server, ClaimedServer::Known(_)) && !answer.was_claimed {
+                return move_session(cookie, answer, headers);
+            }
+            ResponseCookie::None
         }
         CookieMode::Insert(options) => {
             let was_set = edit_lines(headers, SET_COOKIE, concerns, |_| None);
@@ -147,30 +169,53 @@ pub fn prepare_response(
             if !is_needed || options.postonly && !answer.is_to_post {
                 return if was_set { ResponseCookie::Deleted } else { ResponseCookie::None };
             }
-            insert(name, options, claim, answer, headers);
+            let dates = claim.dates.renewed(options, answer.now).to_string();
+            let value = [server, dates.as_bytes()].concat();
+            set(cookie, &value, options.nocache && !answer.is_to_post, headers);
             if answer.was_claimed { ResponseCookie::Updated } else { ResponseCookie::Inserted }
         }
     }
 }
 
-fn insert(name: &str, options: &InsertedCookie, claim: &Claim, answer: &Answer<'_>, headers: &mut HeaderMap) {
-    let dates = claim.dates.renewed(options, answer.now);
-    let mut line = format!("{name}={}{dates}; path=/", answer.server.cookie);
-    if let Some(domain) = &options.domain {
-        line.push_str("; domain=");
-        line.push_str(domain);
+/// Makes the client's cookie lead to the server that has its session now.
+#[cold]
+fn move_session(cookie: &CookiePersistence, answer: &Answer<'_>, headers: &mut HeaderMap) -> ResponseCookie {
+    let server = answer.server.cookie.as_bytes();
+    let value = match &cookie.mode {
+        CookieMode::Prefix => {
+            let Some(value) = value_in_request(&cookie.name, answer.request) else { return ResponseCookie::None };
+            let (quote, inner) = unquote(value);
+            [quote, server, &[DELIMITER], inner].concat()
+        }
+        CookieMode::Rewrite | CookieMode::Insert(_) => server.to_vec(),
+    };
+    // It is one client's own, which its application has not said of this response.
+    set(cookie, &value, !answer.is_to_post, headers);
+    ResponseCookie::Inserted
+}
+
+/// Sets a cookie of ours. What a POST is answered no cache keeps unasked.
+fn set(cookie: &CookiePersistence, value: &[u8], is_private: bool, headers: &mut HeaderMap) {
+    let CookieAttributes { httponly, secure, domain, same_site } = &cookie.attributes;
+    let mut line = [cookie.name.as_bytes(), b"=", value, b"; path=/"].concat();
+    if let Some(domain) = domain {
+        line.extend_from_slice(b"; domain=");
+        line.extend_from_slice(domain.as_bytes());
     }
-    if options.httponly {
-        line.push_str("; HttpOnly");
+    if *httponly {
+        line.extend_from_slice(b"; HttpOnly");
     }
-    if options.secure {
-        line.push_str("; Secure");
+    if *secure {
+        line.extend_from_slice(b"; Secure");
+    }
+    if let Some(same_site) = same_site {
+        line.extend_from_slice(b"; SameSite=");
+        line.extend_from_slice(same_site.word().as_bytes());
     }
     if let Ok(line) = HeaderValue::try_from(line) {
         headers.append(SET_COOKIE, line);
     }
-    // What a POST is answered no cache keeps unasked.
-    if options.nocache && !answer.is_to_post && may_be_cached(headers) {
+    if is_private && may_be_cached(headers) {
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }

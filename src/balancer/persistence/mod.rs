@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::HeaderMap;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
 
 use crate::balancer::clock;
 use crate::balancer::state::BackendState;
@@ -151,7 +152,7 @@ impl<'a> Persistence<'a> {
 
     /// Makes the client come back to the server that gave this response, and gives the log's letter for its cookie; `None`: there
     /// is no such thing here.
-    pub fn prepare_response(&self, server: usize, is_to_post: bool, headers: &mut HeaderMap) -> Option<u8> {
+    pub fn prepare_response(&self, server: usize, request: &Parts, headers: &mut HeaderMap) -> Option<u8> {
         if let Some((table, stick)) = self.state.stick.as_ref().zip(self.backend.stick.as_ref())
             && let StickBy::Cookie(name) = &stick.by
             && let Some(key) = cookie::value_in_response(name, headers).and_then(Key::of_value)
@@ -161,7 +162,8 @@ impl<'a> Persistence<'a> {
         let (cookie, claim) = self.backend.cookie.as_ref().zip(self.claim.as_ref())?;
         let was_claimed = self.claimed() == Some(server);
         let server = self.backend.servers.get(server)?;
-        let answer = Answer { server, was_claimed, is_to_post, now: self.now };
+        let is_to_post = request.method == Method::POST;
+        let answer = Answer { server, request: &request.headers, was_claimed, is_to_post, now: self.now };
         Some(match cookie::prepare_response(cookie, claim, &answer, headers) {
             ResponseCookie::None => b'N',
             ResponseCookie::Inserted => b'I',

@@ -2,29 +2,35 @@
 
 use std::fmt::Write as _;
 
-use crate::config::model::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
+use crate::config::model::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
 
 pub(super) fn cookie(cookie: &CookiePersistence) -> String {
-    let CookiePersistence { name, mode } = cookie;
-    let inserted = match mode {
-        CookieMode::Prefix => return format!(", sessions kept by prefixing the cookie {name}"),
-        CookieMode::Rewrite => return format!(", sessions kept by rewriting the cookie {name}"),
-        CookieMode::Insert(inserted) => inserted,
+    let CookiePersistence { name, mode, attributes } = cookie;
+    let CookieAttributes { httponly, secure, domain, same_site } = attributes;
+    let (manner, inserted) = match mode {
+        CookieMode::Prefix => ("prefixing", None),
+        CookieMode::Rewrite => ("rewriting", None),
+        CookieMode::Insert(inserted) => ("inserting", Some(inserted)),
     };
-    let InsertedCookie { indirect, nocache, postonly, httponly, secure, domain, max_idle, max_life } = inserted;
-    let mut words = format!(", sessions kept by inserting the cookie {name}");
+    let mut words = format!(", sessions kept by {manner} the cookie {name}");
+    let is_so = |is_so: fn(&InsertedCookie) -> bool| inserted.is_some_and(is_so);
     for (is_so, addition) in [
-        (!indirect, " (seen by servers)"),
-        (*nocache, " (nocache)"),
-        (*postonly, " (after a POST)"),
-        (*httponly, " (HttpOnly)"),
+        (is_so(|cookie| !cookie.indirect), " (seen by servers)"),
+        (is_so(|cookie| cookie.nocache), " (nocache)"),
+        (is_so(|cookie| cookie.postonly), " (after a POST)"),
+        (*httponly && inserted.is_some(), " (HttpOnly)"),
+        (!httponly && inserted.is_none(), " (not HttpOnly)"),
         (*secure, " (Secure)"),
     ] {
         words.push_str(if is_so { addition } else { "" });
     }
+    if let Some(same_site) = same_site {
+        let _ = write!(words, " (SameSite={})", same_site.word());
+    }
     if let Some(domain) = domain {
         let _ = write!(words, " for {domain}");
     }
+    let Some(InsertedCookie { max_idle, max_life, .. }) = inserted else { return words };
     for (limit, addition) in [(max_idle, "idle for"), (max_life, "old for")] {
         if let Some(limit) = limit {
             let _ = write!(words, ", not when {addition} {limit:?}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::config::model::SameSite;
 use crate::config::value::{CookieDomain, CookieWord, Number, StickWord, Text, Token};
 
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +19,7 @@ pub(in crate::config) struct Cookie {
     pub(in crate::config) httponly: Option<Spanned<bool>>,
     pub(in crate::config) secure: Option<Spanned<bool>>,
     pub(in crate::config) domain: Option<Spanned<Text<CookieDomain>>>,
+    pub(in crate::config) same_site: Option<Spanned<Text<SameSite>>>,
     pub(in crate::config) max_idle: Option<Spanned<Text<Duration>>>,
     pub(in crate::config) max_life: Option<Spanned<Text<Duration>>>,
 }

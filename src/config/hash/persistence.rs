@@ -3,24 +3,30 @@
 use serde_json::Value;
 
 use super::{Table, microseconds};
-use crate::config::model::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
+use crate::config::model::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, SameSite, Stick, StickBy};
 
 pub(super) fn cookie(cookie: &CookiePersistence) -> Value {
-    let CookiePersistence { name, mode } = cookie;
-    let table = |mode: &str| Table::new().with("name", name.as_str(), Value::Null).with("mode", mode, Value::Null);
-    let inserted = match mode {
-        CookieMode::Prefix => return table("prefix").done(),
-        CookieMode::Rewrite => return table("rewrite").done(),
-        CookieMode::Insert(inserted) => inserted,
+    let CookiePersistence { name, mode, attributes } = cookie;
+    let CookieAttributes { httponly, secure, domain, same_site } = attributes;
+    let (word, inserted) = match mode {
+        CookieMode::Prefix => ("prefix", None),
+        CookieMode::Rewrite => ("rewrite", None),
+        CookieMode::Insert(inserted) => ("insert", Some(inserted)),
     };
-    let InsertedCookie { indirect, nocache, postonly, httponly, secure, domain, max_idle, max_life } = inserted;
-    table("insert")
+    let table = Table::new()
+        .with("name", name.as_str(), Value::Null)
+        .with("mode", word, Value::Null)
+        .with("httponly", *httponly, inserted.is_none())
+        .with("secure", *secure, false)
+        .with("domain", domain.clone(), Value::Null)
+        .with("same_site", same_site.map(SameSite::word), Value::Null);
+    let Some(InsertedCookie { indirect, nocache, postonly, max_idle, max_life }) = inserted else {
+        return table.done();
+    };
+    table
         .with("indirect", *indirect, true)
         .with("nocache", *nocache, false)
         .with("postonly", *postonly, false)
-        .with("httponly", *httponly, false)
-        .with("secure", *secure, false)
-        .with("domain", domain.clone(), Value::Null)
         .with("max_idle", max_idle.map(microseconds), Value::Null)
         .with("max_life", max_life.map(microseconds), Value::Null)
         .done()

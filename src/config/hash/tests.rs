@@ -129,6 +129,9 @@ fn how_servers_are_chosen_and_checked_is_in_the_digest() {
         "cookie = { name = 'S', mode = 'insert', httponly = true }",
         "cookie = { name = 'S', mode = 'insert', secure = true }",
         "cookie = { name = 'S', mode = 'insert', domain = 'a.example' }",
+        "cookie = { name = 'S', mode = 'insert', same_site = 'lax' }",
+        "cookie = { name = 'S', mode = 'prefix', httponly = false }",
+        "cookie = { name = 'S', mode = 'prefix', secure = true, same_site = 'none' }",
         "cookie = { name = 'S', mode = 'insert', max_idle = '1m' }",
         "cookie = { name = 'S', mode = 'insert', max_life = '1m' }",
         "stick = { by = 'source' }",
@@ -169,6 +172,10 @@ fn their_defaults_are_not() {
             "cookie = { name = 'S', mode = 'insert', indirect = true, nocache = false, postonly = false, \
              httponly = false, secure = false }",
             "cookie = { name = 'S', mode = 'insert' }",
+        ),
+        (
+            "cookie = { name = 'S', mode = 'prefix', httponly = true, secure = false }",
+            "cookie = { name = 'S', mode = 'prefix' }",
         ),
         ("stick = { by = 'source', expire = '30m', size = 100000 }", "stick = { by = 'source' }"),
         ("stick = { by = 'header', name = 'X' }", "stick = { by = 'header', name = 'x' }"),

@@ -11,6 +11,43 @@ pub struct CookiePersistence {
     pub name: String,
     /// How it carries the server.
     pub mode: CookieMode,
+    /// Those of a cookie that we set ourselves.
+    pub attributes: CookieAttributes,
+}
+
+/// What a browser is told of a cookie (RFC 6265 §4.1.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookieAttributes {
+    /// Scripts of a page do not see it.
+    pub httponly: bool,
+    /// Browsers send it over TLS alone.
+    pub secure: bool,
+    /// The hosts that browsers send it to; `None`: the one that set it.
+    pub domain: Option<String>,
+    /// Whether it comes with requests that another site causes; `None`: as the browser likes.
+    pub same_site: Option<SameSite>,
+}
+
+/// `cookie.same_site`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SameSite {
+    /// With none.
+    Strict,
+    /// With those that lead a browser from there to here.
+    Lax,
+    /// With all.
+    None,
+}
+
+impl SameSite {
+    /// As it stands in Set-Cookie.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Lax => "Lax",
+            Self::None => "None",
+        }
+    }
 }
 
 impl CookiePersistence {
@@ -41,12 +78,6 @@ pub struct InsertedCookie {
     pub nocache: bool,
     /// Only responses to POST set it.
     pub postonly: bool,
-    /// Scripts of a page do not see it.
-    pub httponly: bool,
-    /// Browsers send it over TLS alone.
-    pub secure: bool,
-    /// The hosts that browsers send it to; `None`: the one that set it.
-    pub domain: Option<String>,
     /// Ignored when it has not been used for so long.
     pub max_idle: Option<Duration>,
     /// Ignored when it was first set so long ago.

@@ -7,32 +7,36 @@ use toml::Spanned;
 
 use super::{Checker, plain};
 use crate::config::file::{self, Table};
-use crate::config::model::{CookieMode, CookiePersistence, InsertedCookie, Stick, StickBy};
+use crate::config::model::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, SameSite, Stick, StickBy};
 use crate::config::value::{CookieWord, FromText, StickWord, Text, Token};
 
 impl Checker<'_> {
     pub(super) fn cookie(&mut self, written: Spanned<Table<file::Cookie>>) -> Option<CookiePersistence> {
         let place = written.span();
         let Table(written) = written.into_inner();
-        let file::Cookie { name, mode, indirect, nocache, postonly, httponly, secure, domain, max_idle, max_life } =
-            written;
+        let file::Cookie {
+            name,
+            mode,
+            indirect,
+            nocache,
+            postonly,
+            httponly,
+            secure,
+            domain,
+            same_site,
+            max_idle,
+            max_life,
+        } = written;
         let name = self.required(name, &place, "name", Token::ACCEPTED);
         let mode = self.required(mode, &place, "mode", CookieWord::ACCEPTED);
-        let flags = [&indirect, &nocache, &postonly, &httponly, &secure].map(|flag| flag.as_ref().map(Spanned::span));
-        let others = [
-            domain.as_ref().map(Spanned::span),
-            max_idle.as_ref().map(Spanned::span),
-            max_life.as_ref().map(Spanned::span),
-        ];
+        let flags = [&indirect, &nocache, &postonly].map(|flag| flag.as_ref().map(Spanned::span));
+        let others = [max_idle.as_ref().map(Spanned::span), max_life.as_ref().map(Spanned::span)];
         let is_set = |flag: Option<Spanned<bool>>, default| flag.map_or(default, Spanned::into_inner);
         let mode = match mode?.0 {
             CookieWord::Insert => CookieMode::Insert(InsertedCookie {
                 indirect: is_set(indirect, true),
                 nocache: is_set(nocache, false),
                 postonly: is_set(postonly, false),
-                httponly: is_set(httponly, false),
-                secure: is_set(secure, false),
-                domain: plain(domain.map(Spanned::into_inner)).map(|domain| domain.0),
                 max_idle: self.age(max_idle),
                 max_life: self.age(max_life),
             }),
@@ -43,7 +47,19 @@ impl Checker<'_> {
                 if other == CookieWord::Prefix { CookieMode::Prefix } else { CookieMode::Rewrite }
             }
         };
-        Some(CookiePersistence { name: name?.into_inner().0.0, mode })
+        let attributes = CookieAttributes {
+            // That of an application most often has it, and is to keep it.
+            httponly: is_set(httponly, !matches!(mode, CookieMode::Insert(_))),
+            secure: is_set(secure, false),
+            domain: plain(domain.map(Spanned::into_inner)).map(|domain| domain.0),
+            same_site: same_site.as_ref().map(|same_site| same_site.get_ref().0),
+        };
+        if let Some(same_site) = same_site.filter(|same_site| same_site.get_ref().0 == SameSite::None)
+            && !attributes.secure
+        {
+            self.problem(same_site.span(), "browsers take such a cookie with `secure` alone", "add `secure = true`");
+        }
+        Some(CookiePersistence { name: name?.into_inner().0.0, mode, attributes })
     }
 
     /// Ages of cookies are counted in seconds.

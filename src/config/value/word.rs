@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::{FromText, Hint};
 use crate::config::log_format::LogFormat;
 use crate::config::model::{
-    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, Reuse, WhenAllDown,
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, Reuse, SameSite,
+    WhenAllDown,
 };
 use crate::config::nearest::nearest;
 
@@ -172,6 +173,14 @@ impl FromText for CookieWord {
     fn from_text(text: &str) -> Result<Self, Hint> {
         let words = [("prefix", CookieWord::Prefix), ("insert", CookieWord::Insert), ("rewrite", CookieWord::Rewrite)];
         word(text, &words, &[])
+    }
+}
+
+impl FromText for SameSite {
+    const ACCEPTED: &'static str = "\"strict\", \"lax\" or \"none\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)], &[])
     }
 }
 

@@ -23,6 +23,16 @@ fn each_mistake_in_how_sessions_are_kept_is_explained() {
                 &[],
             ),
             (
+                &backend("cookie = { name = \"S\", mode = \"insert\", same_site = \"none\" }"),
+                "11:53 backends.b.cookie.same_site: browsers take such a cookie with `secure` alone",
+                &["add `secure = true`"],
+            ),
+            (
+                &backend("cookie = { name = \"S\", mode = \"insert\", same_site = \"lux\" }"),
+                "11:53 backends.b.cookie.same_site: expected \"strict\", \"lax\" or \"none\"",
+                &["lax"],
+            ),
+            (
                 &backend("cookie = { name = \"S\", mode = \"insert\", domain = \"com\" }"),
                 "11:50 backends.b.cookie.domain: expected a domain of at least two labels",
                 &[],

@@ -4,21 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balancer::state::tests::server;
+use crate::config::model::SameSite;
 
 const NOW: u64 = 1_795_190_400;
 
 /// As it is where nothing is written.
 pub(in crate::balancer::persistence) fn inserted() -> InsertedCookie {
-    InsertedCookie {
-        indirect: true,
-        nocache: false,
-        postonly: false,
-        httponly: false,
-        secure: false,
-        domain: None,
-        max_idle: None,
-        max_life: None,
-    }
+    InsertedCookie { indirect: true, nocache: false, postonly: false, max_idle: None, max_life: None }
 }
 
 fn insert(change: impl FnOnce(&mut InsertedCookie)) -> CookieMode {
@@ -28,7 +20,13 @@ fn insert(change: impl FnOnce(&mut InsertedCookie)) -> CookieMode {
 }
 
 fn cookie(mode: CookieMode) -> CookiePersistence {
-    CookiePersistence { name: "SID".into(), mode }
+    let attributes = CookieAttributes {
+        httponly: !matches!(mode, CookieMode::Insert(_)),
+        secure: false,
+        domain: None,
+        same_site: None,
+    };
+    CookiePersistence { name: "SID".into(), mode, attributes }
 }
 
 fn servers() -> Vec<Server> {
@@ -60,8 +58,11 @@ fn answer_of_b(mode: CookieMode, request: &[&str], set: &[&str], is_to_post: boo
     let claim = claim_of(mode.clone(), request);
     let mut response = headers(SET_COOKIE, set);
     let was_claimed = claim.server == ClaimedServer::Known(1);
-    let answer = Answer { server: &servers()[1], was_claimed, is_to_post, now: NOW };
-    let done = prepare_response(&cookie(mode), &claim, &answer, &mut response);
+    let cookie = cookie(mode);
+    let mut request = headers(COOKIE, request);
+    prepare_request(&cookie, &mut request);
+    let answer = Answer { server: &servers()[1], request: &request, was_claimed, is_to_post, now: NOW };
+    let done = prepare_response(&cookie, &claim, &answer, &mut response);
     (response, done)
 }
 
@@ -133,6 +134,37 @@ fn rewrite_puts_the_server_in_the_place_of_the_value() {
     assert_eq!((lines(&response, SET_COOKIE), done), (vec!["a=1"], ResponseCookie::None));
 }
 
+/// Where the application says nothing, the cookie still leads to the server that has the session now.
+#[test]
+fn a_session_that_moved_takes_its_cookie_along() {
+    use CookieMode::{Prefix, Rewrite};
+    use ResponseCookie::{Inserted, None, Rewritten};
+    /// The mode, the request's cookies, what the application sets; what the client gets.
+    type Row<'a> = (CookieMode, &'a [&'a str], &'a [&'a str], &'a [&'a str], ResponseCookie);
+    let rows: [Row<'_>; 11] = [
+        (Prefix, &["SID=A~x~y"], &[], &["SID=B~x~y; path=/; HttpOnly"], Inserted),
+        (Prefix, &["SID=GONE~x"], &["a=1"], &["a=1", "SID=B~x; path=/; HttpOnly"], Inserted),
+        (Prefix, &["a=1; SID=\"A~x\""], &[], &["SID=\"B~x\"; path=/; HttpOnly"], Inserted),
+        (Prefix, &["SID=A~x"], &["SID=z; path=/app"], &["SID=B~z; path=/app"], Rewritten),
+        (Prefix, &["SID=B~x"], &[], &[], None),
+        // The application's own, from before there was a balancer, or from a script.
+        (Prefix, &["SID=x"], &[], &[], None),
+        (Prefix, &[], &[], &[], None),
+        (Rewrite, &["SID=A"], &[], &["SID=B; path=/; HttpOnly"], Inserted),
+        (Rewrite, &["SID=A"], &["SID=x; path=/app"], &["SID=B; path=/app"], Rewritten),
+        (Rewrite, &["SID=B"], &[], &[], None),
+        (Rewrite, &["SID=x"], &[], &[], None),
+    ];
+    for (mode, request, set, expected, word) in rows {
+        for is_to_post in [false, true] {
+            let (response, done) = answer_of_b(mode.clone(), request, set, is_to_post);
+            assert_eq!((lines(&response, SET_COOKIE).as_slice(), done), (expected, word), "{request:?}");
+            let is_private = word == Inserted && !is_to_post;
+            assert_eq!(lines(&response, CACHE_CONTROL) == ["private"], is_private, "{request:?}");
+        }
+    }
+}
+
 #[test]
 fn insert_sets_our_cookie_where_the_client_does_not_have_it() {
     use ResponseCookie::{Deleted, Inserted, None, Updated};
@@ -167,11 +199,16 @@ fn insert_sets_our_cookie_where_the_client_does_not_have_it() {
 
 #[test]
 fn a_cookie_has_the_attributes_it_was_given() {
-    let mode = insert(|cookie| {
-        (cookie.httponly, cookie.secure, cookie.domain) = (true, true, Some(".example.com".into()));
-    });
-    let (response, _) = answer_of_b(mode, &[], &[], false);
-    assert_eq!(lines(&response, SET_COOKIE), ["SID=B; path=/; domain=.example.com; HttpOnly; Secure"]);
+    let mut cookie = cookie(insert(|_| {}));
+    cookie.attributes = CookieAttributes {
+        httponly: true,
+        secure: true,
+        domain: Some(".example.com".into()),
+        same_site: Some(SameSite::Lax),
+    };
+    let mut response = HeaderMap::new();
+    set(&cookie, b"B", false, &mut response);
+    assert_eq!(lines(&response, SET_COOKIE), ["SID=B; path=/; domain=.example.com; HttpOnly; Secure; SameSite=Lax"]);
     assert_eq!(lines(&response, CACHE_CONTROL), [""; 0]);
 }
 
@@ -188,8 +225,9 @@ fn a_response_that_sets_our_cookie_is_kept_from_caches() {
     for (before, after) in rows {
         for (was_claimed, expected) in [(false, after), (true, before)] {
             let mut response = headers(CACHE_CONTROL, before);
-            let claim = Claim { server: ClaimedServer::None, dates: Dates::default() };
-            let answer = Answer { server: &servers()[0], was_claimed, is_to_post: false, now: NOW };
+            let claim = Claim { server: ClaimedServer::None, dates: Dates::default(), is_prefixed: false };
+            let answer =
+                Answer { server: &servers()[0], request: &HeaderMap::new(), was_claimed, is_to_post: false, now: NOW };
             prepare_response(&cookie, &claim, &answer, &mut response);
             assert_eq!(lines(&response, CACHE_CONTROL), expected, "{before:?}");
         }
@@ -218,7 +256,7 @@ proptest! {
         let value = if quoted { format!("\"{value}\"") } else { value };
         let cookie = cookie(CookieMode::Prefix);
         let mut response = headers(SET_COOKIE, &[&format!("SID={value}{attributes}")]);
-        let answer = Answer { server: &servers()[server], was_claimed: false, is_to_post: false, now: NOW };
+        let answer = Answer { server: &servers()[server], request: &HeaderMap::new(), was_claimed: false, is_to_post: false, now: NOW };
         prepare_response(&cookie, &claim_of(CookieMode::Prefix, &[]), &answer, &mut response);
 
         let set = lines(&response, SET_COOKIE)[0];
@@ -246,7 +284,7 @@ proptest! {
                 lines.iter().map(|line| (name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect();
             let before = claim(&cookie, &servers(), &headers, NOW);
             prepare_request(&cookie, &mut headers);
-            let answer = Answer { server: &servers()[0], was_claimed: false, is_to_post: true, now: NOW };
+            let answer = Answer { server: &servers()[0], request: &headers.clone(), was_claimed: false, is_to_post: true, now: NOW };
             prepare_response(&cookie, &before, &answer, &mut headers);
             if is_hidden {
                 prop_assert_eq!(claim(&cookie, &servers(), &headers, NOW).server, ClaimedServer::None);
