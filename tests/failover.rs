@@ -334,19 +334,9 @@ fn a_peer_link_stays_up_where_the_way_carries_smaller_packets_than_its_ends() {
     // Segments of one packet each, as a network adapter would send them.
     let jumbo = ["link", "set", "dev", INTERFACE, "mtu", "9000", "gso_max_segs", "1"];
     for node in &pair.nodes {
-        assert!(
-            node.host
-                .namespace
-                .spawn({
-                    let mut ip = Command::new("ip");
-                    ip.args(jumbo);
-                    ip
-                })
-                .unwrap()
-                .wait()
-                .unwrap()
-                .success()
-        );
+        let mut command = Command::new("ip");
+        command.args(jumbo);
+        assert!(node.host.namespace.spawn(command).unwrap().wait().unwrap().success());
     }
     let begin = Instant::now();
     for node in &pair.nodes {

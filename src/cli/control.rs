@@ -1,18 +1,23 @@
 //! The control socket of a running node, as the commands that ask it something find it.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config;
 
 /// No answer is longer, in bytes.
 const LONGEST_ANSWER: u64 = 64 << 20;
+
+/// For a node whose socket was removed to make it again: it looks three times a second.
+const MADE_AGAIN: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
 
 /// `-c FILE` or `--socket PATH`, before or behind a further word.
 #[derive(Args)]
@@ -37,6 +42,12 @@ pub(super) enum Error {
     NotRunning(PathBuf),
     #[error("this user may not ask the node at {}: run as root or as a member of the socket's group", .0.display())]
     Forbidden(PathBuf),
+    #[error(
+        "a node runs here, and its control socket {} was removed or replaced: it makes it again within a second, or says in \
+         its log why it cannot",
+        .0.display()
+    )]
+    Removed(PathBuf),
     #[error(
         "the node at {} does not answer within {} s: its keeper hangs or is overloaded, see its log",
         socket.display(), patience.as_secs()
@@ -67,6 +78,7 @@ pub(super) fn ask(socket: &Path, line: &str, patience: Duration) -> Result<Vec<u
     runtime.and_then(|runtime| runtime.block_on(asking)).map_err(|source| {
         let socket = socket.to_owned();
         match source.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused if is_listening(&socket) => Error::Removed(socket),
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Error::NotRunning(socket),
             ErrorKind::PermissionDenied => Error::Forbidden(socket),
             // Would block: so many ask already that the socket's queue is full.
@@ -76,8 +88,33 @@ pub(super) fn ask(socket: &Path, line: &str, patience: Duration) -> Result<Vec<u
     })
 }
 
+/// Does a process listen there, whatever has become of the file? The kernel lists the sockets of the network namespace by the names
+/// that they were made with.
+fn is_listening(socket: &Path) -> bool {
+    let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
+    let name = [b" ", socket.as_os_str().as_bytes()].concat();
+    sockets.split(|byte| *byte == b'\n').any(|line| line.ends_with(&name))
+}
+
+/// A node whose socket was removed makes it again soon.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let end = Instant::now() + MADE_AGAIN;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                    && Instant::now() < end
+                    && is_listening(socket) =>
+            {
+                sleep(RETRY).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
 async fn exchange(socket: &Path, line: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket).await?;
+    let mut stream = connect(socket).await?;
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;

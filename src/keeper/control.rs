@@ -3,23 +3,24 @@
 //!
 //! Nothing here can hold the election up: each client is a task of its own with a deadline, and there are few of them.
 
-use std::fs::{File, OpenOptions};
+mod socket;
+
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::socket::Site;
+pub(super) use self::socket::{ControlSocket, Error};
 use super::orders::Order;
 use super::reload::Answer;
 use crate::process::messages::Refused;
@@ -36,10 +37,8 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 /// After each client, so that many of them, one after the other, leave the election its time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Owner and group may ask.
-const MODE: u32 = 0o660;
-/// Nobody else may take the lock.
-const LOCK_MODE: u32 = 0o600;
+/// Between two looks whether the socket's file is still there.
+const LOOK_AT_FILE: Duration = Duration::from_millis(300);
 
 /// What a client asks for.
 pub(super) enum Query {
@@ -51,47 +50,12 @@ pub(super) enum Query {
     Reload(oneshot::Sender<Answer>),
 }
 
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A live one.
-    #[error("another relevo is running: it has the control socket {}; end it first, or set node.control_socket", .0.display())]
-    Running(PathBuf),
-    /// Not ours to remove.
-    #[error("the control socket {} cannot be made: there is something else of that name; move it away", .0.display())]
-    Occupied(PathBuf),
-    /// Anything else.
-    #[error("the control socket {} cannot be made: {source}; run as root, or set node.control_socket", path.display())]
-    Other {
-        /// Of the socket.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
-}
-
-/// The socket in the file system; its name goes away with the value.
-pub(super) struct ControlSocket {
-    path: PathBuf,
-    /// Held while this keeper lives, so that of two that start at once only one takes the name.
-    _lock: Flock<File>,
-}
-
 /// Makes the socket, in place of one that a dead keeper left, and answers on it. Queries arrive at the receiver.
 pub(super) fn open(path: &Path) -> Result<(ControlSocket, mpsc::Receiver<Query>), Error> {
-    let other = |source| Error::Other { path: path.to_owned(), source };
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(other)?;
-    }
-    let lock = lock(path)?;
-    remove_leftover(path)?;
-    let listener = StdUnixListener::bind(path).map_err(other)?;
-    let socket = ControlSocket { path: path.to_owned(), _lock: lock };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(other)?;
-    listener.set_nonblocking(true).map_err(other)?;
-    let listener = UnixListener::from_std(listener).map_err(other)?;
+    let (socket, listener) = ControlSocket::make(path)?;
+    let listener = UnixListener::from_std(listener).map_err(|source| Error::Other { path: path.to_owned(), source })?;
     let (queries, receiver) = mpsc::channel(CLIENTS);
-    tokio::spawn(accept(listener, queries));
+    tokio::spawn(accept(listener, socket.site(), queries));
     Ok((socket, receiver))
 }
 
@@ -101,43 +65,30 @@ pub(super) fn end(queries: &mut mpsc::Receiver<Query>) {
     while queries.try_recv().is_ok() {}
 }
 
-/// Beside the socket. It stays behind: who removes a lock that another waits for gives two the same.
-fn lock_path(socket: &Path) -> PathBuf {
-    let mut path = socket.as_os_str().to_owned();
-    path.push(".lock");
-    path.into()
-}
-
-fn lock(socket: &Path) -> Result<Flock<File>, Error> {
-    let path = lock_path(socket);
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(LOCK_MODE).open(&path);
-    let file = file.map_err(|source| Error::Other { path: path.clone(), source })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => Error::Running(socket.to_owned()),
-        error => Error::Other { path, source: error.into() },
-    })
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure, and the next start replaces what is left.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn remove_leftover(path: &Path) -> Result<(), Error> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
-        return Err(Error::Occupied(path.to_owned()));
-    }
-    std::fs::remove_file(path).map_err(|source| Error::Other { path: path.to_owned(), source })
-}
-
-async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
+async fn accept(mut listener: UnixListener, site: Arc<Mutex<Site>>, queries: mpsc::Sender<Query>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
+    let mut looks = interval(LOOK_AT_FILE);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looking: Option<JoinHandle<Option<StdUnixListener>>> = None;
     // The semaphore is never closed.
     while let Ok(place) = places.clone().acquire_owned().await {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = looks.tick(), if looking.is_none() => {
+                let site = site.clone();
+                // A file system may take its time.
+                looking = Some(spawn_blocking(move || socket::lock(&site).look()));
+                continue;
+            }
+            looked = looked(&mut looking) => {
+                looking = None;
+                if let Ok(Some(Ok(again))) = looked.map(|listener| listener.map(UnixListener::from_std)) {
+                    listener = again;
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let queries = queries.clone();
                 tokio::spawn(async move {
@@ -152,6 +103,16 @@ async fn accept(listener: UnixListener, queries: mpsc::Sender<Query>) {
                 tokio::time::sleep(PATIENCE).await;
             }
         }
+    }
+}
+
+/// Never, where nobody looks.
+async fn looked(
+    looking: &mut Option<JoinHandle<Option<StdUnixListener>>>,
+) -> Result<Option<StdUnixListener>, JoinError> {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -237,6 +198,9 @@ async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sende
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A directory of its own that goes away with the test.
@@ -269,7 +233,7 @@ mod tests {
         let directory = Directory::new("answers");
         let path = directory.0.join("made/control.sock");
         let (socket, mut queries) = open(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         tokio::spawn(async move {
             while let Some(query) = queries.recv().await {
                 match query {

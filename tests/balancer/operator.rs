@@ -1,8 +1,10 @@
 //! `relevo server`: what people want of servers while the node runs, and what becomes of it at the wire.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -149,6 +151,62 @@ fn what_nobody_waits_for_any_more_is_not_done() {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("ok: "), "{answer}");
+}
+
+/// Whatever becomes of its file, the control socket is there again within a second, for commands that were begun before as well.
+#[test]
+fn a_control_socket_that_is_lost_comes_back() {
+    let _place = own_loopback();
+    let (_, text) = configuration("", "", &[Server::named("a").address]);
+    let node = Relevo::start(&text);
+    let (directory, socket) = (node.directory(), node.directory().join("control.sock"));
+    let aside = directory.with_extension("aside");
+    let lose: [(&str, &dyn Fn()); 4] = [
+        ("removed", &|| fs::remove_file(&socket).unwrap()),
+        ("moved", &|| fs::rename(&socket, directory.join("other.sock")).unwrap()),
+        ("another in its place", &|| {
+            fs::remove_file(&socket).unwrap();
+            drop(UnixListener::bind(&socket).unwrap());
+        }),
+        ("its folder gone", &|| fs::rename(directory, &aside).unwrap()),
+    ];
+    for (how, lose) in lose {
+        lose();
+        done(&node.server(&["list"]));
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660, "{how}");
+        let again = socket.clone();
+        assert!(UnixStream::connect(again).is_ok(), "{how}");
+    }
+    fs::remove_dir_all(directory).unwrap();
+    fs::rename(&aside, directory).unwrap();
+    // The folder that is back has the socket of before, which nobody listens at.
+    done(&node.server(&["list"]));
+    done(&node.reload());
+    assert_eq!(
+        node.messages().matches("was removed or replaced, and was made again").count(),
+        5,
+        "{}",
+        node.messages()
+    );
+
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "precious").unwrap();
+    node.wait_for_message("nobody can ask this node, whose control socket was removed or replaced");
+    for said in [refused(&node.server(&["list"]), 1), refused(&node.reload(), 1)] {
+        assert!(said.contains("a node runs here, and its control socket"), "{said}");
+        assert!(!said.contains("relevo run"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+    assert_eq!(node.messages().matches("nobody can ask this node").count(), 1, "{}", node.messages());
+    fs::remove_file(&socket).unwrap();
+    done(&node.server(&["list"]));
+    let place = socket.clone();
+    assert!(node.stop().success());
+    assert!(!place.exists());
+    // That nobody answers is said as before where none runs.
+    let gone = refused(&crate::rig::node::server(&place, &["list"]), 1);
+    assert!(gone.contains("start it with `relevo run`"), "{gone}");
 }
 
 /// A server in maintenance gets nothing, not even a check; then the first check alone brings it back, and comes at once.
