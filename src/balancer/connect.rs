@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use std::{fmt, io};
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::balancer::admission::{self, Wish};
 use crate::balancer::clock;
 use crate::balancer::health::observation::{Seen, observe};
+use crate::balancer::keep_alive::{self, SystemKeepAlive};
 use crate::balancer::lack::is_ours;
 use crate::balancer::session::{Late, Session, UnderWay};
 use crate::balancer::state::Shared;
@@ -285,6 +287,10 @@ async fn connect(shared: &Shared, backend: BackendIndex, server: usize) -> io::R
         }
     };
     stream.set_nodelay(true)?;
+    if let Some(wanted) = shared.config.backends[backend.0].tcp_keep_alive {
+        let socket = SockRef::from(&stream);
+        keep_alive::set(&socket, SystemKeepAlive::of(&socket)?, Some(wanted))?;
+    }
     Ok(Connected { stream, way })
 }
 

@@ -12,6 +12,7 @@ pub mod connect;
 mod control;
 pub mod health;
 pub mod http;
+pub mod keep_alive;
 pub mod lack;
 pub mod listener;
 pub mod listening_socket;

@@ -347,6 +347,7 @@ impl Doors {
             let socket = Rc::new(ListeningSocket::new(listener)?);
             let listening = Listening::new(frontend_at(config, address));
             socket.expect_requests(is_http(config, &listening))?;
+            socket.keep_alive(tcp_keep_alive(config, &listening))?;
             let accept = listener::accept(self.worker.thread.clone(), socket.clone(), listening.clone());
             self.open.push(Door { address, socket, listening, accepting: tokio::task::spawn_local(accept) });
         }
@@ -372,6 +373,9 @@ impl Doors {
             if let Err(error) = door.socket.expect_requests(is_http(new, &door.listening)) {
                 tracing::warn!(%error, "the listening socket at {} keeps its way of acknowledging: {error}", door.address);
             }
+            if let Err(error) = door.socket.keep_alive(tcp_keep_alive(new, &door.listening)) {
+                tracing::warn!(%error, "the listening socket at {} keeps its tcp_keep_alive: {error}", door.address);
+            }
         }
         let closed = self.open.extract_if(.., |door| door.listening.frontend.get().is_none());
         let closed: Vec<_> = closed.map(|door| door.accepting).collect();
@@ -386,8 +390,15 @@ impl Doors {
 }
 
 fn is_http(config: &model::Balancer, listening: &Listening) -> bool {
-    let frontend = listening.frontend.get().and_then(|frontend| config.frontends.get(frontend));
-    frontend.is_some_and(|frontend| frontend.mode == Mode::Http)
+    frontend_of(config, listening).is_some_and(|frontend| frontend.mode == Mode::Http)
+}
+
+fn tcp_keep_alive(config: &model::Balancer, listening: &Listening) -> Option<model::TcpKeepAlive> {
+    frontend_of(config, listening)?.tcp_keep_alive
+}
+
+fn frontend_of<'a>(config: &'a model::Balancer, listening: &Listening) -> Option<&'a model::Frontend> {
+    config.frontends.get(listening.frontend.get()?)
 }
 
 fn frontend_at(config: &model::Balancer, address: SocketAddr) -> Option<usize> {

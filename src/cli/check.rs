@@ -82,6 +82,9 @@ impl Summary<'_> {
         if let Some(line) = failure::connection(frontend.connection) {
             writeln!(f, "  {line}")?;
         }
+        if let Some(keep_alive) = &frontend.tcp_keep_alive {
+            writeln!(f, "  {}", failure::tcp_keep_alive(keep_alive))?;
+        }
         if let Some(line) = failure::pages(&frontend.errors).filter(|_| frontend.mode == Mode::Http) {
             writeln!(f, "  {line}")?;
         }

@@ -3,6 +3,7 @@
 //! Values keep their place ([`Spanned`]) where something can be wrong with them beside what they are themselves.
 
 mod condition;
+mod keep_alive;
 mod persistence;
 mod rule;
 
@@ -28,6 +29,7 @@ use super::value::{
     OneOrMany, Realm, RetryOn, SearchedText, SentText, StatusRange, Text, Token, UrlPath,
 };
 pub(super) use condition::{Condition, NamedTest, Route};
+pub(super) use keep_alive::TcpKeepAlive;
 pub(super) use persistence::{Cookie, Stick};
 pub(super) use rule::{DenyBody, ForwardedFor, HeaderEdits, RateLimit, Redirect, RequestId, Respond, Rewrite, Rule};
 
@@ -169,6 +171,7 @@ pub(super) struct Frontend {
     pub(super) stats: Option<Spanned<Table<FrontendStats>>>,
     pub(super) capture: Option<Spanned<Table<Capture>>>,
     pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) tcp_keep_alive: Option<Table<TcpKeepAlive>>,
     pub(super) errors: Option<Spanned<ErrorFiles>>,
 }
 
@@ -272,6 +275,7 @@ pub(super) struct Backend {
     pub(super) buffer_request: Option<Spanned<Number<1, 1_048_576>>>,
     pub(super) reuse: Option<Spanned<Text<Reuse>>>,
     pub(super) connection: Option<Spanned<Text<ConnectionMode>>>,
+    pub(super) tcp_keep_alive: Option<Table<TcpKeepAlive>>,
     pub(super) errors: Option<Spanned<ErrorFiles>>,
     pub(super) timeouts: Table<ServerTimeouts>,
     pub(super) servers: Vec<Spanned<Table<Server>>>,

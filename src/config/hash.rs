@@ -92,6 +92,7 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         capture,
         statistics,
         connection,
+        tcp_keep_alive,
         errors,
     } = frontend;
     // The log is each node's own.
@@ -125,6 +126,7 @@ fn frontend(frontend: &Frontend, backends: &[Backend]) -> Value {
         .with("timeouts.http_request", microseconds(http_request), 10_000_000)
         .with("timeouts.http_keep_alive", microseconds(http_keep_alive), 10_000_000)
         .with("connection", failure::connection(*connection), "keep_alive")
+        .with("tcp_keep_alive", tcp_keep_alive.as_ref().map(failure::tcp_keep_alive), Value::Null)
         .with("errors", failure::errors(errors), json!({}))
         .with("stats", statistics.as_ref().map(self::statistics), Value::Null)
         .done()
@@ -157,6 +159,7 @@ fn backend(backend: &Backend) -> Value {
         retry,
         reuse,
         connection,
+        tcp_keep_alive,
         errors,
         timeouts,
         servers,
@@ -181,6 +184,7 @@ fn backend(backend: &Backend) -> Value {
         .with("retry", failure::retry(retry), json!({}))
         .with("reuse", failure::reuse(*reuse), "safe")
         .with("connection", failure::connection(*connection), "keep_alive")
+        .with("tcp_keep_alive", tcp_keep_alive.as_ref().map(failure::tcp_keep_alive), Value::Null)
         .with("errors", failure::errors(errors), json!({}))
         .with("timeouts.connect", microseconds(connect), 5_000_000)
         .with("timeouts.server", microseconds(server), 50_000_000)

@@ -6,6 +6,7 @@
 mod backend;
 mod condition;
 mod failure;
+mod keep_alive;
 mod origins;
 mod persistence;
 mod rule;
@@ -26,6 +27,7 @@ pub use backend::{
 };
 pub use condition::{Condition, FieldName, HeaderTest, MethodName, NamedTest, Network, Pattern, Test, ValueTest};
 pub use failure::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
+pub use keep_alive::TcpKeepAlive;
 pub use origins::{BackendOrigin, Origins};
 pub use persistence::{CookieAttributes, CookieMode, CookiePersistence, InsertedCookie, SameSite, Stick, StickBy};
 pub use rule::{
@@ -287,6 +289,8 @@ pub struct Frontend {
     pub statistics: Option<Statistics>,
     /// What becomes of connections after a response.
     pub connection: ConnectionMode,
+    /// Of its clients' connections.
+    pub tcp_keep_alive: Option<TcpKeepAlive>,
     /// Its own, and those of the file.
     pub errors: ErrorPages,
 }

@@ -193,3 +193,47 @@ fn a_demand_for_another_protocol_says_which() {
         }
     }
 }
+
+/// After how long a silence a connection from one port to the other asks if its other end is still there; `None`: never.
+fn asks_after(from: u16, to: u16) -> Option<Duration> {
+    let connections = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let ports = (format!(":{from:04X}"), format!(":{to:04X}"));
+    let fields = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut found = fields.filter(|fields| fields[1].ends_with(&ports.0) && fields[2].ends_with(&ports.1));
+    let (timer, ticks) = found.next().expect("there is such a connection")[5].split_once(':').unwrap();
+    let ticks = u64::from_str_radix(ticks, 16).unwrap();
+    // proc(5): 2 is the timer for that, which runs in hundredths of seconds.
+    (timer == "02").then(|| Duration::from_secs(ticks.div_ceil(100)))
+}
+
+/// Each side asks where the file says so, in both modes, from the next connection on after a reload.
+#[test]
+fn quiet_connections_are_asked_if_they_are_still_there() {
+    let _place = own_loopback();
+    let hour = Duration::from_secs(3600);
+    for mode in ["http", "tcp"] {
+        let server = Server::named("a");
+        let (web, text) = configuration(&format!("mode = '{mode}'\n# frontend"), "# backend", &[server.address]);
+        let with = |frontend: &str, backend: &str| text.replace("# frontend", frontend).replace("# backend", backend);
+        let node = Relevo::start(&with("", ""));
+        let rows = [
+            ("", "", [None, None]),
+            ("tcp_keep_alive = { idle = '1h', interval = '9s', count = 3 }", "", [Some(hour), None]),
+            ("", "tcp_keep_alive = { idle = '1h' }", [None, Some(hour)]),
+            // As the system does it.
+            ("tcp_keep_alive = {}", "tcp_keep_alive = { count = 5 }", [Some(2 * hour), Some(2 * hour)]),
+            ("", "", [None, None]),
+        ];
+        for (frontend, backend, expected) in rows {
+            node.reload_with(&with(frontend, backend));
+            // It is a client's first request, and could not be sent again: it gets a connection of its own.
+            let mut client = connect(web);
+            client.send(POST).unwrap();
+            assert_eq!(client.receive().unwrap().status(), 200);
+            let of_client = client.stream().local_addr().unwrap().port();
+            let of_server = server.newest_client().unwrap().port();
+            let found = [asks_after(web.port(), of_client), asks_after(of_server, server.address.port())];
+            assert_eq!(found, expected, "{mode}: {frontend} {backend}");
+        }
+    }
+}

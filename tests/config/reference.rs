@@ -27,6 +27,7 @@ fn the_reference_names_every_key() {
         "[[frontends.x.routes]]\n[frontends.x.routes.not]",
         "[[frontends.x.routes]]\n[frontends.x.routes.header]",
         "[frontends.x.timeouts]",
+        "[frontends.x.tcp_keep_alive]",
         "[backends.x]",
         "[backends.x.balance]",
         "[backends.x.cookie]",

@@ -86,6 +86,11 @@ impl Server {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// Where the connection came from that was made to it last.
+    pub(crate) fn newest_client(&self) -> Option<SocketAddr> {
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).last()?.peer_addr().ok()
+    }
+
     /// Where nobody listens.
     pub(crate) fn nowhere() -> SocketAddr {
         free_port()

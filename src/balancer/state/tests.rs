@@ -48,6 +48,7 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         retry: Retry::default(),
         reuse: Reuse::default(),
         connection: ConnectionMode::default(),
+        tcp_keep_alive: None,
         errors: ErrorPages::new(),
         timeouts: ServerTimeouts { connect: second, server: second, queue: second, tunnel: second },
         servers,

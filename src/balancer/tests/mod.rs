@@ -238,6 +238,7 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         capture: Capture::default(),
         statistics: None,
         connection: ConnectionMode::default(),
+        tcp_keep_alive: None,
         errors: ErrorPages::new(),
     };
     model::Balancer { threads: 1, max_connections: 1000, frontends: vec![frontend], ..config }

@@ -1,6 +1,8 @@
 //! What is done where servers fail, in words.
 
-use crate::config::model::{Backend, ConnectionMode, ErrorPages, Retry, Reuse};
+use std::time::Duration;
+
+use crate::config::model::{Backend, ConnectionMode, ErrorPages, Retry, Reuse, TcpKeepAlive};
 
 /// What a backend does otherwise than by default, a line each.
 pub(super) fn lines(backend: &Backend) -> Vec<String> {
@@ -14,6 +16,7 @@ pub(super) fn lines(backend: &Backend) -> Vec<String> {
         Reuse::Always => lines.push("connections to servers are shared by all requests".to_owned()),
     }
     lines.extend(connection(backend.connection).map(str::to_owned));
+    lines.extend(backend.tcp_keep_alive.as_ref().map(tcp_keep_alive));
     lines.extend(pages(&backend.errors));
     lines
 }
@@ -48,6 +51,16 @@ pub(super) fn connection(mode: ConnectionMode) -> Option<&'static str> {
         ConnectionMode::ServerClose => Some("connections to servers are closed after each response"),
         ConnectionMode::Close => Some("connections are closed after each response"),
     }
+}
+
+/// How it is found out that the other end of a quiet connection is gone.
+pub(super) fn tcp_keep_alive(keep_alive: &TcpKeepAlive) -> String {
+    let TcpKeepAlive { idle, interval, count } = keep_alive;
+    let after = |what: &str, time: &Option<Duration>| time.map(|time| format!("{what} {time:?}"));
+    let count = count.map(|count| format!("{count} times"));
+    let words: Vec<_> = [after("after", idle), after("every", interval), count].into_iter().flatten().collect();
+    let how = if words.is_empty() { "as the system does".to_owned() } else { words.join(", ") };
+    format!("quiet connections are asked by TCP if they are still there: {how}")
 }
 
 /// Which pages are not the balancer's own.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Table, hex};
-use crate::config::model::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse};
+use super::{Table, hex, microseconds};
+use crate::config::model::{ConnectionMode, ErrorPage, ErrorPages, Retry, RetryBudget, Reuse, TcpKeepAlive};
 
 pub(super) fn retry(retry: &Retry) -> Value {
     let Retry {
@@ -27,6 +27,15 @@ pub(super) fn retry(retry: &Retry) -> Value {
         .with("buffer", *buffer, Value::Null)
         .with("budget.percent", *percent, 20)
         .with("budget.min_per_second", *min_per_second, 10)
+        .done()
+}
+
+pub(super) fn tcp_keep_alive(keep_alive: &TcpKeepAlive) -> Value {
+    let TcpKeepAlive { idle, interval, count } = keep_alive;
+    Table::new()
+        .with("idle", idle.map(microseconds), Value::Null)
+        .with("interval", interval.map(microseconds), Value::Null)
+        .with("count", *count, Value::Null)
         .done()
 }
 

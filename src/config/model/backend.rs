@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionMode, CookiePersistence, ErrorPages, Retry, Reuse, ServerTimeouts, Stick};
+use super::{ConnectionMode, CookiePersistence, ErrorPages, Retry, Reuse, ServerTimeouts, Stick, TcpKeepAlive};
 
 /// `[backends.NAME]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct Backend {
     pub errors: ErrorPages,
     /// Its own, or the defaults of the file.
     pub timeouts: ServerTimeouts,
+    /// Of its servers' connections.
+    pub tcp_keep_alive: Option<TcpKeepAlive>,
     /// At least one.
     pub servers: Vec<Server>,
 }

@@ -85,6 +85,7 @@ impl Checker<'_> {
             retry,
             reuse: written.reuse.map(|reuse| reuse.into_inner().0).unwrap_or_default(),
             connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
+            tcp_keep_alive: self.tcp_keep_alive(written.tcp_keep_alive),
             errors,
             timeouts,
             servers,

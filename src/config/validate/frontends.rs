@@ -89,6 +89,7 @@ impl Checker<'_> {
             capture: written.capture.map(|capture| self::capture(capture.into_inner().0)).unwrap_or_default(),
             statistics,
             connection: written.connection.map(|mode| mode.into_inner().0).unwrap_or_default(),
+            tcp_keep_alive: self.tcp_keep_alive(written.tcp_keep_alive),
             errors: errors.clone().into_iter().chain(own_errors).collect(),
         })
     }

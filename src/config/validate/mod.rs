@@ -6,6 +6,7 @@ mod conditions;
 mod failure;
 mod frontends;
 mod health;
+mod keep_alive;
 mod log;
 mod persistence;
 mod rules;

@@ -59,6 +59,7 @@ impl Checker<'_> {
             capture: Capture::default(),
             statistics: Some(statistics),
             connection: ConnectionMode::default(),
+            tcp_keep_alive: None,
             errors: ErrorPages::new(),
         })
     }
