@@ -37,8 +37,8 @@ use crate::process::log::Log;
 use crate::process::messages::{Charge, FromKeeper, REPORT_INTERVAL, Report, ToKeeper};
 use crate::process::wishes::{StampedWish, Wishes};
 
-/// For the keeper to hand over and to let connections finish (see `keeper::stop`).
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// For the keeper to stop, beside the time that connections have to finish (`process.stop_timeout`).
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 /// A look at the clock that is so late was kept from the guard, and so perhaps from all of the node: a paused machine.
 const LATE: Duration = Duration::from_millis(500);
 /// For what a dead keeper left behind to be dead as well.
@@ -229,8 +229,9 @@ impl Keeper {
                 signal = stop.recv() => match signal {
                     Told::Reload => self.ask(Asked::BySignal, manager, reloads),
                     Told::Stop => {
-                        manager.stopping();
-                        self.stop().await;
+                        let limit = heritage.charge.config.process.stop_timeout.saturating_add(STOP_MARGIN);
+                        manager.stopping(limit.saturating_add(STOP_MARGIN));
+                        self.stop(limit).await;
                         return End::Stopped;
                     }
                 },
@@ -280,11 +281,11 @@ impl Keeper {
         manager.report(report);
     }
 
-    async fn stop(&mut self) {
+    async fn stop(&mut self, limit: Duration) {
         // It was not waited for yet, so that its number is still its own.
         let asked = kill(self.pid, Signal::SIGTERM);
-        if asked.is_err() || timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
-            tracing::error!("the keeper did not stop within {} s and is killed", STOP_LIMIT.as_secs());
+        if asked.is_err() || timeout(limit, self.child.wait()).await.is_err() {
+            tracing::error!("the keeper did not stop within {limit:?} and is killed");
             let _ = self.child.kill().await;
         }
     }

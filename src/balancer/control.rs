@@ -21,9 +21,6 @@ use crate::process::descriptors::{Receiver, Sender};
 use crate::process::log::Log;
 use crate::process::messages::{BEAT_INTERVAL, Beat, FromBalancer, ListenerPlace, Reload, ToBalancer};
 
-/// What is under way when the keeper says stop may take this long.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
 /// What the control thread works with.
 pub(super) struct Control {
     /// To the keeper.
@@ -95,8 +92,8 @@ impl Control {
                         Ok(begun) => reloading = Some(begun),
                         Err(reason) => said.push(FromBalancer::Reloaded(Err(reason))),
                     },
-                    Some((ToBalancer::Stop, _)) => {
-                        self.finish().await;
+                    Some((ToBalancer::Stop { patience }, _)) => {
+                        self.finish(patience).await;
                         return Ok(());
                     }
                     Some((ToBalancer::Start(_), _)) => tracing::error!("the keeper sent a second start: ignored"),
@@ -161,8 +158,8 @@ impl Control {
     }
 
     /// The workers finish what is under way; the keeper still hears the beat, and its end is still the end.
-    async fn finish(&mut self) {
-        let _ = self.stop.send(Some(STOP_PATIENCE));
+    async fn finish(&mut self, patience: Duration) {
+        let _ = self.stop.send(Some(patience));
         let mut beats = tokio::time::interval(BEAT_INTERVAL / 4);
         let mut last = Instant::now();
         while !self.workers.iter().all(thread::JoinHandle::is_finished) {

@@ -31,8 +31,11 @@ impl Changes {
         if !keys.is_empty() {
             return Err(NeedsRestart(keys));
         }
-        let (old, new) = (&old.balancer, &new.balancer);
         let mut changes = Vec::new();
+        if old.process.stop_timeout != new.process.stop_timeout {
+            changes.push(format!("process.stop_timeout is {:?}", new.process.stop_timeout));
+        }
+        let (old, new) = (&old.balancer, &new.balancer);
         if old.max_connections != new.max_connections {
             changes.push(format!("process.max_connections is {}", new.max_connections));
         }
@@ -186,6 +189,7 @@ mod tests {
             (&[("192.0.2.1:1' }]\n[backends.b]", "192.0.2.2:1' }]\n[backends.b]")], "server a/x changed"),
             (&[("[{ name", "[{ name = 'y', address = '192.0.2.2:1' }, { name")], "server a/y came"),
             (&[("name = 'x'", "name = 'y'")], "server a/y came; server a/x went"),
+            (&[("[frontends.f]", "[process]\nstop_timeout = '7s'\n[frontends.f]")], "process.stop_timeout is 7s"),
             (&[("[frontends.f]", "[process]\nmax_connections = 7\n[frontends.f]")], "process.max_connections is 7"),
             (
                 &[("[frontends.f]", "[log]\nformat = 'off'\n[process]\nhard_stop_after = '5s'\n[frontends.f]")],

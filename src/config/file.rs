@@ -91,6 +91,7 @@ pub(super) struct Process {
     pub(super) threads: Option<Number<1, 256>>,
     pub(super) max_connections: Option<Number<1, 1_000_000>>,
     pub(super) hard_stop_after: Option<Text<Duration>>,
+    pub(super) stop_timeout: Option<Text<Duration>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -75,7 +75,12 @@ pub struct Process {
     pub group: Option<String>,
     /// `None`: not written, the default `/var/lib/relevo` if it is there.
     pub chroot: Option<PathBuf>,
+    /// For connections to finish when the node is told to stop.
+    pub stop_timeout: Duration,
 }
+
+/// The default of `process.stop_timeout`.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One of `log.target`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

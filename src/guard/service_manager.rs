@@ -32,6 +32,8 @@ enum Word {
     /// Things go on: without it for as long as `WatchdogSec=` says the service is restarted.
     Watchdog,
     Stopping,
+    /// For this long, whatever `TimeoutStopSec=` says.
+    Wait(Duration),
 }
 
 impl ServiceManager {
@@ -106,8 +108,10 @@ impl ServiceManager {
         }
     }
 
-    pub(super) fn stopping(&self) {
+    /// It takes this long at most.
+    pub(super) fn stopping(&self, limit: Duration) {
         self.say(Word::Stopping);
+        self.say(Word::Wait(limit));
     }
 
     fn alive(&mut self) {
@@ -143,6 +147,10 @@ fn speak(words: &Receiver<Word>) {
             Word::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
             Word::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
             Word::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+            Word::Wait(limit) => {
+                let limit = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
+                sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(limit)])
+            }
         };
         let failed_before = std::mem::replace(&mut failed, said.is_err());
         if let (Err(error), false) = (said, failed_before) {

@@ -315,12 +315,13 @@ impl Balancer {
 
     /// Lets it finish what is under way, then ends it.
     pub(super) async fn stop(mut self, patience: Duration) {
-        self.tell(ToBalancer::Stop);
+        // The limit is this one's to keep.
+        self.tell(ToBalancer::Stop { patience: 2 * patience });
         // Nobody is to wait for a node that stops.
         self.listeners = None;
         let Some(mut process) = self.process else { return };
         if timeout(patience, process.child.wait()).await.is_err() {
-            tracing::warn!("connections were still open after {} s and are cut", patience.as_secs());
+            tracing::warn!("connections were still open after {patience:?} and are cut");
             if let Err(error) = process.child.kill().await {
                 tracing::error!(%error, "the balancer could not be killed");
             }

@@ -48,8 +48,6 @@ use crate::process::messages::{Charge, REPORT_INTERVAL, Report, ToKeeper};
 use crate::process::wishes::Wishes;
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
 
-/// For connections to finish when the node is told to stop.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A keeper that comes so late is not in time: it was starved, or hung.
 const LATE: Duration = Duration::from_millis(500);
 /// Descriptors that the keeper opens beside its listening sockets stay below this number.
@@ -294,7 +292,7 @@ impl Keeper {
             peering.goodbye(reason, is_planned).await;
         }
         control::end(&mut self.queries);
-        self.balancer.stop(DRAIN_LIMIT).await;
+        self.balancer.stop(self.config.process.stop_timeout).await;
     }
 
     fn serves(&mut self) {

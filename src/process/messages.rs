@@ -103,7 +103,10 @@ pub enum ToBalancer {
     /// These targets of the log, by their places in it, opened again; their descriptors come with it.
     Log(Vec<usize>),
     /// Accept no more, finish what is under way, exit; the keeper kills what is left after its own deadline.
-    Stop,
+    Stop {
+        /// What is under way may take this long: longer than the keeper waits.
+        patience: std::time::Duration,
+    },
 }
 
 /// What a balancer starts with.

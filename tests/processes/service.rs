@@ -1,6 +1,7 @@
 //! What whoever looks after the node sees of it: the service manager, `relevo release`, the control socket.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -56,6 +57,41 @@ fn the_service_manager_is_told() {
     kill(node.guard(), Signal::SIGTERM).unwrap();
     manager.wait_for("STOPPING=1");
     assert_eq!(node.wait_for_guard(), Some(0));
+}
+
+/// An open connection has as long as the configuration says, at first, or after a reload; the service manager is told to wait.
+#[test]
+fn a_stop_takes_as_long_as_the_configuration_says() {
+    let Some(mut node) = Node::new() else { return };
+    let manager = Manager::new(&node);
+    for (limit, reload, told) in
+        [("300ms", None, "10300000"), ("90s", Some("400ms"), "10400000"), ("2h", None, "4294967295")]
+    {
+        let process = format!("stop_timeout = \"{limit}\"");
+        let file = node.configure(&Change { process: &process, ..Change::default() });
+        let mut command = relevo();
+        command.arg("run").arg("-c").arg(&file).env("NOTIFY_SOCKET", node.path("notify"));
+        command.stderr(fs::File::create(node.path("log")).unwrap());
+        node.guard = Some(node.host.namespace.spawn(command).unwrap());
+        manager.wait_for("READY=1");
+        if let Some(reload) = reload {
+            fs::write(&file, fs::read_to_string(&file).unwrap().replace(limit, reload)).unwrap();
+            assert!(node.ask("reload\n").unwrap().starts_with("ok: process.stop_timeout is "));
+        }
+        let mut client = node.connect().unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: t").unwrap();
+        node.wait_until("it is accepted", |node| node.status().unwrap().node.balancer.connections == 1);
+        let begin = Instant::now();
+        kill(node.guard(), Signal::SIGTERM).unwrap();
+        manager.wait_for("STOPPING=1");
+        manager.wait_for(&format!("EXTEND_TIMEOUT_USEC={told}"));
+        if limit == "2h" {
+            drop(client);
+        }
+        assert_eq!(node.wait_for_guard(), Some(0), "{}", node.log());
+        assert!(begin.elapsed() < Duration::from_secs(3), "{limit}: {:?}\n{}", begin.elapsed(), node.log());
+        assert!(limit == "2h" || begin.elapsed() >= Duration::from_millis(300), "{limit}: {:?}", begin.elapsed());
+    }
 }
 
 /// A reload is told the service manager, from its beginning to its end, and so is one that comes to nothing. The election does not

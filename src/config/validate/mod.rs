@@ -111,6 +111,7 @@ impl Checker<'_> {
                 user: plain(process.user).map(|user| user.0),
                 group: plain(process.group).map(|group| group.0),
                 chroot: plain(process.chroot),
+                stop_timeout: plain(process.stop_timeout).unwrap_or(model::STOP_TIMEOUT),
             },
             balancer,
             log_targets,
