@@ -332,14 +332,16 @@ async fn told_to_stop(signals: &mut Signalled, reloads: &mut Reloads) {
     }
 }
 
-/// SIGTERM, and SIGINT for those who run it in a terminal, say stop, SIGHUP says reload; SIGUSR1 is for whoever moves the log's
-/// files.
+/// SIGTERM, SIGQUIT, and SIGINT for those who run it in a terminal, say stop, SIGHUP says reload; SIGUSR1 is for whoever moves the
+/// log's files. SIGUSR2, by which other programs reload, is no reason to end.
 struct Signalled {
     log: Log,
     /// One that handles SIGUSR1, and was not waited for yet.
     keeper: Option<Pid>,
     reopen: Signals,
+    upgrade: Signals,
     terminate: Signals,
+    quit: Signals,
     interrupt: Signals,
     hang_up: Signals,
 }
@@ -350,7 +352,9 @@ impl Signalled {
             log,
             keeper: None,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
         })
@@ -360,8 +364,12 @@ impl Signalled {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Told::Stop,
+                _ = self.quit.recv() => return Told::Stop,
                 _ = self.interrupt.recv() => return Told::Stop,
                 _ = self.hang_up.recv() => return Told::Reload,
+                _ = self.upgrade.recv() => tracing::warn!(
+                    "SIGUSR2 is ignored: the configuration is read again by `relevo reload` or on SIGHUP"
+                ),
                 _ = self.reopen.recv() => {
                     self.log.reopen();
                     if let Some(keeper) = self.keeper {

@@ -85,7 +85,14 @@ fn failed(reason: &str) -> ExitCode {
 
 async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     // What is sent to all processes of the service at once is for the guard alone: the keeper says when to stop.
-    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate(), SignalKind::user_defined1()] {
+    for kind in [
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::terminate(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ] {
         drop(signal(kind)?);
     }
     let (sender, mut receiver) = halves(keeper_socket()?);

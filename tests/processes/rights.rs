@@ -67,11 +67,17 @@ fn signals_to_all_processes_are_for_the_guard_alone() {
         caught & (1 << (signal as i32 - 1)) != 0
     };
     assert!(is_handled(keeper, Signal::SIGHUP));
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+    let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+    for signal in signals {
         assert!(is_handled(balancer, signal), "{signal}");
         kill(balancer, signal).unwrap();
     }
-    kill(keeper, Signal::SIGHUP).unwrap();
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
+        kill(keeper, signal).unwrap();
+    }
+    // HAProxy reloads by it.
+    kill(node.guard(), Signal::SIGUSR2).unwrap();
+    node.wait_until("the guard says so", |node| node.log().contains("SIGUSR2 is ignored"));
     // Both still work: an answer comes from the keeper, and a balancer that had died would be another soon.
     node.connect().unwrap();
     assert!(node.status().is_some_and(|status| serves(&status)));

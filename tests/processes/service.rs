@@ -14,7 +14,7 @@ use crate::node::{Change, FLOATING, Node, PATIENCE, relevo, serves};
 
 #[test]
 fn sigterm_hands_over_and_leaves_nothing_behind() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let Some(mut node) = Node::new() else { return };
         node.start(&Change { interval: Some("5s"), ..Change::default() });
         kill(node.guard(), signal).unwrap();
