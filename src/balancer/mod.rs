@@ -59,7 +59,7 @@ use crate::config::model::{self, LogLevel};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
-use crate::process::messages::ToBalancer;
+use crate::process::messages::{FromBalancer, ToBalancer};
 
 /// How long the first connections wait in the accept queue for the first checks; well below the second after which the keeper
 /// takes silence for death.
@@ -104,8 +104,11 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let listeners = control::listeners(&start.config, &start.listeners, descriptors)?;
     let zone = log::zone();
     let (highest, shortage) = limit_descriptors(&mut start.config)?;
-    let (sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
-    sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper))?;
+    let (mut sender, receiver) = renumber(sender, receiver, |socket| to_high_descriptor(socket, highest))?;
+    if let Err(error) = sandbox::enter(start.chroot.as_deref(), start.user, Pid::from_raw(start.keeper)) {
+        let _ = sender.send(&FromBalancer::Failed(error.to_string()), &[]).await;
+        return Err(error.into());
+    }
 
     // Only now may there be threads: what was given up is given up by all of them.
     let guard = log::init_with(&start.log_targets, log_descriptors, "balancer", false);

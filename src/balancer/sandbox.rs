@@ -16,7 +16,7 @@ const TIMER_SLACK: u64 = 50_000;
 /// A step that failed: the process must not go on with more rights than it should have.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("cannot lock itself into {}: {error}; is the folder there, and may the keeper chroot?", .folder.display())]
+    #[error("process.chroot: it cannot lock itself into {}: {error}; is the folder there, and may the keeper chroot?", .folder.display())]
     Chroot { folder: std::path::PathBuf, error: Errno },
     #[error("cannot become user {uid} and group {gid}: {error}")]
     Identity { uid: u32, gid: u32, error: Errno },

@@ -143,6 +143,9 @@ impl Balancer {
                     self.lost_at = None;
                     return Change::Serving;
                 }
+                Happening::Message(FromBalancer::Failed(reason)) => {
+                    return self.lost(ServerStatus::reason_from(&reason));
+                }
                 Happening::Message(FromBalancer::Reloaded(result)) => match (self.offered.take(), result) {
                     (Some((template, _)), Ok(beat)) if !fits(&beat, &template.config) => {
                         return self.lost("its report does not fit its configuration".to_owned());

@@ -196,6 +196,8 @@ pub struct ListenerPlace {
 pub enum FromBalancer {
     /// Every worker accepts.
     Serving,
+    /// It cannot, and ends: in words, for a log to which it has no way yet.
+    Failed(String),
     /// Sent every [`BEAT_INTERVAL`] by the control thread.
     Beat(Beat),
     /// Sessions of stick tables, for the peers' balancers: [`LONGEST_BATCH`] bytes at most, and two of them at most every

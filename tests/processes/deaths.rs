@@ -124,3 +124,22 @@ fn when_the_guard_dies_the_keeper_hands_over_and_stops() {
     assert!(!node.holds_address());
     assert!(!node.path("node.sock").exists());
 }
+
+/// What the first start would have refused is told by later ones as well.
+#[test]
+fn a_balancer_that_cannot_be_locked_in_any_more_says_why_in_the_nodes_log() {
+    let Some(mut node) = Node::new() else { return };
+    let jail = node.path("jail");
+    fs::create_dir(&jail).unwrap();
+    node.start(&Change { process: &format!("chroot = {jail:?}"), ..Change::default() });
+    fs::remove_dir(&jail).unwrap();
+    kill(node.balancer().unwrap(), Signal::SIGKILL).unwrap();
+    let words = format!("the balancer is lost reason=\"process.chroot: it cannot lock itself into {}", jail.display());
+    node.wait_until("the log says why", |node| node.log().contains(&words));
+    // As somebody would who did not know better.
+    fs::write(&jail, "").unwrap();
+    node.wait_until("it is no folder", |node| node.log().contains("Not a directory"));
+    fs::remove_file(&jail).unwrap();
+    fs::create_dir(&jail).unwrap();
+    node.wait_until("it serves again", |node| node.status().is_some_and(|status| serves(&status)));
+}
