@@ -205,31 +205,64 @@ fn nothing_stays_of_clients_that_misbehave() {
     );
 }
 
+/// A server that sends these pieces without end to who asks for `/flood`, and is well otherwise.
+fn flooding(begin: &'static str, piece: &'static str) -> Server {
+    Server::start(move |mut connection| {
+        let Ok(request) = connection.receive() else { return };
+        if request.head.starts_with("GET /flood") {
+            let _ = connection.send(begin);
+            let flood = piece.repeat(2_000);
+            while connection.send(&flood).is_ok() {}
+        }
+        let _ = connection.send(response("200 OK", "", "well"));
+    })
+}
+
+/// So long others usually wait for an answer.
+fn usual_wait(web: SocketAddr, node: &Relevo) -> Duration {
+    let wait = |_| {
+        let begin = Instant::now();
+        assert_eq!(get(web, "/").text(), "well", "{}", node.messages());
+        begin.elapsed()
+    };
+    let mut waits: Vec<_> = (0..15).map(wait).collect();
+    waits.sort_unstable();
+    waits[7]
+}
+
 /// Servers that say without end that an answer will come take no time from others, and their own requests end in time.
 #[test]
 fn a_flood_of_informational_responses_delays_nobody_else() {
     let _place = own_loopback();
-    let flooding = Server::start(|mut connection| {
-        let Ok(request) = connection.receive() else { return };
-        if request.head.starts_with("GET /flood") {
-            let flood = "HTTP/1.1 102 Processing\r\n\r\n".repeat(2_000);
-            while connection.send(&flood).is_ok() {}
-        }
-        let _ = connection.send(response("200 OK", "", "well"));
-    });
-    let (web, text) = configuration("", "timeouts = { server = '800ms' }", &[flooding.address]);
+    let server = flooding("", "HTTP/1.1 102 Processing\r\n\r\n");
+    let (web, text) = configuration("", "timeouts = { server = '800ms' }", &[server.address]);
     let node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
     let mut floods: Vec<_> = (0..8).map(|_| ask(web, "/flood", "")).collect();
-    let mut waits: Vec<_> = (0..15)
-        .map(|_| {
-            let begin = Instant::now();
-            assert_eq!(get(web, "/").text(), "well", "{}", node.messages());
-            begin.elapsed()
-        })
-        .collect();
-    waits.sort_unstable();
-    assert!(waits[7] < Duration::from_millis(60), "{waits:?}");
+    let wait = usual_wait(web, &node);
+    assert!(wait < Duration::from_millis(60), "{wait:?}");
     for flood in &mut floods {
         assert_eq!(flood.receive().unwrap().status(), 504);
+    }
+}
+
+/// Nor do servers that send the smallest chunks there are as fast as they can, to clients that take them as fast.
+#[test]
+fn a_flood_of_small_chunks_delays_nobody_else() {
+    let _place = own_loopback();
+    let server = flooding("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n");
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&format!("[process]\nthreads = 1\n{text}"));
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let mut flood = ask(web, "/flood", "");
+            let end = flood.stream().try_clone().unwrap();
+            (end, std::thread::spawn(move || while flood.receive_bytes(4096).is_ok() {}))
+        })
+        .collect();
+    let wait = usual_wait(web, &node);
+    assert!(wait < Duration::from_millis(300), "{wait:?}");
+    for (end, taking) in floods {
+        let _ = end.shutdown(std::net::Shutdown::Both);
+        taking.join().unwrap();
     }
 }

@@ -189,8 +189,14 @@ pub enum ResponseBody {
     Server(ServerBody),
 }
 
+/// So many pieces of a body go on in one turn, as many as hyper gathers before it writes: others have theirs in between. A server's chunks of a
+/// byte each, and a client that takes them as fast, would never come to an end.
+const MOST_PIECES: u32 = 16;
+
 /// The body that a server sends, and the connection it comes from.
 pub struct ServerBody {
+    /// In this turn.
+    pieces: u32,
     failure: Option<io::Error>,
     /// `None`: it has gone back to the pool.
     upstream: Option<Box<Upstream>>,
@@ -212,7 +218,7 @@ impl ResponseBody {
         client.has_unsent.set(true);
         let is_over = upstream.connection.is_over();
         let (client, upstream, failure) = (client.clone(), Some(upstream), None);
-        let body = ServerBody { failure, upstream, client, timeout, at_backend, at_server };
+        let body = ServerBody { pieces: 0, failure, upstream, client, timeout, at_backend, at_server };
         // Without a body it is dropped at once, which ends the request.
         if is_over { Self::Empty } else { Self::Server(body) }
     }
@@ -288,7 +294,14 @@ impl ServerBody {
         {
             return Poll::Ready(Some(frame));
         }
-        connection.poll_frame(context)
+        if self.pieces == MOST_PIECES {
+            self.pieces = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let frame = connection.poll_frame(context);
+        self.pieces = if frame.is_pending() { 0 } else { self.pieces + 1 };
+        frame
     }
 
     fn is_over(&self) -> bool {
