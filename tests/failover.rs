@@ -297,6 +297,15 @@ fn after_both_nodes_were_killed_one_alone_serves_again() {
     assert!(status.peers.iter().all(|peer| !peer.connected && !peer.status.can_take_over));
 }
 
+#[test]
+fn nodes_that_start_together_warn_of_no_difference_between_them() {
+    let Some(lab) = lab(|_| {}) else { return };
+    lab.pair.wait_ready(READY_TIMEOUT).unwrap();
+    let messages = lab.pair.messages();
+    assert!(!messages.contains("differs") && !messages.contains("the same configuration again"), "{messages}");
+    assert!(!messages.contains("ERROR"), "{messages}");
+}
+
 /// Its last word was that it is active: no node says from that what it is now.
 #[test]
 fn a_host_that_died_suddenly_is_not_accused_of_being_active_too() {

@@ -112,7 +112,15 @@ pub async fn run() -> Result<(), Error> {
         }
     }
 
-    let status = watch::Sender::new(Arc::new(NodeStatus::default()));
+    // What peers are told before there is more to tell.
+    let status = watch::Sender::new(Arc::new(NodeStatus {
+        node: config.node.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        configured: config.read_at.clone(),
+        config_hash: config.hash.clone(),
+        cannot_take_over_because: "it is starting".to_owned(),
+        ..NodeStatus::default()
+    }));
     let sessions = peering::sessions();
     let peering = match (&config.peering, key, peering_listener) {
         (Some(peering), Some(key), Some(listener)) => {
