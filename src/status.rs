@@ -57,7 +57,8 @@ pub struct PeerStatus {
     pub connected: bool,
     /// The last failure of the link; empty if it is up.
     pub link_error: String,
-    /// No keeper runs there, as far as can be known: it said goodbye, or its host refuses the connection.
+    /// Its keeper has ended: it said goodbye, or its link ended and nothing listens there since. Where none was ever met this is
+    /// false, since its address may be wrong.
     pub gone: bool,
     /// Why it stopped, if it said so when it was last heard; empty while the link is up.
     pub goodbye: String,

@@ -172,7 +172,7 @@ fn a_pair_is_reloaded_one_node_after_the_other() {
     let before = pair.nodes[other].messages().len();
     send(pair.nodes[active].expect_processes().unwrap().guard, Signal::SIGTERM).unwrap();
     wait_for(pair, other, "the other takes over, and nobody is left there", |status| {
-        is_active(&status.node) && status.peers[0].link_error.starts_with("no keeper runs at")
+        is_active(&status.node) && status.peers[0].link_error.starts_with("nothing listens at")
     });
     let since = || pair.nodes[other].messages().split_off(before);
     wait_until("the log says so", || since().contains("the peer stops"), since);

@@ -43,3 +43,26 @@ fn a_node_of_another_name_is_refused_and_both_say_why() {
         assert_eq!(messages.matches("no peer link: ").count(), 1, "{messages}");
     }
 }
+
+/// A port that is refused may only be the wrong one: whether anything could take over is not known from that.
+#[test]
+fn a_peer_that_was_never_met_may_run_all_the_same() {
+    let _place = own_loopback();
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let key = directory.path().join("pair.key").display().to_string();
+    assert!(relevo(&["key", &key]).status.success());
+    let (here, there) = (free_port(), free_port());
+    let lb1 = Relevo::start(&with_peering(here, &key, "lb2", free_port()));
+    let lb2 = Relevo::launch_as("lb2", &with_peering(there, &key, "lb1", here));
+    lb2.wait_for("lb2 has its link", |pair| pair.peers[0].connected);
+    lb1.wait_for("lb1 is refused", |pair| pair.peers[0].link_error.contains(" at 127.0.0.1:"));
+    let text = status(&lb1);
+    assert!(text.contains("takeover: not known of lb2, whose peer link is down for the reason above"), "{text}");
+    assert!(!text.contains("lb2 could not take over") && !text.contains("nobody could"), "{text}");
+
+    // Of one that was met more is known.
+    lb1.signal(nix::sys::signal::Signal::SIGKILL);
+    lb2.wait_for("lb2 sees it go", |pair| pair.peers[0].gone);
+    let text = status(&lb2);
+    assert!(text.contains("lb1 could not take over now: "), "{text}");
+}

@@ -127,8 +127,8 @@ pub fn start(settings: Settings, listener: std::net::TcpListener, local: Local) 
     for (index, (name, address)) in settings.peers.into_iter().enumerate() {
         let (identity, peers, events) = (identity.clone(), peers.clone(), sender.clone());
         let excuse = Excuse::Starts(Instant::now() + watch::START);
-        let logged = Vec::new();
-        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, excuse, logged }.run());
+        let (was_linked, logged) = (false, Vec::new());
+        tasks.spawn(watch::Watch { identity, name, address, index, peers, events, excuse, was_linked, logged }.run());
     }
     Ok(Peering { identity, peers, _sender: sender, events, farewell, _tasks: tasks })
 }

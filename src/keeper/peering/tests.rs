@@ -177,8 +177,8 @@ async fn a_goodbye_is_no_death() {
     lb2.peering.goodbye("stopping", true).await;
     drop(lb2);
     assert_eq!(lb1.event().await, released("stopping"));
-    let peer = lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
-    assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("no keeper runs at"));
+    let peer = lb1.sees(|peer| peer.link_error.starts_with("nothing listens at")).await;
+    assert!(!peer.status.can_take_over && peer.status.cannot_take_over_because.contains("nothing listens at"));
     assert!(peer.gone && peer.goodbye == "stopping", "{peer:?}");
     assert!(lb1.saw_nothing_happen().await);
 }
@@ -194,7 +194,7 @@ async fn a_goodbye_is_one_line_and_no_warning_if_somebody_asked_for_it() {
         lb2.peering.goodbye("told to", is_planned).await;
         let up = log.text().lines().count();
         drop(lb2);
-        lb1.sees(|peer| peer.link_error.starts_with("no keeper runs at")).await;
+        lb1.sees(|peer| peer.link_error.starts_with("nothing listens at")).await;
         let text = log.text();
         let lines: Vec<_> = text.lines().filter(|line| line.contains("stops") || line.contains("down")).collect();
         assert!(
@@ -285,7 +285,17 @@ async fn why_a_link_is_down_is_logged_once_though_the_reasons_alternate() {
     let peers = Arc::new(tokio::sync::watch::Sender::new(vec![never_linked("lb2")]));
     let (events, _receiver) = mpsc::channel(1);
     let (name, address, logged) = ("lb2".to_owned(), ([192, 0, 2, 2], 8650).into(), Vec::new());
-    let mut watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse: Excuse::None, logged };
+    let mut watch = watch::Watch {
+        identity,
+        name,
+        address,
+        index: 0,
+        peers,
+        events,
+        excuse: Excuse::None,
+        was_linked: false,
+        logged,
+    };
     for reason in ["silent", "unreachable", "silent", "unreachable"] {
         watch.down(reason.to_owned());
         assert_eq!(watch.peers.borrow()[0].link_error, reason);
@@ -303,16 +313,17 @@ async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
         let (events, receiver) = mpsc::channel(1);
         let (identity, seen) = (Arc::new(Identity::new(&settings)), peers.subscribe());
         let (name, address, logged) = ("lb1".to_owned(), address1, Vec::new());
-        let watch = watch::Watch { identity, name, address, index: 0, peers, events, excuse, logged };
+        let watch =
+            watch::Watch { identity, name, address, index: 0, peers, events, excuse, was_linked: false, logged };
         (tokio::spawn(watch.run()), seen, receiver)
     };
-    let refused = |peers: &Vec<PeerStatus>| peers[0].gone;
+    let refused = |peers: &Vec<PeerStatus>| peers[0].link_error.starts_with("nothing listens");
     let soon = tokio::time::Instant::now() + LIMIT;
     let (task, mut seen, _events) = early(Excuse::Starts(soon));
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
-        log.text().contains("INFO") && log.text().contains("the peer link is not up yet: no keeper runs"),
+        log.text().contains("INFO") && log.text().contains("the peer link is not up yet: nothing listens"),
         "{}",
         log.text()
     );
@@ -322,7 +333,7 @@ async fn a_peer_that_starts_later_is_no_warning_and_one_that_stays_out_is() {
     timeout(LIMIT, seen.wait_for(refused)).await.unwrap().unwrap();
     task.abort();
     assert!(
-        log.text().contains("WARN") && log.text().contains("the peer link is down: no keeper runs"),
+        log.text().contains("WARN") && log.text().contains("the peer link is down: nothing listens"),
         "{}",
         log.text()
     );

@@ -42,6 +42,8 @@ pub(super) struct Watch {
     pub(super) events: mpsc::Sender<PeerEvent>,
     /// Why it need not be there.
     pub(super) excuse: Excuse,
+    /// A keeper was met at this address.
+    pub(super) was_linked: bool,
     /// Since the link was up: a host that is off is silent, then unreachable, then silent again.
     pub(super) logged: Vec<String>,
 }
@@ -85,7 +87,7 @@ impl Watch {
                     liveness.linked(&hello);
                     info!(peer = self.name, address = %self.address, version = hello.version, "the peer link is up");
                     self.logged.clear();
-                    self.excuse = Excuse::None;
+                    (self.excuse, self.was_linked) = (Excuse::None, true);
                     self.publish(|peer| welcome(peer, &self.identity, &hello));
                     match self.follow(channel, first, &mut liveness).await {
                         End::Goodbye(Goodbye { reason, is_planned }) => {
@@ -108,7 +110,8 @@ impl Watch {
                         Excuse::SaidGoodbye if is_absent => self.publish_lost(&reason),
                         Excuse::Starts(_) | Excuse::SaidGoodbye | Excuse::None => self.down(reason),
                     }
-                    self.publish_gone(refused);
+                    // Where none was ever met nobody knows whether it runs: the address may be wrong.
+                    self.publish_gone(refused && self.was_linked);
                     if refused {
                         self.emit(liveness.refused()).await;
                     }
@@ -130,7 +133,7 @@ impl Watch {
         };
         let connecting = socket::connect(self.identity.source, address, self.identity.first_descriptor);
         let stream = timeout(PATIENCE, connecting).await.map_err(silent)?.map_err(|error| match error.kind() {
-            ErrorKind::ConnectionRefused => (Failure::Refused, format!("no keeper runs at {address}: start relevo there, or make peering.peers here what peering.listen is there")),
+            ErrorKind::ConnectionRefused => (Failure::Refused, format!("nothing listens at {address}: relevo does not run there, or its peering.listen is not what peering.peers says here")),
             ErrorKind::ConnectionReset => (Failure::ClosedAtOnce, format!("{address} closed the connection at once: it stops, or another program has that port")),
             ErrorKind::AddrNotAvailable => {
                 (Failure::Other, format!("{} is not an address of this host: see peering.listen", self.identity.source))

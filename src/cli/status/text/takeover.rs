@@ -43,7 +43,8 @@ impl Text {
 
     fn peers_could_take_over(&mut self, pair: &PairStatus) {
         let holds = active(&pair.node).next().is_some();
-        if holds && pair.peers.iter().all(|peer| peer.gone) {
+        let is_gone = |peer: &PeerStatus| peer.gone && !is_heard(peer, &pair.node);
+        if holds && pair.peers.iter().all(is_gone) {
             let nobody = self.paint("nobody could take over", Colour::Bad);
             let reasons: Vec<_> = pair.peers.iter().map(absence).collect();
             return self.line(format!("takeover: {nobody}: {}", reasons.join("; ")));
@@ -55,13 +56,15 @@ impl Text {
                 self.line(format!("takeover: {unknown} of {}: {because}", peer.name));
             } else if peer.connected {
                 self.could_take_over(&peer.name, &peer.status);
-            } else if peer.gone {
+            } else if is_gone(peer) {
                 let obstacle = self.paint("could not take over now", Colour::Bad);
                 self.line(format!("takeover: {} {obstacle}: {}", peer.name, absence(peer)));
             } else {
                 let unknown = self.paint("not known", Colour::Middling);
+                let adverts =
+                    if is_heard(peer, &pair.node) { "its adverts are heard, and they" } else { "the adverts" };
                 self.line(format!(
-                    "takeover: {unknown} of {}, whose peer link is down for the reason above; the adverts alone decide",
+                    "takeover: {unknown} of {}, whose peer link is down for the reason above; {adverts} alone decide",
                     peer.name
                 ));
             }
@@ -141,9 +144,19 @@ fn active(node: &NodeStatus) -> impl Iterator<Item = &RouterStatus> {
     node.vrrp.iter().filter(|router| router.state == State::Active)
 }
 
+/// Does this node hear its adverts, whatever became of its link?
+fn is_heard(peer: &PeerStatus, node: &NodeStatus) -> bool {
+    let is_active = |own: &RouterStatus| {
+        own.state == State::Backup
+            && own.active_router.is_some()
+            && peer.status.vrrp.iter().any(|its| its.own_address == own.active_router)
+    };
+    node.vrrp.iter().any(is_active)
+}
+
 fn absence(peer: &PeerStatus) -> String {
     match peer.goodbye.as_str() {
-        "" => format!("no keeper runs on {}", peer.name),
+        "" => format!("the keeper of {} has ended, and nothing listens where it did", peer.name),
         reason => format!("{} stopped: {reason}", peer.name),
     }
 }

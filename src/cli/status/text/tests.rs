@@ -87,11 +87,11 @@ fn a_peer_that_is_gone() {
     let mut pair = pair();
     let peer = &mut pair.peers[0];
     peer.connected = false;
-    peer.link_error = "no keeper runs at 192.168.1.12:8650".into();
+    peer.link_error = "nothing listens at 192.168.1.12:8650".into();
     peer.status.can_take_over = false;
     peer.status.cannot_take_over_because = "the link to it is down".into();
     let text = text(&pair);
-    assert!(text.contains("lb2  peer, link down: no keeper runs at 192.168.1.12:8650\n"), "{text}");
+    assert!(text.contains("lb2  peer, link down: nothing listens at 192.168.1.12:8650\n"), "{text}");
     assert!(text.contains("  main: was backup when it was last heard\n"), "{text}");
     assert!(text.contains("takeover: not known of lb2, whose peer link is down for the reason above"), "{text}");
     assert!(!text.contains("could not take over"), "it may, and even be active: {text}");
@@ -118,10 +118,15 @@ fn a_fault_and_another_configuration() {
 fn a_peer_whose_keeper_does_not_run() {
     let mut pair = pair();
     let peer = &mut pair.peers[0];
-    (peer.connected, peer.gone, peer.link_error) = (false, true, "no keeper runs at 192.168.1.12:8650".into());
+    (peer.connected, peer.gone, peer.link_error) = (false, true, "nothing listens at 192.168.1.12:8650".into());
     let refused = text(&pair);
     assert!(refused.contains("  main: was backup when it was last heard\n"), "{refused}");
-    assert!(refused.contains("takeover: nobody could take over: no keeper runs on lb2\n"), "{refused}");
+    assert!(
+        refused.contains(
+            "takeover: nobody could take over: the keeper of lb2 has ended, and nothing listens where it did\n"
+        ),
+        "{refused}"
+    );
 
     pair.peers[0].goodbye = "it was told to stop".into();
     let stopped = text(&pair);
@@ -235,4 +240,29 @@ fn a_peer_that_has_said_nothing_since_this_node_took_over() {
     assert!(text.contains("lb2  peer, as it was before this node took over, Relevo 0.1.0"), "{text}");
     assert!(text.contains("takeover: not known of lb2: it has said nothing since this node took over\n"), "{text}");
     assert!(!text.contains("both active"), "{text}");
+}
+
+/// A link that is down says nothing of a node whose adverts arrive, nor of one that was never met.
+#[test]
+fn a_peer_that_is_heard_or_was_never_met_is_not_said_to_be_gone() {
+    let mut pair = pair();
+    let own: std::net::Ipv4Addr = [192, 168, 1, 12].into();
+    let peer = &mut pair.peers[0];
+    (peer.connected, peer.gone, peer.link_error) = (false, true, "nothing listens at 192.168.1.12:8650".into());
+    peer.status.vrrp[0].own_address = Some(own);
+    (pair.node.vrrp[0].state, pair.node.vrrp[0].active_router) = (State::Backup, Some(own));
+    let heard = text(&pair);
+    assert!(heard.contains("takeover: not known of lb2") && heard.contains("its adverts are heard"), "{heard}");
+    pair.node.vrrp[0].active_router = None;
+    assert!(
+        text(&pair).contains("takeover: lb2 could not take over now: the keeper of lb2 has ended"),
+        "{}",
+        text(&pair)
+    );
+
+    pair.node.vrrp[0].state = State::Active;
+    pair.peers[0].gone = false;
+    let never_met = text(&pair);
+    assert!(never_met.contains("takeover: not known of lb2, whose peer link is down"), "{never_met}");
+    assert!(!never_met.contains("nobody could take over"), "{never_met}");
 }
