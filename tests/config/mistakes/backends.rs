@@ -24,6 +24,16 @@ fn each_mistake_in_a_backend_or_a_server_is_explained() {
             ),
             ("[backends.b]\nservers = 5", "11:11 backends.b.servers: expected a list", &["found integer `5`"]),
             (
+                &backend("tcp_keep_alive = { idle = \"1500ms\" }"),
+                "11:27 backends.b.tcp_keep_alive.idle: expected whole seconds, from 1s to 9h",
+                &["found 1.5s"],
+            ),
+            (
+                &backend("tcp_keep_alive = { interval = \"10h\" }"),
+                "11:31 backends.b.tcp_keep_alive.interval: expected whole seconds, from 1s to 9h",
+                &["found 36000s"],
+            ),
+            (
                 "[backends.\"b c\"]\nservers = [{ name = \"a\", address = \"a:1\" }]",
                 "10:11 backends.\"b c\": expected a name",
                 &[],
