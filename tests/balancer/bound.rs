@@ -127,6 +127,22 @@ fn other_backends_in_between_leave_it_alone() {
     }
 }
 
+/// Who goes from one server to the next has a connection to each, unless there are so many clients that files may run short.
+#[test]
+fn a_client_has_several_of_its_own_only_while_clients_are_few() {
+    let _place = own_loopback();
+    for (most, expected) in [(100, [1, 1]), (4, [5, 5])] {
+        let servers = ["a", "b"].map(Server::named);
+        let (web, text) = configuration("", "reuse = 'never'", &servers.each_ref().map(|server| server.address));
+        let _node = Relevo::start(&format!("[process]\nthreads = 1\nmax_connections = {most}\n{text}"));
+        let mut client = connect(web);
+        for _ in 0..10 {
+            assert_eq!(client.get("/").unwrap().status(), 200);
+        }
+        assert_eq!(servers.each_ref().map(Server::connections), expected, "of {most}");
+    }
+}
+
 /// It goes along when the configuration changes and its server is still there, wherever in the file.
 #[test]
 fn a_reload_leaves_it_with_its_client() {

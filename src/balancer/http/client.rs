@@ -229,7 +229,7 @@ impl Client {
         let now = worker.clock.millis();
         match upstream.keep {
             Keep::No => {}
-            Keep::ForClient | Keep::Bound => self.own.borrow_mut().put(upstream, now),
+            Keep::ForClient | Keep::Bound => self.own.borrow_mut().put(upstream, &worker.shared, now),
             Keep::ForAll => worker.keep(upstream),
         }
     }

@@ -39,14 +39,15 @@ impl Own {
         all.remove(index)?.waking(shared, now)
     }
 
-    /// One that has done its work; the oldest goes if there are too many.
-    pub(super) fn put(&mut self, upstream: Box<Upstream>, now: Millis) {
+    /// One that has done its work; the oldest go if there are too many. Descriptors are counted on one for each client: there are
+    /// more only while clients are few.
+    pub(super) fn put(&mut self, upstream: Box<Upstream>, shared: &Shared, now: Millis) {
         let Some(upstream) = upstream.resting(now) else { return };
+        let are_clients_few = shared.connections.count() * 4 < shared.config.max_connections as u64;
+        let most = if are_clients_few { MOST } else { 1 };
         let Connections(all) = self.0.get_or_insert_default().as_mut();
-        if all.len() == MOST {
-            all.pop_front();
-        }
         all.push_back(upstream);
+        all.drain(..all.len().saturating_sub(most));
     }
 
     /// Where the client is known by its connection, if a request to this backend can go there: at another server it would have
