@@ -360,6 +360,8 @@ impl Instance {
     fn changed(&mut self, transition: Transition) {
         let Transition { from, to, reason } = transition;
         let VirtualRouter { name, interface, .. } = &self.router;
+        // That it waited for its balancer was no fault.
+        let from = if self.shown.reason == STARTING { State::Init } else { from };
         match &self.interface {
             _ if reason == STARTING => info!(router = name, interface, "virtual router {name} starts"),
             InterfaceState::Unusable { .. } if to == State::Fault => {

@@ -62,7 +62,7 @@ impl fmt::Display for Summary<'_> {
         for (index, it) in balancer.backends.iter().enumerate() {
             backend(f, it, self.is_used(BackendIndex(index)))?;
         }
-        writeln!(f, "digest {} (the same on every node of a pair)", config.hash)
+        writeln!(f, "digest {} (has to be the same on every node of a pair)", config.hash)
     }
 }
 

@@ -97,7 +97,7 @@ pub async fn run() -> Result<(), Error> {
     let reopen = signal(SignalKind::user_defined1())?;
 
     let confinement = identity::find(&config.process)?;
-    let missing = [realtime::acquire(), confinement.missing].concat();
+    let missing = [realtime::acquire(!config.virtual_routers.is_empty()), confinement.missing].concat();
     if !missing.is_empty() {
         tracing::warn!("restricted mode: {}", missing.join("; "));
     }
@@ -295,7 +295,10 @@ impl Keeper {
     /// Hands over first: all else can wait.
     async fn end(mut self, reason: &str, is_planned: bool) {
         self.driver.stop().await;
-        tracing::info!(reason, "this node has handed over and stops");
+        match self.config.virtual_routers.is_empty() {
+            true => tracing::info!(reason, "this node stops"),
+            false => tracing::info!(reason, "this node has handed over and stops"),
+        }
         if let Some(peering) = &self.peering {
             peering.goodbye(reason, is_planned).await;
         }

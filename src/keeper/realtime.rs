@@ -14,10 +14,11 @@ const PRIORITY: i32 = 10;
 const CPU_LIMIT_US: u64 = 1_000_000;
 
 /// Tries everything, and returns in words what could not be had.
-pub(super) fn acquire() -> Vec<String> {
+pub(super) fn acquire(has_election: bool) -> Vec<String> {
     let mut missing = Vec::new();
     if let Err(error) = limit_cpu().and_then(|()| schedule()) {
-        missing.push(format!("no real-time priority ({error}), so that load may delay the election"));
+        let consequence = if has_election { ", so that load may delay the election" } else { "" };
+        missing.push(format!("no real-time priority ({error}){consequence}"));
     }
     if let Err(error) = lock_memory() {
         missing.push(format!("its memory is not locked ({error})"));

@@ -143,7 +143,7 @@ fn nodes(pair: &PairStatus) -> Vec<Node> {
         let lost = (!peer.connected).then(|| format!("not connected: {}", peer.link_error));
         let mut node = node(&peer.status, &peer.name, "peer", lost);
         if peer.connected && !peer.config_matches {
-            node.sentence.push_str("; its configuration is another one");
+            node.sentence.push_str("; its configuration differs from this node's");
         }
         node
     });

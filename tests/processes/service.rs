@@ -94,6 +94,28 @@ fn a_stop_takes_as_long_as_the_configuration_says() {
     }
 }
 
+/// No word of what is not there: of a fault that was none, or of an election where there is none.
+#[test]
+fn what_a_start_and_a_stop_are_called() {
+    for alone in [false, true] {
+        let Some(mut node) = Node::new() else { return };
+        let file = node.configure(&Change { alone, ..Change::default() });
+        let mut command = relevo();
+        command.arg("run").arg("-c").arg(file).stderr(fs::File::create(node.path("log")).unwrap());
+        node.guard = Some(node.host.namespace.spawn(command).unwrap());
+        node.wait_until("it serves", |node| node.status().is_some_and(|status| serves(&status)));
+        if !alone {
+            node.wait_until("it holds the address", Node::holds_address);
+        }
+        kill(node.guard(), Signal::SIGTERM).unwrap();
+        assert_eq!(node.wait_for_guard(), Some(0), "{}", node.log());
+        let log = node.log();
+        assert!(!log.contains("from=fault"), "{log}");
+        assert_eq!(log.contains("this node has handed over and stops"), !alone, "{log}");
+        assert!(!alone || (log.contains("this node stops") && !log.contains("election")), "{log}");
+    }
+}
+
 /// A reload is told the service manager, from its beginning to its end, and so is one that comes to nothing. The election does not
 /// notice it.
 #[test]
