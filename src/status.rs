@@ -30,6 +30,8 @@ pub struct NodeStatus {
     pub balancer: BalancerStatus,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+    /// What does not work because this host lacks an address of its configuration, in a sentence each.
+    pub foreign_addresses: Vec<String>,
     /// Could it take over now? Its own view: it serves, its links are up.
     pub can_take_over: bool,
     /// Why not; empty if it can.

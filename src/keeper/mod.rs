@@ -5,6 +5,7 @@
 
 mod balancer;
 mod control;
+mod foreign;
 mod guard_link;
 mod identity;
 mod knowledge;
@@ -33,6 +34,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
+use self::foreign::Foreign;
 use self::guard_link::GuardLink;
 use self::knowledge::Knowledge;
 use self::listeners::Listeners;
@@ -159,6 +161,7 @@ pub async fn run() -> Result<(), Error> {
         waiting: Vec::new(),
         peers,
         warnings: Warnings::default(),
+        foreign: Foreign::default(),
         peering,
         is_eligible: false,
         is_ready: false,
@@ -191,6 +194,8 @@ struct Keeper {
     peering: Option<Peering>,
     peers: Option<watch::Receiver<Vec<PeerStatus>>>,
     warnings: Warnings,
+    /// Addresses that this host should have.
+    foreign: Foreign,
     /// What people want of servers.
     wishes: watch::Sender<Arc<Wishes>>,
     /// Who asked, and hears of it when the balancer heeds it.
@@ -280,8 +285,16 @@ impl Keeper {
                     }
                     continue;
                 }
+                found = self.foreign.looked() => {
+                    if !self.foreign.found(found) {
+                        continue;
+                    }
+                }
                 due = second.tick() => {
                     self.withdraw_reloads();
+                    if self.is_ready {
+                        self.foreign.look(&self.config);
+                    }
                     in_time = due.elapsed() < LATE && self.driver.is_whole();
                 }
             }
@@ -365,6 +378,7 @@ impl Keeper {
             vrrp,
             balancer,
             backends: self.balancer.backends(),
+            foreign_addresses: self.foreign.sentences(),
             can_take_over: can_take_over.is_ok(),
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }

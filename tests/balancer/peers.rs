@@ -1,11 +1,12 @@
 //! What a node says of peers that are not what its configuration says.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::configuration;
 use crate::rig::node::{Relevo, relevo};
-use crate::rig::place::{free_port, own_loopback};
+use crate::rig::place::{free_port, own_loopback, own_network};
 
 /// Without servers; the peer link listens at the first address, and these are the peers.
 fn with_peering(listen: SocketAddr, key: &str, name: &str, peer: SocketAddr) -> String {
@@ -65,4 +66,43 @@ fn a_peer_that_was_never_met_may_run_all_the_same() {
     lb2.wait_for("lb2 sees it go", |pair| pair.peers[0].gone);
     let text = status(&lb2);
     assert!(text.contains("lb1 could not take over now: "), "{text}");
+}
+
+/// What listens at an address that is neither the host's nor a virtual one is said, once, and shown until the address is there.
+#[test]
+fn an_address_that_is_not_here_is_told() {
+    let Some(_place) = own_network() else { return };
+    let directory = relevo::lab::directory::Directory::new().unwrap();
+    let key = directory.path().join("pair.key").display().to_string();
+    assert!(relevo(&["key", &key]).status.success());
+    let elsewhere = |last: u8| SocketAddr::from(([192, 0, 2, last], 7000));
+    let text = with_peering(elsewhere(1), &key, "lb2", elsewhere(2))
+        .replace("bind = \"", &format!("bind = \"{}\", \"", elsewhere(3)))
+        .replace("bind = ", "bind = [")
+        .replace("\"\ndefault_backend", "\"]\ndefault_backend")
+        .replace("check = false", "check = false\nsource = \"192.0.2.4\"");
+    let node =
+        Relevo::start(&format!("{text}\n[stats]\nlisten = \"{}\"\nusers = {{ admin = \"secret\" }}\n", elsewhere(5)));
+    let sentences = [
+        "no peer reaches peering.listen at 192.0.2.1:7000",
+        "nobody reaches frontend \"web\" at 192.0.2.3:7000",
+        "nobody reaches frontend \"stats\" at 192.0.2.5:7000",
+        "server app/a cannot be asked from 192.0.2.4",
+    ];
+    let wrong = |text: &str| text.matches("  wrong: ").count();
+    for sentence in sentences {
+        let line = node.wait_for_message(sentence);
+        assert!(
+            line.contains("WARN") && line.ends_with("is neither an address of this host nor a virtual one"),
+            "{line}"
+        );
+    }
+    assert_eq!(wrong(&status(&node)), 4, "{}", status(&node));
+
+    let mut command = Command::new("ip");
+    let added = command.args(["address", "add", "192.0.2.1/29", "dev", "lo"]).status().unwrap();
+    assert!(added.success());
+    node.wait_for("it is here", |status| status.node.foreign_addresses.is_empty());
+    assert_eq!(wrong(&status(&node)), 0);
+    assert_eq!(node.messages().matches("no longer so: ").count(), 4, "{}", node.messages());
 }
