@@ -64,14 +64,15 @@ impl Charges {
         due
     }
 
-    /// Looks after them until they are dropped; only where there are two processors and real-time priority, for without it
+    /// Looks after them until they are dropped; only where there are any, two processors and real-time priority, for without it
     /// lateness is nothing special.
     pub(crate) fn look_after(self, priority: ThreadPriority) -> io::Result<Arc<Charges>> {
         let charges = Arc::new(self);
         let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
         let mut processors = (0..CpuSet::count()).filter(|processor| allowed.is_set(*processor) == Ok(true));
         let (first, last) = (processors.next(), processors.next_back());
-        if let (Some(first), Some(last), true) = (first, last, priority.is_real_time()) {
+        let is_worth_it = priority.is_real_time() && !charges.charges.is_empty();
+        if let (Some(first), Some(last), true) = (first, last, is_worth_it) {
             for processor in [first, last] {
                 let charges = Arc::downgrade(&charges);
                 let life = move || {
