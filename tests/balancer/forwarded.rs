@@ -63,6 +63,19 @@ rules = [
     assert!(!denied("127.0.0.2", "198.51.100.7, nonsense"));
     assert!(!denied("127.0.0.3", "198.51.100.7"), "that is no proxy of ours");
 
+    // RFC 9110 §5.6.1.2: what is empty in a list is not there, neither to be believed nor to be passed on.
+    for (named, listed) in [
+        ("203.0.113.9, ", "203.0.113.9, 127.0.0.2"),
+        ("203.0.113.9,,10.0.0.1", "203.0.113.9, 10.0.0.1, 127.0.0.2"),
+        (", \t,203.0.113.9\r\nX-Forwarded-For: ", "203.0.113.9, 127.0.0.2"),
+        ("", "127.0.0.2"),
+    ] {
+        let head = arrived(from("127.0.0.2"), &format!("X-Forwarded-For: {named}\r\n"));
+        assert_eq!(head.headers("x-forwarded-for").collect::<Vec<_>>(), [listed], "{named:?}");
+        let client = if named.is_empty() { "127.0.0.2" } else { "203.0.113.9" };
+        assert_eq!(head.header("x-client"), Some(client), "{named:?}");
+    }
+
     // A proxy may have passed on what its client says of Connection.
     assert!(denied("127.0.0.2", "198.51.100.7\r\nConnection: close, X-Forwarded-For"));
 

@@ -25,13 +25,15 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Netwo
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer;
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let named = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let named = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    // RFC 9110 §5.6.1.2: an empty element is none.
+    let named = named.filter(|name| !name.is_empty());
     for name in named {
         if !is_trusted(client) {
             break;
         }
         // One that cannot be understood ends what can be believed.
-        let Some(address) = std::str::from_utf8(name).ok().and_then(|name| address(name.trim())) else { break };
+        let Some(address) = std::str::from_utf8(name).ok().and_then(address) else { break };
         client = address;
     }
     client
@@ -135,8 +137,8 @@ fn element(peer: IpAddr, host: Option<&HeaderValue>, scheme: &str) -> HeaderValu
 fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
     let before = headers.get(&name).map(|_| {
         let mut list = BytesMut::new();
-        for value in headers.get_all(&name) {
-            list.put_slice(value.as_bytes());
+        for element in headers.get_all(&name).iter().flat_map(elements) {
+            list.put_slice(element);
             list.put_slice(b", ");
         }
         list.put_slice(element.as_bytes());
@@ -144,6 +146,13 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderVal
     });
     let value = before.and_then(|list| HeaderValue::from_maybe_shared(list).ok());
     headers.insert(name, value.unwrap_or_else(|| element.clone()));
+}
+
+/// Those of a line that are not empty (RFC 9110 §5.6.1.2). Where something is quoted, which may hold commas, the line is one.
+fn elements(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let is_quoted = line.as_bytes().contains(&b'"');
+    let elements = line.as_bytes().split(move |byte| *byte == b',' && !is_quoted).map(<[u8]>::trim_ascii);
+    elements.filter(|element| !element.is_empty())
 }
 
 /// Gives a request an id, unless it has one that may stay.
@@ -213,7 +222,7 @@ mod tests {
     #[test]
     fn only_what_proxies_of_ours_say_of_the_client_is_believed() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|network| Network::parse(network).unwrap());
-        let rows: [(&str, &[&str], &str); 11] = [
+        let rows: [(&str, &[&str], &str); 13] = [
             ("192.0.2.1", &[], "192.0.2.1"),
             ("192.0.2.1", &["198.51.100.7"], "192.0.2.1"),
             ("10.0.0.1", &["198.51.100.7"], "198.51.100.7"),
@@ -225,6 +234,8 @@ mod tests {
             ("2001:db8::1", &["[2001:db9::7]:80, [2001:db8::2]"], "2001:db9::7"),
             ("10.0.0.1", &["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", &["", ",,"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.7, "], "198.51.100.7"),
+            ("10.0.0.1", &["203.0.113.9", ",198.51.100.7,,\t10.0.0.2,", ""], "198.51.100.7"),
         ];
         for (peer, lines, expected) in rows {
             let headers = headers(&X_FORWARDED_FOR, lines);
