@@ -34,7 +34,7 @@ pub(super) fn check(request: &mut Parts) -> Result<(), Refusal> {
         return Err(Refusal::BadTarget); // a host alone is what CONNECT asks for
     }
     match host {
-        Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+        Some(host) if !is_same(host.as_bytes(), authority.as_str().as_bytes(), request.uri.scheme_str()) => {
             return Err(Refusal::BadHost);
         }
         Some(_) => {}
@@ -54,6 +54,28 @@ pub(super) fn check(request: &mut Parts) -> Result<(), Refusal> {
     };
     request.uri = Uri::from(path);
     Ok(())
+}
+
+/// Do both name one origin? The port of the scheme may be left out, or its digits (RFC 9110 §4.2.3).
+fn is_same(host: &[u8], authority: &[u8], scheme: Option<&str>) -> bool {
+    if host.eq_ignore_ascii_case(authority) {
+        return true;
+    }
+    let default: &[u8] = if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) { b"443" } else { b"80" };
+    let without_default = |host| match split_port(host) {
+        (name, Some(port)) if port.is_empty() || port == default => (name, None),
+        parts => parts,
+    };
+    let ((host, host_port), (authority, port)) = (without_default(host), without_default(authority));
+    host.eq_ignore_ascii_case(authority) && host_port == port
+}
+
+/// A colon in the brackets of an IPv6 address is none before a port.
+fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match host.iter().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(at) if host[at] == b':' => (&host[..at], Some(&host[at + 1..])),
+        _ => (host, None),
+    }
 }
 
 /// The Host of a request that may do without (RFC 9112 §3.3): where its client connected to.
@@ -77,22 +99,32 @@ mod tests {
 
     #[test]
     fn the_host_must_be_clear() {
-        let bad: [(&str, Headers); 5] = [
+        let bad: [(&str, Headers); 9] = [
             ("/", &[]),
             ("/", &[("host", "a"), ("host", "a")]),
             ("/", &[("host", "a, b")]),
             ("/", &[("host", "user@a")]),
             ("http://a/", &[("host", "b")]),
+            ("http://a:8080/", &[("host", "a")]),
+            ("http://a:443/", &[("host", "a")]),
+            ("https://a:80/", &[("host", "a")]),
+            ("http://[2001:db8::1]/", &[("host", "[2001:db8:]:1")]),
         ];
         for (target, headers) in bad {
             assert_eq!(check(&mut request(target, headers)), Err(Refusal::BadHost), "{target} {headers:?}");
         }
-        let good: [(&str, Headers, &str); 5] = [
+        let good: [(&str, Headers, &str); 11] = [
             ("/x?y", &[("host", "a.example:8080")], "/x?y"),
             ("/", &[("host", "[2001:db8::1]:80")], "/"),
             ("http://A/x?y", &[("host", "a")], "/x?y"),
             ("http://a", &[("host", "a")], "/"),
             ("http://a?x", &[("host", "a")], "/?x"),
+            ("http://a:80/", &[("host", "A")], "/"),
+            ("http://a/", &[("host", "a:80")], "/"),
+            ("https://a:443/", &[("host", "a")], "/"),
+            ("http://a:/", &[("host", "a")], "/"),
+            ("http://a/", &[("host", "a:")], "/"),
+            ("http://[2001:db8::1]/", &[("host", "[2001:DB8::1]:80")], "/"),
         ];
         for (target, headers, origin) in good {
             let mut request = request(target, headers);
