@@ -35,6 +35,22 @@ fn a_request_without_a_clear_host_is_400() {
     assert_eq!(server.connections(), 0, "none of them reached a server\n{}", node.messages());
 
     assert_eq!(exchange(web, "GET http://one/ HTTP/1.1\r\nHost: one\r\n\r\n").status(), 200);
+    // RFC 9110 §4.2.3: the port of the scheme may be left out.
+    for (target, host, status) in [
+        ("http://one:80/", "one", 200),
+        ("http://one/", "ONE:80", 200),
+        ("https://one:443/", "one", 200),
+        ("http://one:/", "one", 200),
+        ("http://one/", "one:", 200),
+        ("http://[2001:db8::1]:80/", "[2001:db8::1]", 200),
+        ("http://one:8080/", "one", 400),
+        ("http://one:443/", "one", 400),
+        ("https://one:80/", "one", 400),
+        ("http://one:80/", "two", 400),
+    ] {
+        let answer = exchange(web, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.status(), status, "{target} {host}");
+    }
     assert_eq!(get(web, "/").status(), 200);
 }
 
@@ -112,6 +128,63 @@ fn a_server_that_gives_no_valid_answer_is_502() {
         assert_page(&get(web, path), 502);
     }
     assert_eq!(get(web, "/well").status(), 200);
+}
+
+/// Where a body ends is said once and clearly, or the answer is none (RFC 9112 §6.1, §6.3): `chunked` alone, in any case and with
+/// the list's empty elements, is a coding that we know and write anew. A header's name may end in spaces, which go no further
+/// (RFC 9112 §5.1).
+#[test]
+fn how_an_answer_is_framed_is_clear_or_it_is_502() {
+    let _place = own_loopback();
+    const CHUNKED: &str = "5\r\nhello\r\n0\r\n\r\n";
+    let clear = [
+        ("Transfer-Encoding: chunked", CHUNKED),
+        ("Transfer-Encoding: cHUNKED", CHUNKED),
+        ("Transfer-Encoding: chunked,", CHUNKED),
+        ("Transfer-Encoding: , chunked", CHUNKED),
+        ("Transfer-Encoding : chunked", CHUNKED),
+        ("Content-Length : 5\r\nX-Foo \t: 1", "hello"),
+    ];
+    let unclear = [
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", CHUNKED),
+        ("Transfer-Encoding: chunked, chunked", CHUNKED),
+        ("Transfer-Encoding: identity, chunked", CHUNKED),
+        ("Transfer-Encoding: chunked, identity", CHUNKED),
+        ("Transfer-Encoding: gzip, chunked", CHUNKED),
+        ("Transfer-Encoding: gzip", "hello"),
+        ("Transfer-Encoding: identity\r\nContent-Length: 5", "hello"),
+        ("Transfer-Encoding: chunked;a=b", CHUNKED),
+        ("Transfer-Encoding: \"chunked\"", CHUNKED),
+        ("Transfer-Encoding:", CHUNKED),
+        ("Content-Length: 5\r\nContent-Length : 4", "hello"),
+        (" Content-Length: 5", "hello"),
+        ("X-A: b\r\n Content-Length: 5", "hello"),
+    ];
+    let answers = clear.into_iter().chain(unclear);
+    let answers: Vec<_> =
+        answers.map(|(headers, body)| format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n{body}").into_bytes()).collect();
+    let server = Server::answering(move |request| {
+        let index: usize = request.head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+        answers[index].clone()
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for (index, (headers, _)) in clear.iter().enumerate() {
+        for connection in ["keep-alive", "close"] {
+            let answer = exchange(web, format!("GET /{index} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n"));
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"), "{headers:?}");
+            let codings: Vec<_> = answer.headers("transfer-encoding").collect();
+            assert!(codings.is_empty() || codings == ["chunked"], "{headers:?}: {answer:?}");
+            assert_ne!(answer.header("connection"), Some("close, chunked"), "{headers:?}");
+            assert_eq!(answer.header("x-foo"), headers.contains("X-Foo").then_some("1"), "{answer:?}");
+        }
+    }
+    for (index, (headers, _)) in unclear.iter().enumerate() {
+        let path = format!("/{}", clear.len() + index);
+        assert_eq!(get(web, &path).status(), 502, "{headers:?}");
+        let line = node.wait_for_message(&format!("GET {path} "));
+        assert!(line.contains(" PH-- "), "the proxy refused it: {line}");
+    }
 }
 
 /// 503 at once, be it that nobody listens or that checks have found no server up; a client's connection outlives it.

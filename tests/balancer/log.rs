@@ -115,6 +115,8 @@ fn the_termination_state_tells_who_ended_it() {
                 let _ = connection.receive_rest();
                 b""
             }
+            Some("/junk") => b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            Some("/long") => &[b'a'; 70_000],
             Some("/short") => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
             _ => b"",
         };
@@ -131,6 +133,13 @@ fn the_termination_state_tells_who_ended_it() {
     assert_eq!(get(web, "/closed").status(), 502);
     let line = line_of(&node, "/closed");
     assert_eq!((line.status, &line.termination[..2]), (502, "SH"), "{line:?}");
+
+    // What is no answer was refused here.
+    for path in ["/junk", "/long"] {
+        assert_eq!(get(web, path).status(), 502);
+        let line = line_of(&node, path);
+        assert_eq!((line.status, &line.termination[..2]), (502, "PH"), "{line:?}");
+    }
 
     assert_eq!(get(web, "/silent").status(), 504);
     let line = line_of(&node, "/silent");

@@ -75,6 +75,53 @@ fn a_refused_upgrade_is_an_ordinary_answer() {
     assert_eq!((answer.status(), answer.text().as_str()), (403, "no"));
 }
 
+/// A 101 that agrees to nothing that was asked makes no tunnel (RFC 9110 §7.8, §15.2.2; RFC 6455 §4.2.2), and a WebSocket is asked
+/// for with one key (§4.1).
+#[test]
+fn an_upgrade_is_what_both_sides_mean() {
+    let _place = own_loopback();
+    const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    let answers = [
+        ("Upgrade: websocket\r\n", ACCEPT, 101),
+        ("Upgrade: WebSocket\r\n", ACCEPT, 101),
+        ("", "", 502),
+        ("", ACCEPT, 502),
+        ("Upgrade:\r\n", ACCEPT, 502),
+        ("Upgrade: other\r\n", ACCEPT, 502),
+        ("Upgrade: websocket, other\r\n", ACCEPT, 502),
+        ("Upgrade: websocket\r\n", "", 502),
+        ("Upgrade: websocket\r\n", "Sec-WebSocket-Accept: dGhlIHNhbXBsZSBub25jZQ==\r\n", 502),
+    ];
+    let server = Server::answering(move |request| {
+        let index: usize = request.head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+        let (upgrade, accept, _) = answers[index];
+        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{upgrade}{accept}\r\n").into_bytes()
+    });
+    let (web, text) = configuration("", "", &[server.address]);
+    let node = Relevo::start(&text);
+    for (index, (upgrade, accept, status)) in answers.into_iter().enumerate() {
+        let mut connection = connect(web);
+        connection.send(UPGRADE.replace("/chat", &format!("/{index}"))).unwrap();
+        let head = connection.receive_head().unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{upgrade:?} {accept:?}: {head}");
+    }
+    assert!(node.wait_for_message("GET /2 ").contains(" 502 "), "{}", node.messages());
+
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let asked = server.connections();
+    for request in [
+        UPGRADE.replace(KEY, ""),
+        UPGRADE.replace(KEY, "Sec-WebSocket-Key: short\r\n"),
+        UPGRADE.replace(KEY, &KEY.repeat(2)),
+        UPGRADE.replace("GET", "POST"),
+    ] {
+        let mut connection = connect(web);
+        connection.send(&request).unwrap();
+        assert_eq!(connection.receive().unwrap().status(), 400, "{request}");
+    }
+    assert_eq!(server.connections(), asked, "none of them reached the server");
+}
+
 /// TCP mode: whoever speaks first, whatever they say; an end of one direction leaves the other open; connections alternate.
 #[test]
 fn tcp_mode_passes_bytes() {

@@ -107,7 +107,8 @@ pub(super) async fn ask(
                 continue;
             }
             Err(Failure::Connection(upstream::Failure::Lost { in_silence: true })) => Outcome::Nothing,
-            Err(Failure::Connection(upstream::Failure::Lost { in_silence: false })) => Outcome::Junk,
+            Err(Failure::Connection(upstream::Failure::Lost { in_silence: false })) => Outcome::CutShort,
+            Err(Failure::Connection(upstream::Failure::Malformed)) => Outcome::Junk,
         };
         let Some(body) = repeatable.as_ref().filter(|_| outcome.is_retried(&config.retry) && attempts.may_repeat())
         else {
@@ -136,7 +137,9 @@ enum Outcome {
     Answer(Response<()>, Box<Upstream>),
     /// The connection ended in silence.
     Nothing,
-    /// It ended, or something came that is no HTTP, before a head was whole.
+    /// It ended before a head was whole.
+    CutShort,
+    /// Something came that is no HTTP, or no answer that can be passed on.
     Junk,
     Timeout,
 }
@@ -148,7 +151,7 @@ impl Outcome {
                 !retry.statuses.is_empty() && retry.statuses.contains(&response.status().as_u16())
             }
             Self::Nothing => retry.empty_response,
-            Self::Junk => retry.junk_response,
+            Self::CutShort | Self::Junk => retry.junk_response,
             Self::Timeout => retry.response_timeout,
         }
     }
@@ -156,7 +159,8 @@ impl Outcome {
     fn finish(self) -> Result<(Response<()>, Box<Upstream>), Refusal> {
         match self {
             Self::Answer(response, upstream) => Ok((response, upstream)),
-            Self::Nothing | Self::Junk => Err(Refusal::BadGateway),
+            Self::Nothing | Self::CutShort => Err(Refusal::BadGateway),
+            Self::Junk => Err(Refusal::BadResponse),
             Self::Timeout => Err(Refusal::ServerTimeout),
         }
     }
@@ -165,8 +169,8 @@ impl Outcome {
     fn seen(&self, body: &Bytes) -> Option<Seen<'static>> {
         match self {
             Self::Answer(response, _) => Some(Seen::Answered(response.status().as_u16())),
-            Self::Nothing | Self::Junk if !body.is_empty() => None,
-            Self::Nothing | Self::Junk | Self::Timeout => Some(Seen::NotAnswered),
+            Self::Nothing | Self::CutShort | Self::Junk if !body.is_empty() => None,
+            Self::Nothing | Self::CutShort | Self::Junk | Self::Timeout => Some(Seen::NotAnswered),
         }
     }
 }

@@ -95,7 +95,7 @@ async fn forward(
     // As it came: what a rule makes of the path makes no page of it.
     let view = statistics::wanted(client.session.frontend(), &head);
     // Before anything looks at the headers: what a client names in Connection is gone, and takes nothing of ours with it.
-    let headers::Wishes { upgrade: wants_upgrade, end, bound } = headers::make_request_end_to_end(&mut head)?;
+    let headers::Wishes { upgrade, end, bound } = headers::make_request_end_to_end(&mut head)?;
     client.ends.set(end);
 
     let session = &client.session;
@@ -133,7 +133,7 @@ async fn forward(
     let key = key::of_request(&backend.balance, source, &head.uri, &head.headers);
     let mode = mode(client);
     prepare_request(client, &persistence, &mut head);
-    if mode != ConnectionMode::KeepAlive && !wants_upgrade {
+    if mode != ConnectionMode::KeepAlive && upgrade.is_none() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let server_timeout = backend.timeouts.server;
@@ -163,8 +163,8 @@ async fn forward(
     match &asked {
         Ok((response, _)) => attempts.observe(Seen::Answered(response.status().as_u16())),
         // What ended with a body may have ended because of it.
-        Err(Refusal::BadGateway) if has_body => {}
-        Err(Refusal::BadGateway | Refusal::ServerTimeout) => attempts.observe(Seen::NotAnswered),
+        Err(Refusal::BadGateway | Refusal::BadResponse) if has_body => {}
+        Err(Refusal::BadGateway | Refusal::BadResponse | Refusal::ServerTimeout) => attempts.observe(Seen::NotAnswered),
         Err(_) => {}
     }
     let (mut response, mut upstream) = asked?;
@@ -193,8 +193,8 @@ async fn forward(
         }
         return Ok(response);
     }
-    if !wants_upgrade {
-        return Err(Refusal::BadGateway);
+    if !upgrade.is_some_and(|upgrade| upgrade.is_agreed_to(response.headers())) {
+        return Err(Refusal::BadResponse);
     }
     let (stream, first) = upstream.connection.into_tunnel();
     client.tunnel.replace(Some(Tunnel { stream, first, timeouts, at_backend, at_server }));

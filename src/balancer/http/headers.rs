@@ -9,15 +9,16 @@ use hyper::{HeaderMap, StatusCode, Version};
 
 use crate::balancer::http::own::{request_binds, response_binds};
 use crate::balancer::http::page::Refusal;
+use crate::balancer::http::upgrade::Upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What a client wants of its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wishes {
-    /// That it becomes another protocol, should the server agree.
-    pub(super) upgrade: bool,
+    /// That it becomes another protocol, should the server agree. Mostly there is none: so it is a pointer.
+    pub(super) upgrade: Option<Box<Upgrade>>,
     /// That it ends with the response (RFC 9112 §9.3).
     pub(super) end: bool,
     /// That its server's connection is known for its own.
@@ -27,7 +28,7 @@ pub(super) struct Wishes {
 /// Removes what is meant for us alone from a request.
 ///
 /// # Errors
-/// Its body is encoded as we cannot decode it.
+/// Its body is encoded as we cannot decode it, or it asks for another protocol in a way that none may agree to.
 pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<Wishes, Refusal> {
     let found = Found::in_headers(&request.headers);
     if found.transfer_encoding {
@@ -50,10 +51,11 @@ pub(super) fn make_request_end_to_end(request: &mut Parts) -> Result<Wishes, Ref
     if trailers {
         request.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let Some(upgrade) = upgrade else { return Ok(Wishes { upgrade: false, end, bound }) };
-    request.headers.insert(UPGRADE, upgrade);
+    let Some(upgrade) = upgrade else { return Ok(Wishes { upgrade: None, end, bound }) };
+    let upgrade = Upgrade::asked(request, upgrade)?;
+    request.headers.insert(UPGRADE, upgrade.header());
     request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Ok(Wishes { upgrade: true, end: false, bound })
+    Ok(Wishes { upgrade: Some(Box::new(upgrade)), end: false, bound })
 }
 
 /// Is it clear that the client wants its connection to end?
@@ -170,7 +172,8 @@ fn named_by_connection(token: &str) -> Option<HeaderName> {
     (!stays && !name.as_str().starts_with("x-forwarded-")).then_some(name)
 }
 
-fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+/// The elements of a list, which may be empty (RFC 9110 §5.6.1.2).
+pub(super) fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
@@ -196,7 +199,7 @@ pub(super) mod tests {
     }
 
     fn upgrades(request: &mut Parts) -> Result<bool, Refusal> {
-        make_request_end_to_end(request).map(|wishes| wishes.upgrade)
+        make_request_end_to_end(request).map(|wishes| wishes.upgrade.is_some())
     }
 
     /// What hyper does not close must not be taken for the end: the answer would wait for it.

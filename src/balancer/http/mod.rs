@@ -26,6 +26,7 @@ mod target;
 mod tunnel;
 mod turn;
 mod unread;
+mod upgrade;
 pub mod upstream;
 
 use std::future::{Future, poll_fn};

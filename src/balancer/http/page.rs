@@ -36,6 +36,8 @@ pub enum Refusal {
     BadTarget,
     /// RFC 9112 §6.1: a transfer coding other than chunked.
     UnknownCoding,
+    /// RFC 6455 §4.1: a WebSocket is asked for without a key, or with one that is none.
+    BadUpgrade,
     /// What a rule made of the target is too long or no target.
     RewrittenTarget,
     /// The client did not send the rest of its request.
@@ -44,8 +46,10 @@ pub enum Refusal {
     BadBody,
     /// No server is up, or none could be reached.
     Unavailable(Unreachable),
-    /// The server closed or reset the connection, or did not speak HTTP.
+    /// The server closed or reset the connection.
     BadGateway,
+    /// What it answered is no answer: not HTTP, too long, its end unclear, or another protocol than was asked for.
+    BadResponse,
     /// The server did not answer in time.
     ServerTimeout,
 }
@@ -70,11 +74,12 @@ impl Refusal {
             Self::BadHost
             | Self::BadTarget
             | Self::UnknownCoding
+            | Self::BadUpgrade
             | Self::BadBody
             | Self::ClientTimeout
             | Self::Connect => true,
             Self::NoRoute | Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => false,
-            Self::Unavailable(_) | Self::BadGateway | Self::ServerTimeout => false,
+            Self::Unavailable(_) | Self::BadGateway | Self::BadResponse | Self::ServerTimeout => false,
         }
     }
 
@@ -98,12 +103,14 @@ impl Refusal {
     /// Who ended it and when, for the log.
     pub(super) fn termination(self) -> [u8; 2] {
         *match self {
-            Self::BadHost | Self::BadTarget | Self::UnknownCoding | Self::Connect | Self::NoRoute => b"PR",
+            Self::BadHost | Self::BadTarget | Self::UnknownCoding | Self::BadUpgrade => b"PR",
+            Self::Connect | Self::NoRoute => b"PR",
             Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => b"PR",
             Self::ClientTimeout => b"cD",
             Self::BadBody => b"CD",
             Self::Unavailable(reason) => return reason.termination(),
             Self::BadGateway => b"SH",
+            Self::BadResponse => b"PH",
             Self::ServerTimeout => b"sH",
         }
     }
@@ -111,7 +118,7 @@ impl Refusal {
     /// Its status, unless a page in its place has another.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadTarget | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadTarget | Self::BadUpgrade | Self::BadBody => StatusCode::BAD_REQUEST,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -120,7 +127,7 @@ impl Refusal {
             Self::RewrittenTarget => StatusCode::URI_TOO_LONG,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::BadGateway => StatusCode::BAD_GATEWAY,
+            Self::BadGateway | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::ServerTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -129,6 +136,9 @@ impl Refusal {
         match self {
             Self::BadHost => page!("400 Bad Request", "The request does not say clearly which host it is for."),
             Self::BadTarget => page!("400 Bad Request", "The request does not say clearly what it is for."),
+            Self::BadUpgrade => {
+                page!("400 Bad Request", "The request asks for a WebSocket without the key that it takes.")
+            }
             Self::UnknownCoding => {
                 page!("501 Not Implemented", "The request's body is encoded in a way not known here.")
             }
@@ -143,7 +153,7 @@ impl Refusal {
                 page!("503 Service Unavailable", "All servers are busy; try again later.")
             }
             Self::Unavailable(_) => page!("503 Service Unavailable", "No server is there to answer this request."),
-            Self::BadGateway => page!("502 Bad Gateway", "The server gave no valid answer."),
+            Self::BadGateway | Self::BadResponse => page!("502 Bad Gateway", "The server gave no valid answer."),
             Self::ServerTimeout => page!("504 Gateway Timeout", "The server did not answer in time."),
         }
     }

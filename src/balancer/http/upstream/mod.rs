@@ -43,11 +43,13 @@ pub struct Malformed;
 pub enum Failure {
     /// The connection was closed before anything of the request was sent.
     NotSent(Box<Outgoing>),
-    /// It was closed or broke after that, or what came is no HTTP.
+    /// It was closed or broke after that.
     Lost {
         /// Nothing at all came.
         in_silence: bool,
     },
+    /// What came is no HTTP, too long, or leaves open where its body ends.
+    Malformed,
     /// The client does not send the rest of the request.
     Client,
 }
@@ -122,7 +124,7 @@ impl Connection {
                     return Poll::Ready(Ok(response));
                 }
                 Ok(None) => {}
-                Err(Malformed) => return Poll::Ready(Err(Failure::Lost { in_silence: false })),
+                Err(Malformed) => return Poll::Ready(Err(Failure::Malformed)),
             }
             match ready!(self.poll_receive(context)) {
                 Ok(1..) => {}

@@ -50,7 +50,9 @@ pub(super) fn parse(received: &mut BytesMut, is_head_request: bool) -> Result<Op
 fn parse_one(received: &mut BytesMut) -> Result<Option<(Response<()>, bool)>, Malformed> {
     let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // RFC 9112 §5.1: a proxy takes that space away.
+    config.allow_spaces_after_header_name_in_responses(true);
     let status = config.parse_response_with_uninit_headers(&mut parsed, received, &mut room).map_err(|_| Malformed)?;
     let httparse::Status::Complete(length) = status else {
         return if received.len() > MAX_HEAD { Err(Malformed) } else { Ok(None) };
@@ -110,16 +112,19 @@ fn frame(mut response: Response<()>, is_1_1: bool, is_head_request: bool) -> Res
     let length = content_length(headers)?;
     let is_encoded = headers.contains_key(TRANSFER_ENCODING);
 
-    if is_encoded && !is_1_1 {
-        return Err(Malformed); // whoever sent it may mean either (RFC 9112 §6.1)
+    // Of HTTP/1.0 it may mean either (RFC 9112 §6.1). What is not chunked we cannot decode, and cannot pass on either: it is for
+    // one hop alone.
+    if is_encoded && !(is_1_1 && is_chunked(headers)) {
+        return Err(Malformed);
+    }
+    if is_encoded {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let (body, is_kept) = if is_head_request || has_no_body(status) {
         (Decoder::NOTHING, is_kept)
-    } else if is_encoded && is_chunked(headers) {
+    } else if is_encoded {
         // A length beside it may be an attempt to make two responses of one.
         (Decoder::Chunked(Chunked::Size), is_kept && length.is_none())
-    } else if is_encoded {
-        (Decoder::UntilClose, false)
     } else if let Some(length) = length {
         (Decoder::Length(length), is_kept)
     } else {
@@ -141,10 +146,12 @@ fn is(said: &[u8], option: &str) -> bool {
     said.trim_ascii().eq_ignore_ascii_case(option.as_bytes())
 }
 
+/// Is it `chunked`, once, and nothing else? Elements of the list may be empty (RFC 9110 §5.6.1.2).
 fn is_chunked(headers: &HeaderMap) -> bool {
-    let last = headers.get_all(TRANSFER_ENCODING).into_iter().next_back();
-    last.and_then(|line| line.as_bytes().rsplit(|byte| *byte == b',').next())
-        .is_some_and(|coding| is(coding, "chunked"))
+    let lines = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let mut codings =
+        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).filter(|coding| !is(coding, ""));
+    codings.next().is_some_and(|coding| is(coding, "chunked")) && codings.next().is_none()
 }
 
 /// The length that all Content-Length headers agree on; of several one stays.
@@ -202,9 +209,11 @@ mod tests {
             ("HTTP/1.1 200 OK\nContent-Length: 5", Decoder::Length(5), true),
             ("HTTP/1.1 200 OK\nContent-Length: 5\nConnection: x, Close", Decoder::Length(5), false),
             ("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5, 5", Decoder::Length(5), true),
-            ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked", Decoder::Chunked(Chunked::Size), true),
+            ("HTTP/1.1 200 OK\nContent-Length : 5", Decoder::Length(5), true),
+            ("HTTP/1.1 200 OK\nTransfer-Encoding: Chunked", Decoder::Chunked(Chunked::Size), true),
+            ("HTTP/1.1 200 OK\nTransfer-Encoding\t: chunked", Decoder::Chunked(Chunked::Size), true),
+            ("HTTP/1.1 200 OK\nTransfer-Encoding: , chunked\t,", Decoder::Chunked(Chunked::Size), true),
             ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 5", Decoder::Chunked(Chunked::Size), false),
-            ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked, gzip", Decoder::UntilClose, false),
             ("HTTP/1.1 200 OK", Decoder::UntilClose, false),
             ("HTTP/1.1 204 No Content", Decoder::NOTHING, true),
             ("HTTP/1.1 304 Not Modified\nContent-Length: 5", Decoder::NOTHING, true),
@@ -217,6 +226,8 @@ mod tests {
             let head = head(lines).unwrap().unwrap();
             assert_eq!((head.body, head.is_kept), (body, is_kept), "{lines}");
             assert!(head.response.headers().get_all(CONTENT_LENGTH).iter().count() <= 1, "{lines}");
+            let codings: Vec<_> = head.response.headers().get_all(TRANSFER_ENCODING).iter().collect();
+            assert!(codings.is_empty() || codings == ["chunked"], "{lines}");
         }
     }
 
@@ -239,11 +250,19 @@ mod tests {
             "HTTP/1.1 099 OK",
             "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6",
             "HTTP/1.1 200 OK\nContent-Length: 5, 6",
+            "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length : 6",
             "HTTP/1.1 200 OK\nContent-Length: +5",
             "HTTP/1.1 200 OK\nContent-Length: ",
             "HTTP/1.1 200 OK\nContent-Length: 18446744073709551616",
-            "HTTP/1.1 200 OK\nContent-Length : 5",
             "HTTP/1.0 200 OK\nTransfer-Encoding: chunked\nConnection: keep-alive",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked, gzip",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: identity\nContent-Length: 5",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked;a=b",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: \"chunked\"",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: ",
+            "HTTP/1.1 304 Not Modified\nTransfer-Encoding: x",
             "HTTP/1.1 200 OK\nA: b\n c",
             &many,
         ];
