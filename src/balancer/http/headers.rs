@@ -210,7 +210,7 @@ pub(super) mod tests {
             (Version::HTTP_11, &[("connection", "close")], true),
             (Version::HTTP_11, &[("connection", "x-a, Close")], true),
             (Version::HTTP_11, &[("connection", "close"), ("connection", "keep-alive")], false),
-            (Version::HTTP_11, &[("connection", "close, upgrade"), ("upgrade", "websocket")], false),
+            (Version::HTTP_11, &[("connection", "close, upgrade"), ("upgrade", "chat")], false),
             (Version::HTTP_10, &[], true),
             (Version::HTTP_10, &[("connection", "keep-alive")], false),
             (Version::HTTP_10, &[("connection", "close")], true),
@@ -234,7 +234,7 @@ pub(super) mod tests {
                 ("keep-alive", "timeout=5"),
                 ("proxy-connection", "keep-alive"),
                 ("te", "gzip"),
-                ("upgrade", "websocket"),
+                ("upgrade", "chat"),
                 ("accept", "*/*"),
             ],
         );
@@ -283,28 +283,24 @@ pub(super) mod tests {
     #[test]
     fn a_request_with_a_body_stays_what_it_is() {
         for (framing, is_upgrade) in [("0", true), ("5", false), ("00", false)] {
-            let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", framing)];
+            let headers = [("connection", "upgrade"), ("upgrade", "chat"), ("content-length", framing)];
             assert_eq!(upgrades(&mut request("/", &headers)), Ok(is_upgrade), "{framing}");
         }
-        let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("transfer-encoding", "chunked")];
+        let headers = [("connection", "upgrade"), ("upgrade", "chat"), ("transfer-encoding", "chunked")];
         let mut request = request("/", &headers);
         assert_eq!(upgrades(&mut request), Ok(false));
         assert_eq!(names(&request.headers), ["transfer-encoding"]);
     }
 
     #[test]
-    fn trailers_and_an_upgrade_to_websocket_stay() {
-        let headers = [
-            ("host", "a"),
-            ("te", "deflate, trailers"),
-            ("connection", "keep-alive, Upgrade"),
-            ("upgrade", "websocket"),
-        ];
+    fn trailers_and_an_upgrade_stay() {
+        let headers =
+            [("host", "a"), ("te", "deflate, trailers"), ("connection", "keep-alive, Upgrade"), ("upgrade", "chat")];
         let mut request = request("/", &headers);
         assert_eq!(upgrades(&mut request), Ok(true));
         assert_eq!(request.headers[TE], "trailers");
         assert_eq!(request.headers[CONNECTION], "upgrade");
-        assert_eq!(request.headers[UPGRADE], "websocket");
+        assert_eq!(request.headers[UPGRADE], "chat");
     }
 
     #[test]

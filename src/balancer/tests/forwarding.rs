@@ -224,7 +224,10 @@ fn a_websocket_passes_and_its_bytes_go_both_ways() {
             let head = connection.head().await;
             assert_eq!((header(&head, "upgrade"), header(&head, "connection")), (Some("websocket"), Some("upgrade")));
             connection
-                .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello")
+                .send(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello",
+                )
                 .await;
             let said = connection.body(4).await;
             connection.send(&said.to_uppercase()).await;
@@ -233,7 +236,12 @@ fn a_websocket_passes_and_its_bytes_go_both_ways() {
         .await;
         let balancer = Balancer::start(config(&[server])).await;
         let mut client = balancer.connect().await;
-        client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+        client
+            .send(
+                "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
         let head = client.head().await;
         assert_eq!(status(&head), "101");
         assert_eq!((header(&head, "upgrade"), header(&head, "connection")), (Some("websocket"), Some("upgrade")));
