@@ -13,6 +13,7 @@ use rtnetlink::{AddressMessageBuilder, Handle};
 use thiserror::Error;
 
 use crate::clock::InTime;
+use crate::interface_settings;
 use crate::router::VirtualAddress;
 
 /// The mark (IFA_PROTO, `proto` in the output of `ip address`) of every address that is ours: VRRP's protocol number.
@@ -37,6 +38,11 @@ pub enum Error {
     TooLate(VirtualAddress),
     #[error("cannot remove {address}: {source}{}", advice(source))]
     Remove { address: VirtualAddress, source: io::Error },
+    #[error(
+        "cannot set promote_secondaries, without which {address} takes other addresses of its subnet along: {source}{}",
+        advice(source)
+    )]
+    Setting { address: VirtualAddress, source: io::Error },
 }
 
 fn advice(source: &io::Error) -> &'static str {
@@ -129,6 +135,9 @@ impl Addresses {
             AddressAttribute::CacheInfo(lifetime),
             AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_PROTOCOL)),
         ]);
+        if let Err(source) = interface_settings::apply(&self.handle, index).await {
+            return Err(Error::Setting { address, source });
+        }
         // Nothing else runs on this thread between this look at the clock and the system call.
         if !in_time.is_now() {
             return Err(Error::TooLate(address));
@@ -146,8 +155,13 @@ impl Addresses {
         Ok(())
     }
 
-    /// Removes the address; false if it was not there.
+    /// Removes the address and no other; false if it was not there.
     pub(crate) async fn remove(&self, index: u32, address: VirtualAddress) -> Result<bool, Error> {
+        match interface_settings::apply(&self.handle, index).await {
+            Ok(()) => (),
+            Err(error) if is_absent(&error) => return Ok(false),
+            Err(source) => return Err(Error::Setting { address, source }),
+        }
         let message = AddressMessageBuilder::<Ipv4Addr>::new()
             .index(index)
             .address(address.address, address.prefix_length)
@@ -185,10 +199,13 @@ pub(crate) fn virtual_address(message: &AddressMessage) -> Option<(u32, VirtualA
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    [Errno::EADDRNOTAVAIL, Errno::ENODEV].iter().any(|absent| error.raw_os_error() == Some(*absent as i32))
+    [Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::EAFNOSUPPORT]
+        .iter()
+        .any(|absent| error.raw_os_error() == Some(*absent as i32))
 }
 
-fn interface_name(index: u32) -> String {
+/// Of an interface that is gone its number.
+pub(crate) fn interface_name(index: u32) -> String {
     nix::net::if_::if_indextoname(index)
         .map_or_else(|_gone| format!("interface {index}"), |name| name.to_string_lossy().into_owned())
 }

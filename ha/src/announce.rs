@@ -1,6 +1,5 @@
 //! Gratuitous ARP (RFC 9568 §6.4.1, RFC 5227 §3): tells a segment that an address now lives at this interface.
 
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -9,7 +8,6 @@ use pnet::packet::arp::{ArpHardwareTypes, ArpOperations, MutableArpPacket};
 use pnet::packet::ethernet::{EtherTypes, MutableEthernetPacket};
 use pnet::util::MacAddr;
 use socket2::Socket;
-use tracing::warn;
 
 use crate::packet_socket;
 
@@ -28,22 +26,6 @@ impl Announcer {
     /// Sends one announcement; never waits.
     pub(crate) fn announce(&self, address: Ipv4Addr, hardware_address: [u8; 6]) -> io::Result<()> {
         self.0.send(&gratuitous_arp(address, hardware_address)).map(|_sent| ())
-    }
-}
-
-/// Has the kernel ask for its neighbours' hardware addresses in the name of the interface's own address, never of a virtual
-/// one: a neighbour learns from a request, so a node whose processes are dead, but whose kernel still closes the connections
-/// they left, would draw the virtual address back to itself.
-pub(crate) fn keep_out_of_requests(interface: &str) {
-    let setting = format!("/proc/sys/net/ipv4/conf/{interface}/arp_announce");
-    match fs::read_to_string(&setting).and_then(|level| match level.trim() {
-        "2" => Ok(()),
-        _ => fs::write(&setting, "2"),
-    }) {
-        Ok(()) => (),
-        Err(error) => {
-            warn!(interface, %error, "cannot set {setting} to 2; after this node dies its kernel may draw clients back for a second");
-        }
     }
 }
 

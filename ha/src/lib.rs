@@ -9,6 +9,7 @@ pub mod clock;
 mod driver;
 pub mod election;
 mod instance;
+mod interface_settings;
 mod link;
 mod netlink;
 pub mod packet;

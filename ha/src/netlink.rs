@@ -12,10 +12,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::address::{Addresses, Error};
 use crate::advert_socket::{AdvertSockets, OpenedSockets};
-use crate::announce::{self, Announcer};
+use crate::announce::Announcer;
 use crate::clock::InTime;
 use crate::driver::StartError;
 use crate::election::Event;
+use crate::interface_settings;
 use crate::link::{InterfaceState, Removed, Watcher, is_overrun};
 use crate::router::VirtualAddress;
 
@@ -54,7 +55,6 @@ pub(crate) struct Opened {
 impl Opened {
     fn open(interface: &str, interface_index: u32) -> io::Result<Opened> {
         let adverts = OpenedSockets::open(interface, interface_index)?;
-        announce::keep_out_of_requests(interface);
         Ok(Opened { interface_index, adverts, announcer: Announcer::open(interface_index)? })
     }
 }
@@ -199,7 +199,7 @@ impl Netlink {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Open { router, interface_index }) => self.open(router, interface_index),
+                    Some(Command::Open { router, interface_index }) => self.open(router, interface_index).await,
                     Some(Command::Close(sockets)) => drop(sockets),
                     Some(Command::Lease { router, interface_index, seconds, tenure }) => {
                         self.lease(router, interface_index, seconds, tenure).await;
@@ -221,8 +221,13 @@ impl Netlink {
         }
     }
 
-    fn open(&self, router: usize, interface_index: u32) {
+    async fn open(&self, router: usize, interface_index: u32) {
         let Some(subscription) = self.subscriptions.get(router) else { return };
+        // Now already, so that a takeover need not wait for it.
+        if let Err(error) = interface_settings::apply(self.addresses.handle(), interface_index).await {
+            let Subscription { name, interface, .. } = subscription;
+            warn!(router = name, interface, %error, "cannot set arp_announce and promote_secondaries of the interface");
+        }
         subscription.tell(Input::Opened(Opened::open(&subscription.interface, interface_index)));
     }
 

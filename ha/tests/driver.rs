@@ -166,14 +166,14 @@ fn an_address_that_goes_with_that_of_another_router_is_put_back() {
             ..router(255)
         };
         let routers = vec![slow(51, first), slow(52, second)];
-        let driver = pair.one.run(Driver::start(routers.clone())).await.unwrap();
+        let driver = pair.one.run(Driver::start(routers)).await.unwrap();
         driver.set_eligible(Ok(()));
         pair.one.until_address(first, true).await;
         pair.one.until_address(second, true).await;
 
-        let injector = pair.two.run(async { raw_socket() }).await;
-        send(&injector, &advert(&routers[0]).encode(TWO, GROUP));
-        pair.one.until_address(first, false).await;
+        pair.one.forbid_promotion().await;
+        pair.one.delete_address(first).await;
+        pair.one.until_address(first, true).await;
         pair.one.until_address(second, true).await;
         pair.one.run(driver.stop()).await;
     });

@@ -1,7 +1,6 @@
 //! A processor that does not run the election's thread, though the thread is urgent. Alone in its binary, for it keeps a
 //! processor from all others.
 
-#[expect(dead_code, reason = "it is made for the tests in driver.rs")]
 mod network;
 
 use std::io;

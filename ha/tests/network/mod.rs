@@ -1,4 +1,5 @@
 //! Two network namespaces joined by a wire, each with a thread and a runtime of its own.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 /// The interface's name on both nodes.
 pub(crate) const INTERFACE: &str = "eth1";
+const PROMOTE_SECONDARIES: &str = "/proc/sys/net/ipv4/conf/eth1/promote_secondaries";
 /// Far longer than anything awaited here takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -128,6 +130,40 @@ impl Node {
             netlink().address().del(message).execute().await.unwrap();
         })
         .await;
+    }
+
+    /// These and no others, in this order; the kernel keeps none whose first of its subnet goes.
+    pub(crate) async fn set_addresses(&self, order: &[Ipv4Addr]) {
+        self.forbid_promotion().await;
+        self.run(async {
+            for message in addresses().await {
+                // It may have gone with another.
+                let _ = netlink().address().del(message).execute().await;
+            }
+        })
+        .await;
+        for &address in order {
+            self.add_address(address, 24).await;
+        }
+    }
+
+    /// All that it has, in their order.
+    pub(crate) async fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.run(async { addresses().await.iter().filter_map(local).collect() }).await
+    }
+
+    pub(crate) async fn forbid_promotion(&self) {
+        self.run(async { std::fs::write(PROMOTE_SECONDARIES, "0").unwrap() }).await;
+    }
+
+    /// Waits until the kernel keeps the others when the first address of a subnet goes.
+    pub(crate) async fn until_promotion(&self) {
+        let wait = self.run(async {
+            while std::fs::read_to_string(PROMOTE_SECONDARIES).unwrap().trim() != "1" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        tokio::time::timeout(PATIENCE, wait).await.expect("promote_secondaries stays 0");
     }
 
     pub(crate) async fn set_up(&self, up: bool) {
