@@ -133,7 +133,11 @@ fn requests_are_routed_by_all_that_they_say() {
         ("GET /a/images2/b.png HTTP/1.1\r\nHost: a", None),
         ("DELETE /x HTTP/1.1\r\nHost: a", Some("method")),
         ("DELETE /open/x HTTP/1.1\r\nHost: a", None),
-        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", Some("header")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            Some("header"),
+        ),
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket", None),
         ("GET / HTTP/1.1\r\nHost: a\r\nCookie: x=1; beta=\"1\"", Some("cookie")),
         ("GET / HTTP/1.1\r\nHost: a\r\nCookie: alphabet=1; beta=2", None),

@@ -239,7 +239,7 @@ fn what_comes_after_the_last_request_takes_nothing_of_its_answer() {
         ("", "Connection: close\r\n"),
         // hyper ends these in another way.
         ("", "Connection: close\r\nUpgrade: h2c\r\n"),
-        ("connection = 'close'", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        ("connection = 'close'", "Connection: Upgrade\r\nUpgrade: chat\r\n"),
     ] {
         let (web, text) = configuration(frontend, "", &[server.address]);
         let _node = Relevo::start(&text);

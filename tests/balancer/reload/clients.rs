@@ -96,7 +96,7 @@ impl Begun {
     }
 
     fn begin(&self) -> Vec<Connection> {
-        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        let upgrade = "Connection: Upgrade\r\nUpgrade: chat\r\n";
         let begin = |(address, path, headers)| {
             let mut connection = connect(address);
             connection.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).unwrap();

@@ -53,7 +53,7 @@ fn halting() -> (Server, Sender<()>) {
     let server = Server::start(move |mut connection| {
         let Ok(request) = connection.receive() else { return };
         let head = if request.header("upgrade").is_some() {
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst"
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\nfirst"
         } else {
             "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst"
         };
