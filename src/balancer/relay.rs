@@ -62,7 +62,8 @@ pub struct Ended {
 }
 
 /// Carries bytes until both sides have finished, one of them breaks, or nothing moves for too long: `tunnel` while both
-/// directions are open, then `server` or `client`, whoever still sends or receives.
+/// directions are open, then `server` or `client`, whoever still sends or receives. A connection that was reset is no end of what
+/// it carried: the other side is reset as well, as soon as its socket is closed.
 pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts: ServerTimeouts) -> Ended {
     let carriers = &session.worker.carriers;
     let (from_client, to_client) = client.stream.split();
@@ -73,6 +74,7 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
     session.await_server(timeouts.tunnel);
 
     let mut broken = None;
+    let mut resets = Resets::default();
     let end = poll_fn(|context| {
         session.set_waker(context.waker());
         let before = (upward.progress(), downward.progress());
@@ -80,7 +82,12 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
             let Poll::Ready(Err(failure)) = direction.poll(context) else { continue };
             tracing::debug!(error = %failure.error, "a connection broke");
             if !failure.is_receiver {
+                resets.pass_on(cause);
                 return Poll::Ready(Some([cause, b'D']));
+            }
+            // Whoever has finished before, and is written to all the same, resets as well: its end was one.
+            if failure.error.kind() == io::ErrorKind::ConnectionReset {
+                resets.pass_on(other(cause));
             }
             // What it has said before is still on its way to the other.
             broken.get_or_insert([other(cause), b'D']);
@@ -89,8 +96,12 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
         if upward.is_done() && downward.is_done() {
             return Poll::Ready(broken); // closing tells them both
         }
-        upward.pass_on_the_end();
-        downward.pass_on_the_end();
+        if !resets.server {
+            upward.pass_on_the_end();
+        }
+        if !resets.client {
+            downward.pass_on_the_end();
+        }
         if session.worker.is_over() {
             return Poll::Ready(Some(*b"KD"));
         }
@@ -105,7 +116,32 @@ pub async fn run(session: &Session, client: Side<'_>, server: Side<'_>, timeouts
     })
     .await;
     session.server_came();
-    Ended { from_client: upward.carried, to_client: downward.carried, end }
+    let ended = Ended { from_client: upward.carried, to_client: downward.carried, end };
+    upward.holds_back &= !resets.server;
+    downward.holds_back &= !resets.client;
+    drop((upward, downward));
+    for (stream, is_reset) in [(&client.stream, resets.client), (&server.stream, resets.server)] {
+        if is_reset {
+            // It may be gone already: then it knows.
+            let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+    ended
+}
+
+/// Who is to see a reset in place of an end.
+#[derive(Default)]
+struct Resets {
+    client: bool,
+    server: bool,
+}
+
+impl Resets {
+    /// This side was.
+    fn pass_on(&mut self, cause: u8) {
+        let to = if cause == b'C' { &mut self.server } else { &mut self.client };
+        *to = true;
+    }
 }
 
 fn patience(session: &Session, upward: &Direction, downward: &Direction, timeouts: &ServerTimeouts) -> Duration {

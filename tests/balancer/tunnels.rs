@@ -1,7 +1,12 @@
 //! Bytes in both directions: WebSocket connections and TCP mode.
 
+use std::io::{ErrorKind, Read as _};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::rig::PATIENCE;
 use crate::rig::http::{Connection, response};
 use crate::rig::node::Relevo;
 use crate::rig::place::{free_port, own_loopback};
@@ -166,6 +171,83 @@ fn tcp_mode_closes_where_there_is_no_server() {
     let mut connection = connect(other);
     connection.send("ping").unwrap();
     assert_eq!(connection.receive_bytes(4).unwrap(), b"ping");
+}
+
+/// Who breaks off, and how much it had sent: little is copied, much is spliced.
+#[derive(Debug, Clone, Copy)]
+struct Break {
+    is_by_client: bool,
+    bytes: usize,
+    /// The other side had finished before.
+    is_half_closed: bool,
+}
+
+const BREAKS: [Break; 6] = [
+    Break { is_by_client: true, bytes: 1000, is_half_closed: false },
+    Break { is_by_client: true, bytes: 1_000_000, is_half_closed: false },
+    Break { is_by_client: true, bytes: 1000, is_half_closed: true },
+    Break { is_by_client: false, bytes: 1000, is_half_closed: false },
+    Break { is_by_client: false, bytes: 1_000_000, is_half_closed: false },
+    Break { is_by_client: false, bytes: 1000, is_half_closed: true },
+];
+
+/// Sends, and resets when all of it has arrived at the other side, which `arrived` tells.
+fn break_off(mut connection: Connection, bytes: usize, arrived: &Receiver<()>) {
+    connection.send(vec![b'x'; bytes]).unwrap();
+    arrived.recv_timeout(PATIENCE).unwrap();
+    socket2::SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The other side: how many bytes came, and by what they ended.
+fn see_the_end(mut connection: Connection, case: Break, arrived: &Sender<()>) -> (usize, Option<ErrorKind>) {
+    if case.is_half_closed {
+        connection.finish().unwrap();
+    }
+    let received = connection.receive_bytes(case.bytes).unwrap().len();
+    arrived.send(()).unwrap();
+    let rest = connection.stream().read(&mut [0; 1]);
+    (received, rest.err().map(|error| error.kind()))
+}
+
+/// A side that resets has not finished: the other sees a reset as well, or half an upload would look whole. In mode tcp and after a
+/// 101.
+#[test]
+fn a_reset_is_passed_on_as_one() {
+    let _place = own_loopback();
+    const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    for (mode, is_websocket) in [("mode = \"tcp\"", false), ("", true)] {
+        for case in BREAKS {
+            let ((tell, arrived), (report, outcome)) = (channel(), channel());
+            let arrived = Arc::new(Mutex::new(arrived));
+            let play = move |connection, breaks| match breaks {
+                true => break_off(connection, case.bytes, &arrived.lock().unwrap()),
+                false => report.send(see_the_end(connection, case, &tell)).unwrap(),
+            };
+            let of_server = play.clone();
+            // It alone has its socket, which a reset takes.
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (web, text) = configuration(mode, "", &[listener.local_addr().unwrap()]);
+            let server = std::thread::spawn(move || {
+                let mut connection = Connection::new(listener.accept().unwrap().0).unwrap();
+                if is_websocket {
+                    connection.receive_head().unwrap();
+                    connection.send(ANSWER).unwrap();
+                }
+                of_server(connection, !case.is_by_client);
+            });
+            let _node = Relevo::start(&text);
+            let mut connection = connect(web);
+            if is_websocket {
+                connection.send(UPGRADE).unwrap();
+                connection.receive_head().unwrap();
+            }
+            play(connection, case.is_by_client);
+            server.join().unwrap();
+            let outcome = outcome.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(outcome, (case.bytes, Some(ErrorKind::ConnectionReset)), "{mode} {case:?}");
+        }
+    }
 }
 
 /// A server that has said enough and closes on somebody who still sends: its words arrive.
