@@ -96,6 +96,33 @@ fn checks_without_end_take_their_servers_down_and_nothing_else() {
     assert_all_from(web, "c", &node);
 }
 
+/// A text counts where it stands whole in the first 64 KiB of the body, in however many pieces that comes; a head that is too much
+/// says what of it may be.
+#[test]
+fn a_text_counts_where_the_documentation_says() {
+    let _place = own_loopback();
+    let at = |before: usize| {
+        let body = format!("{}ready{}", "x".repeat(before), "x".repeat(1000));
+        Server::answering(move |_| response("200 OK", "", &body))
+    };
+    let edge = 64 * 1024 - "ready".len();
+    let many = "X-A: 1\r\n".repeat(150);
+    let servers = [at(70_000), at(edge), at(edge + 1), Server::answering(move |_| response("200 OK", &many, "ready"))];
+    let health = "health = { path = \"/\", expect_body = \"ready\", interval = \"100ms\", fall = 1 }";
+    let (_web, text) = checked(health, &servers.each_ref().map(|server| server.address));
+    let node = Relevo::start_with(&text, 1);
+    const BEYOND: &str = "the text \"ready\" is not in the first 64 KiB of the body";
+    wait_for(&node, "a", ServerState::Down, BEYOND);
+    wait_for(&node, "b", ServerState::Up, "status 200 and the text");
+    wait_for(&node, "c", ServerState::Down, BEYOND);
+    wait_for(
+        &node,
+        "d",
+        ServerState::Down,
+        "the head of the answer is longer than 64 KiB or has more than 100 headers",
+    );
+}
+
 /// What answers slowly, by half, or with something else is no server, however it goes on; each says why it is down.
 #[test]
 fn half_an_answer_and_garbage_take_a_server_down() {

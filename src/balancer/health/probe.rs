@@ -21,6 +21,8 @@ use crate::config::model::{HealthCheck, Probe, Server};
 const LEFTOVERS: Duration = Duration::from_millis(100);
 /// Nor is more of it read than this, be it to look for a text. Nor is its head longer.
 const MOST: usize = 64 * 1024;
+/// Nor has it more headers: hyper's own limit, and that of what goes through us.
+const MAX_HEADERS: usize = 100;
 
 /// Why a check has not passed, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,13 +149,14 @@ async fn look_for(text: &str, body: &mut Incoming) -> Result<(), String> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| "the connection was closed before the body's end".to_owned())?;
         let Ok(data) = frame.into_data() else { continue };
-        // The text may have begun in what came before.
+        // The text may have begun in what came before. In one piece may come more than counts.
         let from = read.len().saturating_sub(text.len() - 1);
-        read.extend_from_slice(&data);
+        let counts = data.len().min(MOST - read.len());
+        read.extend_from_slice(&data[..counts]);
         if contains(read.get(from..).unwrap_or_default(), text.as_bytes()) {
             return Ok(());
         }
-        if read.len() > MOST {
+        if read.len() == MOST {
             return Err(format!("the text {text:?} is not in the first {} KiB of the body", MOST / 1024));
         }
     }
@@ -174,7 +177,12 @@ pub(super) fn in_words(error: &io::Error) -> String {
 
 fn http_failure(error: &hyper::Error) -> Failure {
     if error.is_parse_too_large() {
-        return format!("the head of the answer is longer than {} KiB", MOST / 1024).into();
+        // Which of the two hyper does not tell.
+        return format!(
+            "the head of the answer is longer than {} KiB or has more than {MAX_HEADERS} headers",
+            MOST / 1024
+        )
+        .into();
     }
     if error.is_parse() {
         return "the answer is not HTTP/1".to_owned().into();
@@ -346,7 +354,7 @@ mod tests {
                 plain,
                 "HTTP/1.1 200 OK\r\n",
                 "X-More: 0123456789abcdef0123456789abcdef0123456789abcdef\r\n",
-                Err("the head of the answer is longer than 64 KiB"),
+                Err("the head of the answer is longer than 64 KiB or has more than 100 headers"),
             ),
         ];
         for (health, head, more, expected) in rows {
