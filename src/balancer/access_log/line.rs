@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::balancer::access_log::{AccessLog, Record};
 use crate::balancer::session::Session;
 use crate::config::log_format::{Field, LogFormat, Part};
+use crate::config::model::Mode;
 
 /// What a line is about.
 pub(super) struct Subject<'a> {
@@ -37,7 +38,7 @@ impl Subject<'_> {
     fn push(&self, line: &mut Vec<u8>, log: &AccessLog, field: Field) {
         let (session, record) = (self.session, self.record);
         let shared = &session.worker.shared;
-        let times = self.times();
+        let (times, capture) = (self.times(), &session.frontend().capture);
         match field {
             Field::ClientAddress => line.extend_from_slice(self.client_parts().0),
             Field::ClientPort => line.extend_from_slice(self.client_parts().1),
@@ -100,10 +101,10 @@ impl Subject<'_> {
             Field::ServerQueue => push_number(line, session.queued.positions().0),
             Field::BackendQueue => push_number(line, session.queued.positions().1),
 
-            Field::RequestHeaders => push_captured(line, &record.request_headers),
-            Field::ResponseHeaders => push_captured(line, &record.response_headers),
-            Field::RequestHeaderList => push_list(line, &record.request_headers),
-            Field::ResponseHeaderList => push_list(line, &record.response_headers),
+            Field::RequestHeaders => push_captured(line, capture.request.len(), &record.request_headers),
+            Field::ResponseHeaders => push_captured(line, capture.response.len(), &record.response_headers),
+            Field::RequestHeaderList => push_list(line, capture.request.len(), &record.request_headers),
+            Field::ResponseHeaderList => push_list(line, capture.response.len(), &record.response_headers),
 
             Field::RequestId => match &record.request_id {
                 Some(id) => push_escaped(line, id.as_bytes()),
@@ -168,6 +169,8 @@ impl Subject<'_> {
         let since = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
         let queue = self.session.queued.time();
         let went_on = record.server.is_some() || record.is_for_statistics || !queue.is_zero();
+        // Where nothing is asked data begins with the connection.
+        let is_tcp = self.session.frontend().mode == Mode::Tcp;
         let queued = record.head.filter(|_| went_on).map(|head| head + queue);
         Times {
             idle: record.begun.saturating_duration_since(record.waiting_since),
@@ -176,7 +179,7 @@ impl Subject<'_> {
             connect: since(queued, record.connected.or(queued.filter(|_| record.is_for_statistics))),
             response: since(record.connected, record.answered)
                 .or(queued.filter(|_| record.is_for_statistics).map(|_| Duration::ZERO)),
-            data: since(record.answered, Some(self.now)),
+            data: since(record.answered.or(record.connected.filter(|_| is_tcp)), Some(self.now)),
             active: self.now.saturating_duration_since(record.begun),
         }
     }
@@ -219,25 +222,28 @@ fn push_time(line: &mut Vec<u8>, duration: Option<Duration>) {
     }
 }
 
-/// `{one|two}`; nothing where nothing is to be captured.
-fn push_captured(line: &mut Vec<u8>, values: &[Vec<u8>]) {
-    if values.is_empty() {
+/// `{one|two}`, with empty ones where it did not come to a head that has them; nothing where none is to be captured.
+fn push_captured(line: &mut Vec<u8>, count: usize, values: &[Vec<u8>]) {
+    if count == 0 {
         return;
     }
-    for (index, value) in values.iter().enumerate() {
+    for index in 0..count {
         line.push(if index == 0 { b'{' } else { b'|' });
-        push_escaped_and(line, value, b"{|}");
+        push_escaped_and(line, values.get(index).map_or(b"", Vec::as_slice), b"{|}");
     }
     line.push(b'}');
 }
 
 /// One beside the other, `-` for what was not there.
-fn push_list(line: &mut Vec<u8>, values: &[Vec<u8>]) {
-    for (index, value) in values.iter().enumerate() {
+fn push_list(line: &mut Vec<u8>, count: usize, values: &[Vec<u8>]) {
+    for index in 0..count {
         if index > 0 {
             line.push(b' ');
         }
-        if value.is_empty() { line.push(b'-') } else { push_escaped(line, value) }
+        match values.get(index) {
+            Some(value) if !value.is_empty() => push_escaped(line, value),
+            _ => line.push(b'-'),
+        }
     }
 }
 
@@ -288,9 +294,9 @@ mod tests {
     #[test]
     fn what_is_foreign_cannot_leave_its_place() {
         assert_eq!(text(|line| push_escaped(line, b"GET /\"\n\xff#a HTTP/1.1")), "GET /#22#0A#FF#23a HTTP/1.1");
-        assert_eq!(text(|line| push_captured(line, &[b"a|".to_vec(), vec![], b"c\r".to_vec()])), "{a#7C||c#0D}");
-        assert_eq!(text(|line| push_captured(line, &[])), "");
-        assert_eq!(text(|line| push_list(line, &[b"a".to_vec(), vec![]])), "a -");
+        assert_eq!(text(|line| push_captured(line, 3, &[b"a|".to_vec(), vec![], b"c\r".to_vec()])), "{a#7C||c#0D}");
+        assert_eq!(text(|line| push_captured(line, 0, &[])), "");
+        assert_eq!(text(|line| push_list(line, 3, &[b"a".to_vec(), vec![]])), "a - -");
     }
 
     #[test]

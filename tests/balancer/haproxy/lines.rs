@@ -1,5 +1,7 @@
 //! The line for each request and each connection in the log.
 
+use std::time::Duration;
+
 use super::Haproxy;
 use crate::rig::gate::Gate;
 use crate::rig::http::{Connection, response};
@@ -146,6 +148,43 @@ fn lines_of_connections_are_those_that_haproxy_writes() {
     }
 }
 
+/// In mode TCP the time of the data begins when the server is connected to.
+#[test]
+fn the_time_of_data_in_mode_tcp_is_haproxys() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| {
+        let _ = connection.receive_bytes(1);
+        std::thread::sleep(Duration::from_millis(200));
+        let _ = connection.send("late");
+    });
+    let (ours, theirs) = (free_port(), free_port());
+    let address = server.address;
+    const FORMAT: &str = "times of %b: %Tw %Tc %Td";
+    let node = Relevo::start(&format!(
+        "[log]\nformat = \"{FORMAT}\"\n[frontends.web]\nmode = \"tcp\"\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         [backends.app]\nservers = [{{ name = \"a\", address = \"{address}\", check = false }}]\n",
+    ));
+    let haproxy = Haproxy::start(
+        &format!(
+            "global\n log stdout format raw local0\ndefaults\n mode tcp\n log global\n log-format \"{FORMAT}\"\n\
+             timeout client 10s\n timeout connect 5s\n timeout server 10s\n\
+             frontend web\n bind {theirs}\n default_backend app\nbackend app\n server a {address}\n"
+        ),
+        theirs,
+    );
+    haproxy.wait_for_line("times of app: ");
+    haproxy.lines.lock().unwrap().clear();
+    for place in [ours, theirs] {
+        let mut connection = Connection::open(place).unwrap();
+        connection.send("x").unwrap();
+        assert_eq!(connection.receive_rest().unwrap(), b"late");
+    }
+    for line in [node.wait_for_message("times of app: "), haproxy.wait_for_line("times of app: ")] {
+        let times: Vec<u64> = line.rsplit(' ').take(3).map(|time| time.parse().unwrap()).collect();
+        assert!(times[0] >= 200, "the data took all of it: {line}");
+    }
+}
+
 /// The same of requests that wait for a server that is full: until it is their turn, until that takes too long, and until their
 /// client goes.
 #[test]
@@ -157,6 +196,7 @@ fn lines_of_requests_that_waited_are_those_that_haproxy_writes() {
     let node = Relevo::start(&format!(
         "[stats]\nlisten = \"{our_stats}\"\n\
          [frontends.web]\nbind = \"{ours}\"\ndefault_backend = \"app\"\n\
+         capture = {{ request = [\"Host\", \"X-None\"], response = [\"X-Server\", \"X-None\"] }}\n\
          routes = [{{ path_suffix = \"soon\", backend = \"impatient\" }}]\n\
          [backends.app]\ntimeouts.queue = \"20s\"\n\
          servers = [{{ name = \"a\", address = \"{app}\", max_connections = 1, check = false }}]\n\
@@ -168,6 +208,8 @@ fn lines_of_requests_that_waited_are_those_that_haproxy_writes() {
             "global\n log stdout format raw local0\ndefaults\n mode http\n timeout client 30s\n timeout connect 5s\n\
              timeout server 30s\n timeout queue 20s\n option abortonclose\n\
              frontend web\n log global\n option httplog\n bind {theirs}\n\
+             capture request header Host len 64\n capture request header X-None len 64\n\
+             capture response header X-Server len 64\n capture response header X-None len 64\n\
              use_backend impatient if {{ path_end soon }}\n default_backend app\n\
              frontend stats\n bind {their_stats}\n stats enable\n stats uri /\n\
              backend app\n server a {their_app} maxconn 1\n\
