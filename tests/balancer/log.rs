@@ -162,6 +162,38 @@ fn the_termination_state_tells_who_ended_it() {
     assert_eq!(line.connections[4].trim_start_matches('+'), "2", "the retries: {line:?}");
 }
 
+/// A body that breaks the rules of chunks, one whose client goes and one that does not come, while it is held and while it is passed
+/// on: HAProxy's letters, too.
+#[test]
+fn the_termination_state_tells_why_a_body_failed() {
+    let _place = own_loopback();
+    let server = Server::start(|mut connection| drop(connection.receive_rest()));
+    let (web, text) =
+        configuration("timeouts = { http_request = \"500ms\", client = \"500ms\" }", "", &[server.address]);
+    let held = "[[frontends.web.routes]]\npath_prefix = \"/held\"\nbackend = \"held\"\n[backends.held]\nbuffer_request = 1000\n";
+    let server = format!("servers = [{{ name = \"a\", address = \"{}\", check = false }}]\n", server.address);
+    let node = Relevo::start(&format!("{text}{held}{server}"));
+    for (path, then, letters) in [
+        ("/held/broken", Some("zz\r\n"), "PR"),
+        ("/held/gone", None, "CR"),
+        ("/held/late", Some(""), "cR"),
+        ("/broken", Some("zz\r\n"), "PH"),
+        ("/gone", None, "CD"),
+        ("/late", Some(""), "cD"),
+    ] {
+        let mut connection = connect(web);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.send(head + "5\r\nhello\r\n").unwrap();
+        if let Some(then) = then {
+            connection.send(then).unwrap();
+            assert_eq!(connection.receive().unwrap().status(), if then.is_empty() { 408 } else { 400 }, "{path}");
+        }
+        drop(connection);
+        let line = line_of(&node, path);
+        assert_eq!(&line.termination[..2], letters, "{path}: {line:?}");
+    }
+}
+
 /// What a client puts into its request cannot make lines of its own, nor hide in them.
 #[test]
 fn a_request_cannot_forge_a_line() {

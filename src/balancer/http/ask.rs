@@ -14,7 +14,7 @@ use crate::balancer::http::client::Client;
 use crate::balancer::http::exchange::{Failure, exchange};
 use crate::balancer::http::opening::Opening;
 use crate::balancer::http::own::response_binds;
-use crate::balancer::http::page::Refusal;
+use crate::balancer::http::page::{BodyUse, Refusal};
 use crate::balancer::http::upstream::{self, Outgoing};
 use crate::balancer::pool::{Keep, Upstream};
 use crate::config::model::{BackendIndex, Retry, Reuse};
@@ -86,8 +86,13 @@ pub(super) async fn ask(
                 Outcome::Answer(response, upstream)
             }
             Err(Failure::ServerTimeout) => Outcome::Timeout,
-            Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout),
-            Err(Failure::Connection(upstream::Failure::Client)) => return Err(Refusal::BadBody),
+            Err(Failure::ClientTimeout) => return Err(Refusal::ClientTimeout(BodyUse::PassedOn)),
+            Err(Failure::Connection(upstream::Failure::Client { is_malformed: true })) => {
+                return Err(Refusal::BadBody(BodyUse::PassedOn));
+            }
+            Err(Failure::Connection(upstream::Failure::Client { is_malformed: false })) => {
+                return Err(Refusal::ClientGone(BodyUse::PassedOn));
+            }
             Err(Failure::Connection(upstream::Failure::NotSent(unsent))) => {
                 // It was closed before anything was sent: of a kept connection this costs no attempt.
                 if !is_reused {

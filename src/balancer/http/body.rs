@@ -89,6 +89,12 @@ impl Drop for ClientBody {
     }
 }
 
+/// Does what came break the rules of chunks, in place of ending too early?
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}
+
 impl RequestBody {
     /// What the client sends, of which `held` has come already; once it waits for nothing more from it, the server has
     /// `server_timeout`.

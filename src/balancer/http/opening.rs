@@ -5,9 +5,9 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use crate::balancer::http::body::ClientBody;
+use crate::balancer::http::body::{ClientBody, is_malformed};
 use crate::balancer::http::client::Client;
-use crate::balancer::http::page::Refusal;
+use crate::balancer::http::page::{BodyUse, Refusal};
 
 /// What has been read of a body, in one piece. Empty unless a rule asks, it costs nothing.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Opening {
         while self.text.len() < first && !self.is_whole {
             let frame = poll_fn(|context| match body.poll_frame(context) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                Poll::Pending if session.client_is_late() => Poll::Ready(Err(Refusal::ClientTimeout)),
+                Poll::Pending if session.client_is_late() => Poll::Ready(Err(Refusal::ClientTimeout(BodyUse::Held))),
                 Poll::Pending => Poll::Pending,
             });
             match frame.await? {
@@ -42,7 +42,8 @@ impl Opening {
                     client.add_received(data.len() as u64);
                     self.text.extend_from_slice(data);
                 }
-                Some(Err(_)) => return Err(Refusal::BadBody),
+                Some(Err(error)) if is_malformed(&error) => return Err(Refusal::BadBody(BodyUse::Held)),
+                Some(Err(_)) => return Err(Refusal::ClientGone(BodyUse::Held)),
                 None => self.is_whole = true,
             }
         }

@@ -41,9 +41,11 @@ pub enum Refusal {
     /// What a rule made of the target is too long or no target.
     RewrittenTarget,
     /// The client did not send the rest of its request.
-    ClientTimeout,
+    ClientTimeout(BodyUse),
+    /// It went before that.
+    ClientGone(BodyUse),
     /// It sent something else.
-    BadBody,
+    BadBody(BodyUse),
     /// No server is up, or none could be reached.
     Unavailable(Unreachable),
     /// The server closed or reset the connection.
@@ -52,6 +54,15 @@ pub enum Refusal {
     BadResponse,
     /// The server did not answer in time.
     ServerTimeout,
+}
+
+/// What a request's body was read for when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyUse {
+    /// To be held until it is there, or a part of it, before anybody is asked.
+    Held,
+    /// To be passed on to a server.
+    PassedOn,
 }
 
 impl Refusal {
@@ -75,8 +86,9 @@ impl Refusal {
             | Self::BadTarget
             | Self::UnknownCoding
             | Self::BadUpgrade
-            | Self::BadBody
-            | Self::ClientTimeout
+            | Self::BadBody(_)
+            | Self::ClientGone(_)
+            | Self::ClientTimeout(_)
             | Self::Connect => true,
             Self::NoRoute | Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => false,
             Self::Unavailable(_) | Self::BadGateway | Self::BadResponse | Self::ServerTimeout => false,
@@ -106,8 +118,12 @@ impl Refusal {
             Self::BadHost | Self::BadTarget | Self::UnknownCoding | Self::BadUpgrade => b"PR",
             Self::Connect | Self::NoRoute => b"PR",
             Self::Denied(_) | Self::TooMany { .. } | Self::RewrittenTarget => b"PR",
-            Self::ClientTimeout => b"cD",
-            Self::BadBody => b"CD",
+            Self::ClientTimeout(BodyUse::Held) => b"cR",
+            Self::ClientTimeout(BodyUse::PassedOn) => b"cD",
+            Self::ClientGone(BodyUse::Held) => b"CR",
+            Self::ClientGone(BodyUse::PassedOn) => b"CD",
+            Self::BadBody(BodyUse::Held) => b"PR",
+            Self::BadBody(BodyUse::PassedOn) => b"PH",
             Self::Unavailable(reason) => return reason.termination(),
             Self::BadGateway => b"SH",
             Self::BadResponse => b"PH",
@@ -118,14 +134,15 @@ impl Refusal {
     /// Its status, unless a page in its place has another.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadTarget | Self::BadUpgrade | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadTarget | Self::BadUpgrade => StatusCode::BAD_REQUEST,
+            Self::BadBody(_) | Self::ClientGone(_) => StatusCode::BAD_REQUEST,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied(status) => status,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::RewrittenTarget => StatusCode::URI_TOO_LONG,
-            Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ClientTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::ServerTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -147,8 +164,10 @@ impl Refusal {
             Self::Denied(_) => "",
             Self::TooMany { .. } => page!("429 Too Many Requests", "There were too many requests; try again later."),
             Self::RewrittenTarget => page!("414 URI Too Long", "The address is too long."),
-            Self::ClientTimeout => page!("408 Request Timeout", "The request took too long to arrive."),
-            Self::BadBody => page!("400 Bad Request", "The request's body is not what its head announced."),
+            Self::ClientTimeout(_) => page!("408 Request Timeout", "The request took too long to arrive."),
+            Self::BadBody(_) | Self::ClientGone(_) => {
+                page!("400 Bad Request", "The request's body is not what its head announced.")
+            }
             Self::Unavailable(Unreachable::QueueFull | Unreachable::QueueTimeout) => {
                 page!("503 Service Unavailable", "All servers are busy; try again later.")
             }

@@ -50,8 +50,11 @@ pub enum Failure {
     },
     /// What came is no HTTP, too long, or leaves open where its body ends.
     Malformed,
-    /// The client does not send the rest of the request.
-    Client,
+    /// The client does not send the rest of the request, or something else in its place.
+    Client {
+        /// Something else.
+        is_malformed: bool,
+    },
 }
 
 /// A connection to a server.
@@ -103,9 +106,8 @@ impl Connection {
     /// When there is none. The connection is then of no more use.
     pub fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<hyper::Response<()>, Failure>> {
         // A server that takes no more may have said why.
-        let is_client_gone = matches!(self.poll_send(context), Poll::Ready(Err(Broken::Client)));
-        if is_client_gone {
-            return Poll::Ready(Err(Failure::Client));
+        if let Poll::Ready(Err(Broken::Client { is_malformed })) = self.poll_send(context) {
+            return Poll::Ready(Err(Failure::Client { is_malformed }));
         }
         let mut in_between = 0;
         loop {

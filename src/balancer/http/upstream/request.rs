@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Method};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use crate::balancer::http::body::RequestBody;
+use crate::balancer::http::body::{RequestBody, is_malformed};
 use crate::balancer::http::socket::SMALL;
 
 /// What of the body may wait here, copied, for a server that reads slowly.
@@ -31,8 +31,11 @@ pub struct Outgoing {
 pub enum Broken {
     /// The server takes no more of it.
     Server,
-    /// The client does not send the rest of its body.
-    Client,
+    /// The client does not send the rest of its body, or something else in its place.
+    Client {
+        /// Something else.
+        is_malformed: bool,
+    },
 }
 
 impl Outgoing {
@@ -80,10 +83,10 @@ impl Outgoing {
         }
         match ready!(self.body.poll_data(context)) {
             Some(Ok(data)) => self.unsent.push(data),
-            Some(Err(_)) => return Poll::Ready(Err(Broken::Client)),
+            Some(Err(error)) => return Poll::Ready(Err(Broken::Client { is_malformed: is_malformed(&error) })),
             // Less than was announced: what comes next on this connection would be taken for the rest of it.
             None if self.body.remaining().is_some_and(|remaining| remaining > 0) => {
-                return Poll::Ready(Err(Broken::Client));
+                return Poll::Ready(Err(Broken::Client { is_malformed: false }));
             }
             None => self.finish(),
         }
