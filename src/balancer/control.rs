@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -145,7 +146,8 @@ impl Control {
             return Err(format!("there are {} workers", self.workers.len()));
         }
         let listeners = listeners(&config, &places, descriptors)?;
-        if config.open_files() > self.shared.config.open_files()
+        // Never lowered: old connections go on.
+        if getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| limit < config.open_files())
             && let Ok((_, Some(shortage))) = super::limit_descriptors(&mut config)
         {
             tracing::warn!("{shortage}");

@@ -192,12 +192,16 @@ fn limit_descriptors(config: &mut model::Balancer) -> io::Result<(RawFd, Option<
     let limit = needed.min(hard);
     let shortage = (limit < needed).then(|| {
         let wanted = config.max_connections;
-        config.max_connections = config.connections_for(limit);
-        format!(
-            "there are at most {} client connections at a time, not {wanted}: at most {limit} files may be open, {needed} \
-             are needed; raise the limit (LimitNOFILE in systemd) or lower process.max_connections",
-            config.max_connections
-        )
+        config.limit_to(limit);
+        let most = config.max_connections;
+        let few = format!(
+            "at most {limit} files may be open, {needed} are needed; raise the limit (LimitNOFILE in systemd) or lower \
+             process.max_connections"
+        );
+        match most < wanted {
+            true => format!("there are at most {most} client connections at a time, not {wanted}: {few}"),
+            false => format!("few connections to servers are kept for the next request: {few}"),
+        }
     });
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     Ok((RawFd::try_from(limit - 1).unwrap_or(RawFd::MAX), shortage))

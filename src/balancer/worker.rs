@@ -179,7 +179,7 @@ impl Worker {
 }
 
 fn most_idle(shared: &Shared) -> usize {
-    shared.config.max_connections / shared.config.threads.max(1)
+    shared.config.idle_connections / shared.config.threads.max(1)
 }
 
 impl Thread {

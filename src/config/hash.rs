@@ -21,8 +21,16 @@ use super::model::{
 
 /// SHA-256 in hex.
 pub(super) fn of(balancer: &Balancer, virtual_routers: &[VirtualRouter]) -> String {
-    let Balancer { node: _, threads: _, max_connections: _, hard_stop_after: _, access_log: _, frontends, backends } =
-        balancer;
+    let Balancer {
+        node: _,
+        threads: _,
+        max_connections: _,
+        idle_connections: _,
+        hard_stop_after: _,
+        access_log: _,
+        frontends,
+        backends,
+    } = balancer;
     // By name: the order of these tables means nothing.
     let by_name = |list: Vec<(&String, Value)>| {
         list.into_iter().map(|(name, value)| (name.clone(), value)).collect::<Map<_, _>>()

@@ -180,7 +180,14 @@ mod tests {
         }
         let written = balancer("max_connections = 20000", 1_024);
         assert_eq!(written.max_connections, 20_000, "the file may be for another machine: it is limited where it runs");
-        assert_eq!(written.connections_for(1_024), balancer("", 1_024).max_connections);
+        for open_files in [20_000, 4_096, 1_024, 256] {
+            let mut limited = written.clone();
+            limited.limit_to(open_files);
+            let (clients, idle) = (limited.max_connections as u64, limited.idle_connections as u64);
+            let kept_back = (open_files / 2).min(2_048);
+            assert!(clients >= open_files / 5 && idle >= open_files / 17, "{clients} {idle} of {open_files}");
+            assert!(2 * clients + idle <= open_files - kept_back, "{clients} {idle} of {open_files}");
+        }
     }
 
     #[test]

@@ -196,6 +196,8 @@ pub struct Balancer {
     pub threads: usize,
     /// Client connections of the whole process.
     pub max_connections: usize,
+    /// Connections to servers that wait for their next request, at most, of the whole process.
+    pub idle_connections: usize,
     /// What began under a configuration may go on for so long after another has taken its place.
     pub hard_stop_after: Duration,
     /// The line for each request.
@@ -220,17 +222,24 @@ impl Balancer {
         (3 * self.max_connections + self.other_descriptors()) as u64
     }
 
-    /// For so many clients that number of open files is enough. What else is needed is kept back, but where there are few
-    /// files no more than half of them.
-    pub fn connections_for(&self, open_files: u64) -> usize {
-        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        let kept_back = self.other_descriptors().min(open_files / 2);
-        ((open_files - kept_back) / 3).max(1)
+    /// Makes do with that number of open files: a client has its own connection and its server's, and what is left, at least
+    /// a sixteenth of all, is for connections that wait in the pool.
+    pub fn limit_to(&mut self, open_files: u64) {
+        let files = self.files_of_connections(open_files);
+        let for_pool = files.min(usize::try_from(open_files / 16).unwrap_or(usize::MAX));
+        self.max_connections = self.max_connections.min((files - for_pool) / 2).max(1);
+        self.idle_connections = self.max_connections.min(files.saturating_sub(2 * self.max_connections));
     }
 
-    /// The default of `process.max_connections`: 20,000, or as many as that number of open files is enough for.
+    /// The default of `process.max_connections`: 20,000, or as many as that number of open files is quite enough for.
     pub(super) fn default_connections(&self, open_files: u64) -> usize {
-        self.connections_for(open_files).min(20_000)
+        (self.files_of_connections(open_files) / 3).clamp(1, 20_000)
+    }
+
+    /// What else is needed is kept back, but where there are few files no more than half of them.
+    fn files_of_connections(&self, open_files: u64) -> usize {
+        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        open_files - self.other_descriptors().min(open_files / 2)
     }
 
     /// Each worker listens everywhere; each server may be checked and asked at the same moment.

@@ -46,10 +46,10 @@ fn there_are_no_more_connections_than_files() {
     limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", BINARY]);
     let node = Relevo::launch_by(limited, &text);
     node.wait_for_servers(1);
-    let most = 42;
-    node.wait_for_message("at most 42 client connections at a time, not 20000: at most 256 files may be open");
+    let most = 56;
+    node.wait_for_message("at most 56 client connections at a time, not 20000: at most 256 files may be open");
     node.reload_with(&text.replace("20000", "30000"));
-    node.wait_for_message("at most 42 client connections at a time, not 30000");
+    node.wait_for_message("at most 56 client connections at a time, not 30000");
 
     let mut open: Vec<_> = (0..most).map(|_| connect(web)).collect();
     for connection in &mut open {

@@ -57,6 +57,7 @@ pub(crate) fn one_backend(balance: Balance, servers: Vec<Server>) -> Balancer {
         node: "lb1".into(),
         threads: 2,
         max_connections: 100,
+        idle_connections: 100,
         hard_stop_after: Duration::from_secs(3600),
         access_log: AccessLog::Off,
         frontends: Vec::new(),

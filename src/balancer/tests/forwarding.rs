@@ -22,7 +22,7 @@ fn connections_are_kept_on_both_sides() {
 fn no_more_connections_wait_than_descriptors_were_counted_for() {
     on_worker(async || {
         let servers = [echoing_server().await, echoing_server().await, echoing_server().await];
-        let balancer = Balancer::start(model::Balancer { max_connections: 2, ..config(&servers) }).await;
+        let balancer = Balancer::start(model::Balancer { idle_connections: 2, ..config(&servers) }).await;
         let mut client = balancer.connect().await;
         let mut bodies = Vec::new();
         for _ in 0..6 {

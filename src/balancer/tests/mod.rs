@@ -241,5 +241,5 @@ fn config(servers: &[SocketAddr]) -> model::Balancer {
         tcp_keep_alive: None,
         errors: ErrorPages::new(),
     };
-    model::Balancer { threads: 1, max_connections: 1000, frontends: vec![frontend], ..config }
+    model::Balancer { threads: 1, max_connections: 1000, idle_connections: 1000, frontends: vec![frontend], ..config }
 }

@@ -95,6 +95,7 @@ impl Checker<'_> {
             node: name.clone(),
             threads: process.threads.map_or(machine.cores, |threads| threads.0 as usize),
             max_connections: 0,
+            idle_connections: 0,
             hard_stop_after: plain(process.hard_stop_after).unwrap_or(model::HARD_STOP_AFTER),
             access_log: plain(log.format).unwrap_or(AccessLog::HttpLog),
             frontends,
@@ -105,6 +106,7 @@ impl Checker<'_> {
         balancer.max_connections = process
             .max_connections
             .map_or_else(|| balancer.default_connections(machine.open_files), |connections| connections.0 as usize);
+        balancer.idle_connections = balancer.max_connections;
         Some(Config {
             node: Node { name, control_socket: control_socket.unwrap_or_else(|| super::DEFAULT_CONTROL_SOCKET.into()) },
             process: Process {
