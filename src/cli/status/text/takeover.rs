@@ -50,7 +50,7 @@ impl Text {
             return self.line(format!("takeover: {nobody}: {}", reasons.join("; ")));
         }
         for peer in &pair.peers {
-            if peer.outdated {
+            if peer.outdated && peer.connected {
                 let unknown = self.paint("not known", Colour::Middling);
                 let because = &peer.status.cannot_take_over_because;
                 self.line(format!("takeover: {unknown} of {}: {because}", peer.name));
