@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use relevo::lab::node::send;
 use relevo::status::ServerState;
 
 use crate::rig::http::{get, response};
@@ -24,7 +26,7 @@ fn checked(backend: &str, servers: &[SocketAddr]) -> (SocketAddr, String) {
 #[track_caller]
 fn wait_for(node: &Relevo, server: &str, state: ServerState, reason: &str) {
     node.wait_for(&format!("{server} is {state:?}: {reason}"), |status| {
-        let servers = &status.node.backends[0].servers;
+        let servers = status.node.backends.first().map_or(&[][..], |backend| &backend.servers);
         servers.iter().any(|it| it.name == server && it.state == state && it.reason.contains(reason))
     });
 }
@@ -121,6 +123,76 @@ fn a_text_counts_where_the_documentation_says() {
         ServerState::Down,
         "the head of the answer is longer than 64 KiB or has more than 100 headers",
     );
+}
+
+/// A server that the balancer before knew as up is down after `fall` failures, not after the first: that one may have met the burst
+/// of a takeover.
+#[test]
+fn a_server_that_was_up_falls_as_any_other_after_a_start() {
+    let _place = own_loopback();
+    let server = Server::named("a");
+    let asked = Arc::new(AtomicUsize::new(0));
+    // Well once, and never again.
+    let checks = Server::answering({
+        let asked = Arc::clone(&asked);
+        move |_| response(if asked.fetch_add(1, Ordering::SeqCst) == 0 { "200 OK" } else { "503 Busy" }, "", "")
+    });
+    let port = checks.address.port();
+    let health =
+        format!("health = {{ path = \"/\", interval = \"1h\", fast_interval = \"1s\", fall = 3, port = {port} }}");
+    let (web, text) = checked(&health, &[server.address]);
+    let node = Relevo::start_with(&text, 1);
+    let killed = node.balancer();
+    send(killed, Signal::SIGKILL).unwrap();
+    wait_for(&node, "a", ServerState::Up, "(1 of 3 failures)");
+    assert_eq!(get(web, "/").status(), 200, "one failure is not enough\n{}", node.messages());
+    wait_for(&node, "a", ServerState::Down, "status 503");
+    assert_eq!(asked.load(Ordering::SeqCst), 4, "{}", node.messages());
+}
+
+/// Where many servers are checked, or asked by their agents, all are at once at the start; from then on at any time of the interval,
+/// and none in step with the others. So also after a reload that shortens the interval.
+#[test]
+fn many_servers_are_not_checked_in_step() {
+    const SERVERS: usize = 100;
+    let _place = own_loopback();
+    let times = || Arc::new(Mutex::new(Vec::new()));
+    let noting = |times: &Arc<Mutex<Vec<Instant>>>, answer: &'static str| {
+        let times = Arc::clone(times);
+        Server::start(move |mut connection| {
+            times.lock().unwrap().push(Instant::now());
+            let _ = connection.send(answer);
+        })
+    };
+    let (web, checks, agents) = (free_port(), times(), times());
+    let (server, agent) = (noting(&checks, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), noting(&agents, "up\n"));
+    let configuration = |interval: &str| {
+        let server = |number| format!("{{ name = 's{number}', address = '{}' }},\n", server.address);
+        format!(
+            "[frontends.web]\nbind = '{web}'\ndefault_backend = 'app'\n\
+             [backends.app]\nhealth = {{ path = '/', interval = '{interval}' }}\n\
+             agent = {{ port = {}, interval = '{interval}' }}\nservers = [\n{}]\n",
+            agent.address.port(),
+            (0..SERVERS).map(server).collect::<String>()
+        )
+    };
+    let node = Relevo::start_with(&configuration("1s"), SERVERS);
+    for (interval, reload) in [(1000, None), (500, Some("500ms"))] {
+        if let Some(reload) = reload {
+            node.reload_with(&configuration(reload));
+        }
+        let begin = Instant::now() + Duration::from_millis(interval);
+        let end = begin + Duration::from_millis(interval);
+        std::thread::sleep(end - Instant::now());
+        for (what, times) in [("checks", &checks), ("agents", &agents)] {
+            let mut parts = [0; 5];
+            for time in times.lock().unwrap().iter().filter(|time| (begin..end).contains(time)) {
+                parts[((*time - begin).as_millis() as usize * 5 / interval as usize).min(4)] += 1;
+            }
+            // A fifth each, were they spread evenly.
+            assert!(parts.iter().all(|part| (SERVERS / 20..SERVERS / 2).contains(part)), "{what}: {parts:?}");
+        }
+    }
 }
 
 /// What answers slowly, by half, or with something else is no server, however it goes on; each says why it is down.

@@ -28,6 +28,8 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
     let mut chance = Chance::new(("agent", &shared.config.node, &config.name, &server.name));
     let mut report = state.agent();
     let mut is_in_trouble = false;
+    // At the start all are asked at once, and from then on at any time of the interval.
+    let mut is_in_turn = false;
     loop {
         state.end_of_maintenance().await;
         let began = Instant::now();
@@ -60,7 +62,12 @@ pub(super) async fn watch_agent(shared: Arc<Shared>, backend: BackendIndex, inde
                 }
             }
         }
-        sleep_until(began + chance.spread(agent.interval, config.health.spread)).await;
+        let spread = config.health.spread;
+        sleep_until(
+            began + if is_in_turn { chance.spread(agent.interval, spread) } else { chance.part(agent.interval) },
+        )
+        .await;
+        is_in_turn = true;
     }
 }
 

@@ -1,8 +1,9 @@
 //! Checks of the servers: who gets traffic, decided by what they answer (here and in `probe.rs`), by what they say of
 //! themselves (`agent.rs`) and by what becomes of the traffic (`observation.rs`).
 //!
-//! A server that starts is unproven: its first check says whether it is up or down. After that `fall` failures in a row take
-//! it down and `rise` successes in a row bring it back; while such a row is under way the checks come at the fast interval.
+//! A server that starts is unproven: its first check says whether it is up or down, unless others know it as up (the peer, the
+//! balancer before). After that `fall` failures in a row take it down and `rise` successes in a row bring it back; while such a row
+//! is under way the checks come at the fast interval.
 
 mod agent;
 pub mod observation;
@@ -58,17 +59,22 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
     let (health, state) = (&place.backend.health, place.state);
     let mut chance = Chance::new((&shared.config.node, &place.backend.name, &place.server.name));
     let Progress { mut row, due } = state.progress();
-    let first = || {
-        let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
-        Instant::now() + first_delay(servers).mul_f64(chance.fraction())
+    // Many are checked at the same moment then: where a check is not in its turn, the next is at any time of the interval.
+    let mut is_in_turn = due.is_some();
+    // It may be checked more often by now, as all others are.
+    let mut due = match due {
+        None => {
+            let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
+            Instant::now() + chance.part(first_delay(servers))
+        }
+        Some(due) if due > Instant::now() + health.interval => Instant::now() + chance.part(health.interval),
+        Some(due) => due,
     };
-    // It may be checked more often by now.
-    let mut due = due.map_or_else(first, |due| due.min(Instant::now() + health.interval));
     loop {
         tokio::select! {
             () = sleep_until(due) => {}
-            () = state.address_changed.notified() => row = Row::default(),
-            () = state.returns() => row = Row::default(),
+            () = state.address_changed.notified() => (row, is_in_turn) = (Row::default(), false),
+            () = state.returns() => (row, is_in_turn) = (Row::default(), false),
             // The traffic took it down: what follows is a row of successes, or none.
             () = state.marked_down.notified() => {
                 (row, due) = (Row::default(), due.min(Instant::now() + health.fast_interval));
@@ -105,7 +111,7 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         }
 
         let before = state.health();
-        let after = row.count(before, outcome.is_ok(), health);
+        let after = row.count(state.presumed_health(), outcome.is_ok(), health);
         state.checks.checked(Check {
             outcome: Outcome::from_words(
                 outcome.as_deref().map_err(|failure| failure.as_str()),
@@ -119,7 +125,9 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         shared.conclude(backend, index, [before, after], &format!("{reason}{}", row.progress(health)));
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
-        due = began + chance.spread(row.pause(after, health), health.spread);
+        let pause = row.pause(after, health);
+        due = began + if is_in_turn { chance.spread(pause, health.spread) } else { chance.part(pause) };
+        is_in_turn = true;
         state.set_progress(Progress { row, due: Some(due) });
     }
 }
@@ -196,6 +204,11 @@ impl Chance {
         hash((self.seed, self.drawn)) as f64 / u64::MAX as f64
     }
 
+    /// Any part of an interval.
+    fn part(&mut self, interval: Duration) -> Duration {
+        interval.mul_f64(self.fraction())
+    }
+
     /// An interval, up to so many percent shorter or longer.
     fn spread(&mut self, interval: Duration, percent: u32) -> Duration {
         interval.mul_f64(1.0 + f64::from(percent) / 100.0 * (2.0 * self.fraction() - 1.0))
@@ -221,6 +234,7 @@ mod tests {
     use crate::balancer::state::ServerShared;
     use crate::balancer::state::tests::{one_backend, server, states, until};
     use crate::config::model::{Balance, Server, ServerAddress};
+    use crate::status::{BackendStatus, ServerStatus};
 
     fn health(interval: Duration) -> HealthCheck {
         let probe = Probe::Http {
@@ -370,6 +384,35 @@ mod tests {
         watching.abort();
     }
 
+    /// One failed check after a start is not enough against the word of others: a server that a burst of clients keeps busy would be
+    /// down at once.
+    #[tokio::test]
+    async fn a_server_that_others_know_as_up_falls_as_any_other() {
+        for (told, expected) in [
+            (ServerState::Up, &["1 of 3 failures", "2 of 3 failures", ""][..]),
+            (ServerState::Drain, &["1 of 3 failures", "2 of 3 failures", ""]),
+            (ServerState::Down, &[""]),
+            (ServerState::Starting, &[""]),
+        ] {
+            let (address, status) = web_server().await;
+            status.store(503, SeqCst);
+            let shared = shared(vec![checked(address)], Duration::from_millis(100));
+            let server =
+                ServerStatus { name: "a".into(), address: address.to_string(), state: told, ..Default::default() };
+            let backend = BackendStatus { name: "app".into(), servers: vec![server], ..Default::default() };
+            shared.believe(&[backend], "lb2");
+            let watching = tokio::spawn(watch(shared.clone()));
+            for progress in expected {
+                let (state, words) = match *progress {
+                    "" => (ServerState::Down, "status 503, expected 200-399".to_owned()),
+                    progress => (ServerState::Up, format!("status 503, expected 200-399 ({progress})")),
+                };
+                until(|| states(&shared) == [(state, words.clone())]).await;
+            }
+            watching.abort();
+        }
+    }
+
     #[tokio::test]
     async fn the_next_check_is_sooner_or_later_than_that_of_another_server() {
         let (address, _) = web_server().await;
@@ -383,9 +426,13 @@ mod tests {
         watching.abort();
         let due = |server: &Arc<ServerShared>| server.progress().due.unwrap() - Instant::now();
         let mut dues: Vec<_> = shared.backends[0].servers.iter().map(due).collect();
-        assert!(dues.iter().all(|due| (hour * 4 / 10..hour * 16 / 10).contains(due)), "{dues:?}");
+        assert!(dues.iter().all(|due| *due <= hour), "{dues:?}");
         dues.sort();
         assert!(dues.windows(2).all(|two| two[1] - two[0] > Duration::from_secs(60)), "{dues:?}");
+        // From then on.
+        let mut chance = Chance::new("a");
+        let intervals: Vec<_> = (0..100).map(|_| chance.spread(hour, 50)).collect();
+        assert!(intervals.iter().all(|interval| (hour / 2..=hour * 3 / 2).contains(interval)), "{intervals:?}");
     }
 
     #[test]

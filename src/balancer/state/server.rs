@@ -110,6 +110,15 @@ impl ServerShared {
         self.facts().health
     }
 
+    /// The same, but for one that is unproven here and that others know as up: one failure is not enough to contradict them.
+    pub fn presumed_health(&self) -> Health {
+        let facts = self.facts();
+        match facts.hearsay {
+            Some((Health::Up, _)) if facts.health == Health::Starting => Health::Up,
+            _ => facts.health,
+        }
+    }
+
     /// Is it its agent, and that alone, that ends new sessions?
     pub fn is_out_by_agent(&self) -> bool {
         self.facts().are_out_by_agent()
