@@ -129,6 +129,15 @@ impl Driver {
         self.tell(|inbox| inbox.virtual_router_id == virtual_router_id, &event);
     }
 
+    /// Where adverts of this installation's nodes come from, as far as that is known otherwise than by those: they are obeyed even
+    /// if they list other addresses.
+    pub fn set_nodes(&self, nodes: &[Ipv4Addr]) {
+        let nodes: Arc<[Ipv4Addr]> = nodes.into();
+        for inbox in &self.inboxes {
+            let _ = inbox.sender.send(Input::Nodes(nodes.clone()));
+        }
+    }
+
     /// Do all elections run, and the thread that changes addresses? One whose timer failed, or that panicked, does not.
     pub fn is_whole(&mut self) -> bool {
         while self.tasks.try_join_next().is_some() {}

@@ -1,6 +1,8 @@
 //! One virtual router on this node: its election, the sockets that election acts through, and what is told of both.
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 use tracing::{info, warn};
@@ -38,6 +40,8 @@ pub(crate) struct Instance {
     status: watch::Sender<Vec<RouterStatus>>,
     shown: RouterStatus,
     reception: Reception,
+    /// Where adverts of this installation's nodes come from, as far as it is known otherwise.
+    nodes: Arc<[Ipv4Addr]>,
     /// The error numbers that were logged, until it works again.
     send_error: Option<i32>,
     announce_error: Option<i32>,
@@ -88,6 +92,7 @@ impl Instance {
             status,
             shown,
             reception: Reception::default(),
+            nodes: Arc::default(),
             send_error: None,
             announce_error: None,
         };
@@ -113,6 +118,7 @@ impl Instance {
             Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
             Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
             Input::Event(event) => self.handle(event),
+            Input::Nodes(nodes) => self.nodes = nodes,
             Input::Late => self.deadline_reached(&mut [0; LONGEST_PACKET]),
         }
         self.publish();
@@ -166,6 +172,8 @@ impl Instance {
         if self.sockets.is_none() {
             self.follow_interface();
         }
+        self.reception.others.look(&self.router, clock::now());
+        self.shown.other_routers = self.reception.others.shown();
         self.publish();
     }
 
@@ -351,7 +359,7 @@ impl Instance {
     }
 
     fn packet(&mut self, packet: &[u8]) {
-        let judged = self.reception.judge(packet, &self.router, self.shown.own_address, clock::now());
+        let judged = self.reception.judge(packet, &self.router, &self.nodes, self.shown.own_address, clock::now());
         if let Some(advert) = judged {
             self.handle(Event::Advert(advert));
         }
@@ -385,6 +393,7 @@ impl Instance {
         }
         self.shown.adverts_received = self.reception.accepted;
         self.shown.adverts_rejected = self.reception.rejected;
+        self.shown.adverts_of_others = self.reception.others.adverts;
         self.shown.active_router = self.election.active_router();
         self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.shown.priority };
         self.status.send_if_modified(|routers| match routers.get_mut(self.place) {

@@ -12,6 +12,7 @@ mod instance;
 mod interface_settings;
 mod link;
 mod netlink;
+mod others;
 pub mod packet;
 mod packet_socket;
 mod readiness;
@@ -21,4 +22,4 @@ pub mod router;
 mod thread_priority;
 
 pub use driver::{Driver, StartError};
-pub use router::{RouterStatus, State, VirtualAddress, VirtualRouter};
+pub use router::{OtherRouter, RouterStatus, State, VirtualAddress, VirtualRouter};

@@ -3,6 +3,7 @@
 //! interfaces.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) enum Input {
     },
     /// Its deadline has long been reached.
     Late,
+    /// Where adverts of this installation's nodes come from.
+    Nodes(Arc<[Ipv4Addr]>),
     /// Something for its election.
     Event(Event),
 }

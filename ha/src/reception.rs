@@ -1,13 +1,14 @@
 //! Which packets an election hears of: valid adverts of its virtual router, from where they may come. The others are
 //! counted, and logged without a flood.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::election::{Received, Time};
+use crate::others::Others;
 use crate::packet::{self, Advert, GROUP};
 use crate::router::VirtualRouter;
 
@@ -25,6 +26,7 @@ pub(crate) struct Reception {
     unlogged: u64,
     compared_at: Option<Time>,
     differences: BTreeMap<Ipv4Addr, Option<Difference>>,
+    pub(crate) others: Others,
     /// It was said that another router has our priority.
     told_of_tie: bool,
 }
@@ -37,11 +39,14 @@ struct Difference {
 }
 
 impl Reception {
-    /// What the election is to hear, if anything.
+    /// What the election is to hear, if anything. `nodes` are the addresses of this installation's nodes, as far as they are
+    /// known otherwise than by their adverts: those are obeyed while a change of the addresses has not come to all of them, or
+    /// two would be active meanwhile.
     pub(crate) fn judge(
         &mut self,
         packet: &[u8],
         router: &VirtualRouter,
+        nodes: &[Ipv4Addr],
         own_address: Option<Ipv4Addr>,
         now: Time,
     ) -> Option<Received> {
@@ -59,6 +64,12 @@ impl Reception {
         let (source, advert) = (incoming.source, incoming.advert);
         if let Some(objection) = objection(router, own_address, source, incoming.destination) {
             self.reject(router, Some(source), &objection, now);
+            return None;
+        }
+        let is_of_ours =
+            router.obey_other_addresses || router.unicast_peers.contains(&source) || nodes.contains(&source);
+        if !is_of_ours && !lists_ours(router, &advert) {
+            self.others.hear(router, source, advert, now);
             return None;
         }
         self.accepted += 1;
@@ -92,10 +103,8 @@ impl Reception {
 
     /// Logs once what a sender is configured with that we are not; where they keep changing, one now and then.
     fn compare(&mut self, router: &VirtualRouter, source: Ipv4Addr, advert: &Advert, now: Time) {
-        let mut ours: Vec<_> = router.addresses.iter().map(|address| address.address).collect();
-        let mut theirs = advert.addresses.clone();
-        ours.sort_unstable();
-        theirs.sort_unstable();
+        let (ours, theirs) =
+            (sorted(router.addresses.iter().map(|it| it.address)), sorted(advert.addresses.iter().copied()));
         let difference = (ours != theirs || router.advertisement_interval != advert.advertisement_interval)
             .then_some(Difference { advertisement_interval: advert.advertisement_interval, addresses: theirs });
         let known = self.differences.get(&source);
@@ -117,6 +126,18 @@ impl Reception {
         }
         self.differences.insert(source, difference);
     }
+}
+
+fn lists_ours(router: &VirtualRouter, advert: &Advert) -> bool {
+    let (ours, theirs) = (router.addresses.iter().map(|it| it.address), advert.addresses.iter().copied());
+    // In the order of the file, mostly.
+    ours.clone().eq(theirs.clone()) || sorted(ours) == sorted(theirs)
+}
+
+/// Each once.
+fn sorted(addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
+    let addresses: BTreeSet<_> = addresses.collect();
+    addresses.into_iter().collect()
 }
 
 /// Why an advert that is valid is not for us.
@@ -152,7 +173,7 @@ mod tests {
     use std::num::NonZeroU8;
 
     use super::*;
-    use crate::router::VirtualAddress;
+    use crate::router::{OtherRouter, VirtualAddress};
 
     const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -167,6 +188,7 @@ mod tests {
             advertisement_interval: Duration::from_millis(100),
             preempt: true,
             unicast_peers: unicast_peers.to_vec(),
+            obey_other_addresses: false,
         }
     }
 
@@ -182,7 +204,7 @@ mod tests {
     /// Accepted and rejected.
     fn judged(router: &VirtualRouter, packet: &[u8]) -> (u64, u64) {
         let mut reception = Reception::default();
-        let heard = reception.judge(packet, router, Some(OWN), Time(0));
+        let heard = reception.judge(packet, router, &[], Some(OWN), Time(0));
         assert_eq!(heard.is_some(), reception.accepted == 1);
         (reception.accepted, reception.rejected)
     }
@@ -217,6 +239,55 @@ mod tests {
         assert_eq!(judged(&router(&[]), &packet), (0, 0));
     }
 
+    /// An advert that lists other addresses is obeyed where it is known whose it is.
+    #[test]
+    fn whose_other_addresses_are_obeyed() {
+        let ours = Ipv4Addr::new(192, 0, 2, 20);
+        let other = Ipv4Addr::new(192, 0, 2, 50);
+        for (addresses, peers, nodes, obeys, is_heard) in [
+            (vec![ours], &[][..], &[][..], false, true),
+            (vec![ours, ours], &[], &[], false, true),
+            (vec![other], &[], &[], false, false),
+            (vec![ours, other], &[], &[], false, false),
+            (vec![other], &[], &[PEER], false, true),
+            (vec![other], &[], &[OWN], false, false),
+            (vec![other], &[PEER], &[], false, true),
+            (vec![other], &[], &[], true, true),
+        ] {
+            for priority in [0, 1, 255] {
+                let advert = Advert { addresses: addresses.clone(), priority, ..advert(NonZeroU8::MIN) };
+                let router = VirtualRouter { obey_other_addresses: obeys, ..router(peers) };
+                let mut reception = Reception::default();
+                let received = reception.judge(&advert.encode(PEER, GROUP), &router, nodes, Some(OWN), Time(0));
+                let case = format!("{addresses:?} {peers:?} {nodes:?} {obeys}");
+                assert_eq!((received.is_some(), reception.others.adverts == 0), (is_heard, is_heard), "{case}");
+                assert_eq!((reception.accepted, reception.rejected), (u64::from(is_heard), 0), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_installation_is_told_of_until_it_is_silent() {
+        let (router, mut reception) = (router(&[]), Reception::default());
+        let addresses = vec![Ipv4Addr::new(192, 0, 2, 50)];
+        let packet = Advert { addresses: addresses.clone(), ..advert(NonZeroU8::MIN) }.encode(PEER, GROUP);
+        for second in 0..100 {
+            assert!(reception.judge(&packet, &router, &[], Some(OWN), Time(second * 1_000_000)).is_none());
+            reception.others.look(&router, Time(second * 1_000_000));
+        }
+        assert_eq!(reception.others.adverts, 100);
+        assert_eq!(reception.others.shown(), [OtherRouter { source: PEER, priority: 100, addresses }]);
+        reception.others.look(&router, Time(159_000_000));
+        assert!(reception.others.shown().is_empty());
+        // Made up senders are no flood.
+        for number in 0..200 {
+            let source = Ipv4Addr::new(192, 0, 2, number);
+            let other = Advert { addresses: vec![source], ..advert(NonZeroU8::MIN) };
+            reception.judge(&other.encode(source, GROUP), &router, &[], Some(OWN), Time(0));
+        }
+        assert_eq!(reception.others.shown().len(), 16);
+    }
+
     #[test]
     fn differences_that_change_with_every_advert_are_no_flood_of_log_lines() {
         let router = router(&[]);
@@ -228,7 +299,7 @@ mod tests {
             let packet = Advert { advertisement_interval, ..advert(NonZeroU8::MIN) }.encode(PEER, GROUP);
             let now = Time(number * 10_000);
             assert!(
-                reception.judge(&packet, &router, Some(OWN), now).is_some(),
+                reception.judge(&packet, &router, &[], Some(OWN), now).is_some(),
                 "a difference is no reason to ignore it"
             );
             told += u32::from(reception.differences.get(&PEER) != last.as_ref());
@@ -242,7 +313,7 @@ mod tests {
         let tells = |priority| {
             let packet = Advert { priority, ..advert(NonZeroU8::MIN) }.encode(PEER, GROUP);
             let mut reception = Reception::default();
-            assert!(reception.judge(&packet, &router(&[]), Some(OWN), Time(0)).is_some());
+            assert!(reception.judge(&packet, &router(&[]), &[], Some(OWN), Time(0)).is_some());
             reception.told_of_tie
         };
         assert_eq!([0, 1, 2].map(tells), [false, true, false], "ours is 1");

@@ -25,6 +25,8 @@ pub struct VirtualRouter {
     pub preempt: bool,
     /// Empty: multicast.
     pub unicast_peers: Vec<Ipv4Addr>,
+    /// Obeys adverts that list other addresses, whoever sends them.
+    pub obey_other_addresses: bool,
 }
 
 /// An address that moves.
@@ -100,4 +102,19 @@ pub struct RouterStatus {
     pub adverts_received: u64,
     /// Not valid, and ignored.
     pub adverts_rejected: u64,
+    /// Of other installations, and ignored.
+    pub adverts_of_others: u64,
+    /// Other installations that use the same VRID for other addresses.
+    pub other_routers: Vec<OtherRouter>,
+}
+
+/// A router that is none of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherRouter {
+    /// Where its adverts come from.
+    pub source: Ipv4Addr,
+    /// Of the last one.
+    pub priority: u8,
+    /// That it lists.
+    pub addresses: Vec<Ipv4Addr>,
 }

@@ -42,6 +42,7 @@ fn router() -> VirtualRouter {
         advertisement_interval: Duration::from_millis(50),
         preempt: true,
         unicast_peers: Vec::new(),
+        obey_other_addresses: false,
     }
 }
 

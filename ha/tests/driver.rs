@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use network::{INTERFACE, Node, Pair, blocking, lease, leave_behind, until, with_pair};
 use relevo_ha::address::Releaser;
 use relevo_ha::packet::{Advert, GROUP};
-use relevo_ha::{Driver, RouterStatus, State, VirtualAddress, VirtualRouter};
+use relevo_ha::{Driver, OtherRouter, RouterStatus, State, VirtualAddress, VirtualRouter};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
@@ -29,6 +29,7 @@ fn router(priority: u8) -> VirtualRouter {
         advertisement_interval: Duration::from_millis(50),
         preempt: true,
         unicast_peers: Vec::new(),
+        obey_other_addresses: false,
     }
 }
 
@@ -98,6 +99,37 @@ fn a_backup_follows_the_active_router_and_takes_over_at_once_when_it_stops() {
         // Without the handover it takes three intervals.
         assert!(stopped.elapsed() < Duration::from_secs(1), "took over after {:?}", stopped.elapsed());
         pair.two.until_address(VIRTUAL, true).await;
+    });
+}
+
+/// Two routers of one VRID whose addresses differ are two installations, and neither gives way; unless they know each other for
+/// nodes of one, whose change of the addresses is on its way, or are told to obey.
+#[test]
+fn adverts_of_other_addresses_are_obeyed_of_nodes_alone() {
+    with_pair(async |pair| {
+        let other = VirtualAddress { address: Ipv4Addr::new(192, 0, 2, 50), prefix_length: 24 };
+        let other =
+            |priority, obeys| VirtualRouter { addresses: vec![other], obey_other_addresses: obeys, ..router(priority) };
+        let mut one = Running::start(&pair.one, other(254, false)).await;
+        one.until(State::Active).await;
+        let mut two = Running::start(&pair.two, router(253)).await;
+        two.until(State::Active).await;
+        let heard = until(&mut two.status, "the other is told", |router| !router.other_routers.is_empty()).await;
+        assert_eq!((heard.state, heard.adverts_received, heard.adverts_rejected), (State::Active, 0, 0));
+        let told = OtherRouter { source: ONE, priority: 254, addresses: vec![Ipv4Addr::new(192, 0, 2, 50)] };
+        assert_eq!(heard.other_routers, [told]);
+        assert_eq!(one.status.borrow()[0].state, State::Active);
+
+        two.driver.set_nodes(&[ONE]);
+        let backup = two.until(State::Backup).await;
+        assert_eq!(backup.active_router, Some(ONE));
+        two.stop(&pair.two).await;
+
+        let mut two = Running::start(&pair.two, VirtualRouter { obey_other_addresses: true, ..router(253) }).await;
+        until(&mut two.status, "a backup of the first", |router| router.active_router == Some(ONE)).await;
+        assert_eq!(two.status.borrow()[0].transitions, 1);
+        two.stop(&pair.two).await;
+        one.stop(&pair.one).await;
     });
 }
 

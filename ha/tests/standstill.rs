@@ -36,6 +36,7 @@ fn a_processor_that_stands_still_stops_no_election() {
             advertisement_interval: INTERVAL,
             preempt: true,
             unicast_peers: Vec::new(),
+            obey_other_addresses: false,
         };
         let driver = pair.one.run(Driver::start(vec![router])).await.unwrap();
         driver.set_eligible(Ok(()));

@@ -118,10 +118,11 @@ fn virtual_router(f: &mut fmt::Formatter<'_>, router: &VirtualRouter) -> fmt::Re
         peers => format!("to {}", peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     };
     let preempt = if router.preempt { "" } else { ", does not preempt" };
+    let obeys = if router.obey_other_addresses { ", obeys adverts of other addresses" } else { "" };
     writeln!(f, "virtual router {}: {} on {}", router.name, addresses.join(", "), router.interface)?;
     writeln!(
         f,
-        "  VRID {}, priority {}, an advert every {:?} {to}{preempt}",
+        "  VRID {}, priority {}, an advert every {:?} {to}{preempt}{obeys}",
         router.virtual_router_id, router.priority, router.advertisement_interval
     )
 }

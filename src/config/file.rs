@@ -411,6 +411,7 @@ pub(super) struct VirtualRouter {
     pub(super) advertisement_interval: Option<Spanned<Text<Duration>>>,
     pub(super) preempt: Option<bool>,
     pub(super) unicast_peers: Option<Spanned<OneOrMany<Text<Ipv4Addr>>>>,
+    pub(super) obey_other_addresses: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

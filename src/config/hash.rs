@@ -339,12 +339,14 @@ fn virtual_router(router: &VirtualRouter) -> Value {
         advertisement_interval,
         preempt,
         unicast_peers: _,
+        obey_other_addresses,
     } = router;
     Table::new()
         .with("virtual_router_id", virtual_router_id.get(), Value::Null)
         .with("addresses", addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), Value::Null)
         .with("advertisement_interval", microseconds(*advertisement_interval), 1_000_000)
         .with("preempt", *preempt, true)
+        .with("obey_other_addresses", *obey_other_addresses, false)
         .done()
 }
 

@@ -21,8 +21,9 @@ mod signals;
 mod view;
 mod warnings;
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,8 @@ pub async fn run() -> Result<(), Error> {
         _ => None,
     };
     let driver = Driver::start(config.virtual_routers.clone()).await?;
+    let nodes = addresses_of_peers(&config);
+    driver.set_nodes(&Vec::from_iter(nodes.clone()));
     let template = Template {
         config: config.balancer.clone(),
         log_targets: config.log_targets.clone(),
@@ -156,6 +159,7 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
+        nodes,
         balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
         wishes,
         waiting: Vec::new(),
@@ -189,6 +193,8 @@ struct Keeper {
     reopen: Signal,
     log: Log,
     driver: Driver,
+    /// Addresses of the other nodes.
+    nodes: BTreeSet<Ipv4Addr>,
     routers: watch::Receiver<Vec<RouterStatus>>,
     balancer: Balancer,
     peering: Option<Peering>,
@@ -263,6 +269,7 @@ impl Keeper {
                     self.warn();
                 }
                 () = changed(self.peers.as_mut()) => {
+                    self.know_nodes();
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn();
                     self.balancer.tell_known();
@@ -343,6 +350,18 @@ impl Keeper {
         view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
     }
 
+    /// What linked peers have told of their own addresses stays true when the link is lost.
+    fn know_nodes(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        let peers = peers.borrow();
+        let known = self.nodes.len();
+        let linked = peers.iter().filter(|peer| peer.connected);
+        self.nodes.extend(linked.flat_map(|peer| peer.status.vrrp.iter().filter_map(|router| router.own_address)));
+        if self.nodes.len() > known {
+            self.driver.set_nodes(&Vec::from_iter(self.nodes.iter().copied()));
+        }
+    }
+
     /// The balancer is told what this node holds now; what peers said before it held that is not known any more.
     fn hold(&mut self) {
         let held = self.held();
@@ -383,6 +402,16 @@ impl Keeper {
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }
     }
+}
+
+/// Where the file says that they are.
+fn addresses_of_peers(config: &Config) -> BTreeSet<Ipv4Addr> {
+    let addresses = config.peering.iter().flat_map(|peering| peering.peers.values());
+    let addresses = addresses.filter_map(|address| match address.ip().to_canonical() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    addresses.collect()
 }
 
 /// The balancer knows its own, and the peers' are not shown.

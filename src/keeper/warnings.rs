@@ -193,6 +193,7 @@ mod tests {
                 advertisement_interval: Duration::from_millis(100),
                 preempt: true,
                 unicast_peers: Vec::new(),
+                obey_other_addresses: false,
             };
             self.warnings.look("lb1", std::slice::from_ref(&self.own), &[configured], std::slice::from_ref(&self.peer));
             String::from_utf8(std::mem::take(&mut *self.log.lock().unwrap())).unwrap()

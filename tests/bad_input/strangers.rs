@@ -1,7 +1,7 @@
 //! What others on the network may send.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use relevo_ha::packet::{Advert, GROUP};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::rig;
+use crate::rig::node::relevo;
 use crate::served::{STRANGER, served};
 use crate::warnings;
 
@@ -22,6 +23,13 @@ fn sound() -> Vec<u8> {
         addresses: vec![FLOATING],
     };
     advert.encode(STRANGER, GROUP)
+}
+
+/// The stranger's, for whole packets.
+fn raw_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(nix::libc::IPPROTO_RAW))).unwrap();
+    socket.set_multicast_if_v4(&STRANGER).unwrap();
+    socket
 }
 
 /// With the byte at this place of the IP packet changed; its checksum is not.
@@ -52,14 +60,7 @@ fn adverts_that_are_not_sound_change_nothing() {
         with_byte(IP + 11, 99), // an address that the checksum does not cover
     ]);
     let before = [0, 1].map(|number| served.node(number).vrrp[0].clone());
-    let socket = served
-        .stranger
-        .run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(nix::libc::IPPROTO_RAW))).unwrap();
-            socket.set_multicast_if_v4(&STRANGER).unwrap();
-            socket
-        })
-        .unwrap();
+    let socket = served.stranger.run(raw_socket).unwrap();
     let group = SocketAddr::from((GROUP, 0)).into();
     for packet in &packets {
         assert_eq!(socket.send_to(packet, &group).unwrap(), packet.len());
@@ -76,6 +77,51 @@ fn adverts_that_are_not_sound_change_nothing() {
         let said = warnings(&messages, "ignored a packet that is no advert");
         assert!((1..=2).contains(&said.len()) && said[0].contains(&STRANGER.to_string()), "{messages}");
     }
+    served.assert_undisturbed();
+}
+
+/// Another installation that uses the same VRID for other addresses, of the highest priority, that lets go, or that lists ours among
+/// others: both nodes count it, say once whose it is, show it, and obey it not.
+#[test]
+fn another_installation_with_the_same_vrid_moves_nothing() {
+    let Some(served) = served() else { return };
+    let other = Ipv4Addr::new(10, 77, 0, 99);
+    let advert = |priority, addresses: &[Ipv4Addr]| Advert {
+        virtual_router_id: NonZeroU8::new(VIRTUAL_ROUTER_ID).unwrap(),
+        priority,
+        advertisement_interval: Duration::from_millis(10),
+        addresses: addresses.to_vec(),
+    };
+    let before = [0, 1].map(|number| served.node(number).vrrp[0].clone());
+    let packets = [advert(255, &[other]), advert(0, &[other]), advert(255, &[FLOATING, other])]
+        .map(|advert| advert.encode(STRANGER, GROUP));
+    let socket = served.stranger.run(raw_socket).unwrap();
+    let group = SocketAddr::from((GROUP, 0)).into();
+    // For longer than an active-down interval.
+    for packet in packets.iter().cycle().take(60) {
+        socket.send_to(packet, &group).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    served.wait_for("both have counted and told them", || {
+        [0, 1].iter().all(|number| {
+            let router = &served.node(*number).vrrp[0];
+            router.adverts_of_others == 60 && router.other_routers.len() == 1
+        })
+    });
+    for (number, before) in before.iter().enumerate() {
+        let after = served.node(number).vrrp[0].clone();
+        assert_eq!((after.state, after.transitions), (before.state, before.transitions));
+        assert_eq!((after.adverts_rejected, after.other_routers[0].source), (before.adverts_rejected, STRANGER));
+        let messages = served.lab.pair.nodes[number].messages();
+        let said: Vec<_> = messages.lines().filter(|line| line.contains("another installation uses VRID")).collect();
+        assert_eq!(said.len(), 1, "{messages}");
+        let words = ["ERROR", &STRANGER.to_string(), &other.to_string(), &FLOATING.to_string()];
+        assert!(words.iter().all(|word| said[0].contains(word)), "{}", said[0]);
+    }
+    let socket = served.lab.pair.nodes[0].control_socket();
+    let output = relevo(&["status", "--socket", &socket.display().to_string()]);
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains(&format!("{STRANGER} uses VRID {VIRTUAL_ROUTER_ID} for {other}")), "{output}");
     served.assert_undisturbed();
 }
 

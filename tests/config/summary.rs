@@ -15,7 +15,7 @@ fn the_example_is_accepted_and_explained() {
     for line in [
         "node lb1: 2 worker threads",
         "virtual router main: 192.168.1.20/24 on eth1",
-        "VRID 51, priority 254, an advert every 100ms to the multicast group",
+        "VRID 71, priority 254, an advert every 100ms to the multicast group",
         "peering on 192.168.1.11:8650 with lb2 (192.168.1.12:8650)",
         "frontend web: HTTP on 0.0.0.0:80, adds X-Forwarded-For",
         "path ends with .gif or .png → static",

@@ -7,7 +7,7 @@ mod tests;
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use relevo_ha::{RouterStatus, State};
+use relevo_ha::{OtherRouter, RouterStatus, State};
 
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
@@ -137,6 +137,15 @@ impl Text {
             let _ = write!(line, ", active is {active}");
         }
         self.line(line);
+        for OtherRouter { source, priority, addresses } in &router.other_routers {
+            let wrong = self.paint("wrong", Colour::Bad);
+            let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            self.line(format!(
+                "    {wrong}: {source} uses VRID {} for {addresses} with priority {priority}, and is not obeyed: give one of the two \
+                 another virtual_router_id",
+                router.virtual_router_id
+            ));
+        }
     }
 
     fn peer(&mut self, peer: &PeerStatus) {

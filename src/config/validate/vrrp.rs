@@ -73,6 +73,7 @@ impl Checker<'_> {
             },
             preempt: written.preempt.unwrap_or(true),
             unicast_peers,
+            obey_other_addresses: written.obey_other_addresses.unwrap_or(false),
         })
     }
 
