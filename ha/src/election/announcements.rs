@@ -5,8 +5,17 @@ use std::time::Duration;
 
 use super::event::Time;
 
-/// Of one burst, from its beginning.
-const BURST: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500)];
+/// Of one burst, from its beginning. A switch whose port has just come up may forward nothing for a while (spanning tree takes up to
+/// 30 s to learn): whoever hears of the address no sooner would be stranded for as long as the next one takes.
+const BURST: [Duration; 7] = [
+    Duration::ZERO,
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(30),
+];
 /// From the beginning of one burst to that of the next: a flood of adverts makes no flood of announcements.
 const BETWEEN_BURSTS: Duration = Duration::from_secs(1);
 /// The kernel drops a leased address up to 0.4 s late: whoever it stranded is told at once, and half a second later, when
@@ -43,7 +52,7 @@ impl Announcements {
             *self = Self::begin(now, rival_lease);
             return;
         }
-        if self.burst.last() != Some(&next_burst) {
+        if !self.burst.contains(&next_burst) {
             self.burst.push(next_burst);
         }
         self.later = after_lease(now, rival_lease);
@@ -85,17 +94,19 @@ mod tests {
     }
 
     #[test]
-    fn at_0_100_and_500_ms_after_the_rivals_lease_and_slowly_ever_after() {
+    fn in_a_burst_after_the_rivals_lease_while_a_port_may_learn_and_slowly_ever_after() {
         let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
-        assert_eq!(milliseconds_until(&mut schedule, 130_000), [0, 100, 500, 1400, 1900, 61_900, 121_900]);
+        let expected = [0, 100, 500, 1400, 1900, 5_000, 10_000, 20_000, 30_000, 90_000, 150_000];
+        assert_eq!(milliseconds_until(&mut schedule, 160_000), expected);
     }
 
     #[test]
     fn a_rival_heard_later_starts_it_again() {
         let mut schedule = Announcements::begin(Time(0), Duration::from_secs(1));
-        milliseconds_until(&mut schedule, 5_000);
-        schedule.again(Time(5_000_000), Duration::from_secs(2));
-        assert_eq!(milliseconds_until(&mut schedule, 60_000), [5_000, 5_100, 5_500, 7_400, 7_900]);
+        milliseconds_until(&mut schedule, 6_000);
+        schedule.again(Time(6_000_000), Duration::from_secs(2));
+        let expected = [6_000, 6_100, 6_500, 8_400, 8_900, 11_000, 16_000, 26_000, 36_000];
+        assert_eq!(milliseconds_until(&mut schedule, 60_000), expected);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn announced_again_after_the_old_lease_has_ended_and_every_minute() {
     bench.give(Event::AddressesTaken);
     let done = bench.follow(130_000);
     let announced: Vec<_> = done.iter().filter(|(_, action)| *action == Action::Announce).map(|(at, _)| *at).collect();
-    assert_eq!(announced, [100, 500, 3400, 3900, 63_900, 123_900]);
+    assert_eq!(announced, [100, 500, 3400, 3900, 5_000, 10_000, 20_000, 30_000, 90_000]);
 }
 
 #[test]
