@@ -1,6 +1,6 @@
 //! `relevo demo` as somebody sees it who has just cloned the repository: as root and as any user, and when it is killed.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -155,4 +155,21 @@ fn for_everybody(directory: &Directory) -> PathBuf {
     let copy = directory.path().join("relevo");
     std::fs::copy(Path::new(env!("CARGO_BIN_EXE_relevo")), &copy).unwrap();
     copy
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let _alone = alone();
+    for script in [&[][..], &["--script"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relevo"));
+        command.arg("demo").args(script).stdin(Stdio::null()).stdout(pipe().unwrap().1);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        if error.contains("cannot make namespaces") && std::env::var_os("CI").is_none() {
+            eprintln!("not tried: {error}");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{script:?}: {error}");
+        assert_eq!(error, "", "{script:?}");
+    }
 }

@@ -37,7 +37,7 @@ pub mod tcp;
 pub mod worker;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -79,7 +79,8 @@ pub fn run() -> ExitCode {
 }
 
 fn failed(reason: &str) -> ExitCode {
-    eprintln!("relevo balancer: {reason}");
+    // Its stderr is the node's, which may be full or gone.
+    let _ = writeln!(std::io::stderr(), "relevo balancer: {reason}");
     ExitCode::FAILURE
 }
 

@@ -6,12 +6,11 @@ mod persistence;
 mod rule;
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ConfigFile;
+use super::{ConfigFile, output};
 use crate::config::Config;
 use crate::config::model::{
     AccessLog, Backend, BackendIndex, Balance, Frontend, HashKey, HashMethod, HealthCheck, Mode, Observe, Peering,
@@ -31,9 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    // A closed pipe is the reader's own choice.
-    let _ = write!(std::io::stdout(), "{}", Summary(&config));
-    ExitCode::SUCCESS
+    output::show(&Summary(&config).to_string())
 }
 
 /// For people.

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output;
 use crate::lab::isolation::{run_isolated, settle};
 use crate::lab::pair::{Options, Pair};
-use crate::lab::show::Show;
+use crate::lab::show::{Show, say};
 use crate::lab::trial::READY_TIMEOUT;
 use crate::lab::{Error, tour};
 
@@ -31,7 +32,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Some(parent) => inner(arguments, parent),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("relevo demo: {error}");
+        if !error.is_broken_pipe() {
+            output::complain_plainly(format_args!("relevo demo: {error}"));
+        }
         ExitCode::FAILURE
     })
 }
@@ -47,7 +50,7 @@ fn inner(arguments: &Arguments, parent: u32) -> Result<ExitCode, Error> {
     let (directory, terminal) = settle(parent)?;
     let binary = std::env::current_exe().map_err(|error| Error::new("cannot find this program", error.to_string()))?;
     let options = Options { preempt: false, ..Options::new(&binary, &directory) };
-    println!("Starting two nodes and {} web servers …\n", options.servers);
+    say(&format!("Starting two nodes and {} web servers …\n", options.servers))?;
     let mut pair = Pair::start(&options)?;
     if arguments.script {
         let within = tour::run(&mut pair, options.interval)?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output;
 use crate::config::key::Key;
 
 /// Make the key that the nodes of a pair share
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if let Err(error) = Key::make(&arguments.file) {
-        eprintln!("relevo: {error}");
+        output::complain(error);
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

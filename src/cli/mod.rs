@@ -6,6 +6,7 @@ mod check;
 mod control;
 mod demo;
 mod key;
+mod output;
 mod release;
 mod reload;
 mod run;
@@ -24,10 +25,11 @@ use crate::config::{self, Config, LoadError};
 
 const BEGIN: &str = "\
 To see it work: relevo demo (it needs no configuration).
-To set it up: write /etc/relevo/relevo.toml on both nodes, then relevo check, relevo run and relevo status.";
+To set it up: write /etc/relevo/relevo.toml on both nodes, make the key that they share with relevo key and copy it to both, then
+relevo check, relevo run and relevo status.";
 
 #[derive(Parser)]
-#[command(name = "relevo", version, about, propagate_version = true, disable_help_subcommand = true, after_help = BEGIN)]
+#[command(name = "relevo", version, about, propagate_version = true, after_help = BEGIN)]
 struct Relevo {
     #[command(subcommand)]
     command: Command,
@@ -52,7 +54,11 @@ enum Command {
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
-    match Relevo::parse().command {
+    let command = match Relevo::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(error) => return output::usage(&error),
+    };
+    match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
@@ -93,10 +99,10 @@ impl ConfigFile {
                 LoadError::Invalid(diagnostics) => {
                     let count = diagnostics.iter().len();
                     let errors = if count == 1 { "error" } else { "errors" };
-                    eprintln!("{}\n", diagnostics.render(colour(std::io::stderr().is_terminal())));
-                    eprintln!("{}: {count} {errors}", self.config.display());
+                    let text = diagnostics.render(colour(std::io::stderr().is_terminal()));
+                    output::complain_plainly(format_args!("{text}\n\n{}: {count} {errors}", self.config.display()));
                 }
-                LoadError::Unreadable { .. } => eprintln!("relevo: {error}"),
+                LoadError::Unreadable { .. } => output::complain(error),
             }
             ExitCode::FAILURE
         })
@@ -123,7 +129,7 @@ where
 
 fn finish(result: Result<ExitCode, String>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("relevo: {error}");
+        output::complain(error);
         ExitCode::FAILURE
     })
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::on_this_thread;
+use super::{on_this_thread, output};
 use crate::process::lock;
 
 /// Remove every virtual address this node left behind; refuses while it runs
@@ -17,28 +17,26 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
     let _lock = match lock::try_take() {
         Ok(lock) => lock,
         Err(lock::Error::Taken) => {
-            eprintln!(
-                "relevo: refused: a node runs here and looks after its addresses (it has the socket @relevo, `ss -xap` \
-                 names its process); stop it first"
+            output::complain(
+                "refused: a node runs here and looks after its addresses (it has the socket @relevo, `ss -xap` \
+                 names its process); stop it first",
             );
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            eprintln!("relevo: {error}");
+            output::complain(error);
             return ExitCode::FAILURE;
         }
     };
     match on_this_thread(relevo_ha::address::release_all()) {
-        Ok(released) if released.is_empty() => println!("no address was left behind"),
+        Ok(released) if released.is_empty() => output::report("no address was left behind\n"),
         Ok(released) => {
-            for (interface, address) in released {
-                println!("removed {address} from {interface}");
-            }
+            let line = |(interface, address): &(String, _)| format!("removed {address} from {interface}\n");
+            output::report(&released.iter().map(line).collect::<String>())
         }
         Err(error) => {
-            eprintln!("relevo: {error}");
-            return ExitCode::FAILURE;
+            output::complain(error);
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::control::{self, ControlSocket};
+use super::output;
 use crate::process::messages::Refused;
 
 /// For the whole answer: a little longer than the node gives itself.
@@ -31,12 +32,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         .map_err(|error| Refused::from(error.to_string()))
         .and_then(|answer| outcome(&String::from_utf8_lossy(&answer)));
     match outcome {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
+        Ok(said) => output::report(&(said + "\n")),
         Err(Refused { reason, needs_restart }) => {
-            eprintln!("relevo: {reason}");
+            output::complain(reason);
             if needs_restart { ExitCode::from(NEEDS_RESTART) } else { ExitCode::FAILURE }
         }
     }

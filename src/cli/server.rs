@@ -1,12 +1,13 @@
 //! `relevo server`: takes servers of the running node out of service and back, changes their weights, and lists them.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::control::{self, ControlSocket};
+use super::output;
 use super::status::{self, text};
 use crate::config::nearest::nearest;
 use crate::status::NodeStatus;
@@ -39,10 +40,12 @@ enum Action {
         backend: Option<String>,
     },
     /// Give servers traffic again; after maintenance a check comes first
+    #[command(visible_alias = "enable")]
     Ready(Servers),
     /// Send no new sessions to servers: they keep those that they have
     Drain(Servers),
     /// Send nothing to servers, and do not check them: connections that are open go on
+    #[command(visible_aliases = ["maint", "disable"])]
     Maintenance(Servers),
     /// Change the weights of servers
     Weight {
@@ -84,13 +87,10 @@ enum Error {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match answer(arguments) {
-        Ok(text) => {
-            // A closed pipe is the reader's own choice.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(text) if matches!(arguments.action, Action::List { .. }) => output::show(&text),
+        Ok(text) => output::report(&text),
         Err(error) => {
-            eprintln!("relevo: {error}");
+            output::complain(error);
             ExitCode::FAILURE
         }
     }
@@ -174,6 +174,15 @@ mod tests {
         assert_eq!((servers.servers, weight), (vec!["app/a".into(), "app/b".into()], Weight::Percent(50)));
         for line in ["weight app/a", "weight app/a heavy", "weight 5", "drain", "stop app/a", "list app other"] {
             assert!(parse(line).is_none(), "{line}");
+        }
+    }
+
+    /// HAProxy's words, and those of its runtime API.
+    #[test]
+    fn other_words_say_the_same() {
+        assert!(matches!(parse("enable app/a"), Some(Action::Ready(_))));
+        for word in ["maint", "disable"] {
+            assert!(matches!(parse(&format!("{word} app/a")), Some(Action::Maintenance(_))), "{word}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 pub(super) mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::control::{self, ControlSocket};
+use super::output;
 use crate::status::PairStatus;
 
 /// For the whole answer.
@@ -49,13 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             false => text::render(&pair, Timestamp::now(), colour),
         });
     match shown {
-        Ok(shown) => {
-            // A closed pipe is the reader's own choice.
-            let _ = io::stdout().write_all(shown.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(shown) => output::show(&shown),
         Err(error) => {
-            eprintln!("relevo: {error}");
+            output::complain(error);
             ExitCode::FAILURE
         }
     }
@@ -76,7 +73,7 @@ pub(super) fn ask(socket: &Path) -> Result<PairStatus, StatusError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -18,6 +18,11 @@ impl Error {
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), source: io::Error::other(why.into()) }
     }
+
+    /// Has the reader of stdout seen enough?
+    pub fn is_broken_pipe(&self) -> bool {
+        self.source.kind() == io::ErrorKind::BrokenPipe
+    }
 }
 
 /// Says what was being done when the system refused.

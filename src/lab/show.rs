@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::error::Result;
+use super::error::{Context, Result};
 use super::fault::{Fault, Struck};
 use super::node::{ask, is_active};
 use super::outage::{Attempt, Outage};
@@ -55,9 +55,9 @@ impl<'a> Show<'a> {
 
     /// Until `q` or the end of stdin.
     pub fn run(mut self, terminal: &Terminal) -> Result<()> {
-        say(&format!("{}\n{KEYS}", introduction(self.pair)));
+        say(&format!("{}\n{KEYS}", introduction(self.pair)))?;
         if !terminal.is_there() {
-            say("Input is not a terminal: keys are read as they come, until q or the end of input.\n");
+            say("Input is not a terminal: keys are read as they come, until q or the end of input.\n")?;
         }
         terminal.deliver_keys();
         let (sender, events) = mpsc::channel();
@@ -67,12 +67,10 @@ impl<'a> Show<'a> {
             match events.recv_timeout(LINE.saturating_sub(self.last_line.elapsed())) {
                 Ok(Event::Key(Key::Character('q') | Key::End)) => return Ok(()),
                 Ok(Event::Key(Key::Character(key))) => self.press(key)?,
-                Ok(Event::Status(status)) => self.show_changes(&status),
-                Err(RecvTimeoutError::Timeout) => self.show_requests(),
+                Ok(Event::Status(status)) => self.show_changes(&status)?,
+                Err(RecvTimeoutError::Timeout) => self.show_requests()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            // Whoever reads a pipe wants the lines as they come.
-            let _ = std::io::stdout().flush();
         }
     }
 
@@ -82,30 +80,29 @@ impl<'a> Show<'a> {
             'c' => self.strike(Fault::CarrierLost),
             'p' => self.strike(Fault::Partitioned),
             'f' => self.strike(Fault::Frozen),
-            'b' => return self.bring_back(),
+            'b' => self.bring_back(),
             's' => self.stop_server(),
             _ => say(&format!("\n{KEYS}")),
         }
-        Ok(())
     }
 
-    fn strike(&mut self, fault: Fault) {
+    fn strike(&mut self, fault: Fault) -> Result<()> {
         let Some(active) = self.pair.active() else {
-            say(">>> there is no single active node to do that to; b brings everything back");
-            return;
+            return say(">>> there is no single active node to do that to; b brings everything back");
         };
-        say(&format!(">>> {} on {}", fault.name(), NODES[active]));
+        say(&format!(">>> {} on {}", fault.name(), NODES[active]))?;
         match fault.strike(self.pair, active) {
             Ok(struck) => {
                 self.struck = Some(struck.at());
                 self.harm.push((fault, active, struck));
+                Ok(())
             }
             Err(error) => say(&format!(">>> {error}")),
         }
     }
 
     fn bring_back(&mut self) -> Result<()> {
-        say(">>> bringing everything back");
+        say(">>> bringing everything back")?;
         // A node that was frozen and then killed is thawed before it is buried: the last harm goes first.
         while let Some((fault, node, struck)) = self.harm.pop() {
             fault.undo(self.pair, node, struck)?;
@@ -113,34 +110,37 @@ impl<'a> Show<'a> {
         self.pair.servers.iter_mut().try_for_each(|server| server.start())
     }
 
-    fn stop_server(&mut self) {
+    fn stop_server(&mut self) -> Result<()> {
         match self.pair.servers.iter_mut().find(|server| server.is_running()) {
             Some(server) => {
-                say(&format!(">>> stopping {}", server.name()));
+                say(&format!(">>> stopping {}", server.name()))?;
                 server.stop();
+                Ok(())
             }
             None => say(">>> no server runs; b brings everything back"),
         }
     }
 
-    fn show_changes(&mut self, status: &[Option<PairStatus>; 2]) {
+    fn show_changes(&mut self, status: &[Option<PairStatus>; 2]) -> Result<()> {
         for (index, status) in status.iter().enumerate() {
             let line = node_line(index, status.as_ref());
             if self.shown[index] != line {
-                say(&format!("    {line}"));
+                say(&format!("    {line}"))?;
                 self.shown[index] = line;
             }
         }
+        Ok(())
     }
 
-    fn show_requests(&mut self) {
+    fn show_requests(&mut self) -> Result<()> {
         let attempts = self.pair.prober.attempts(self.last_line);
         self.last_line = Instant::now();
-        say(&request_line(&attempts));
+        say(&request_line(&attempts))?;
         if let Some(struck) = self.struck.filter(|struck| self.is_over(*struck)) {
-            say(&format!(">>> {}", outage_line(&self.pair.prober.outage(struck))));
+            say(&format!(">>> {}", outage_line(&self.pair.prober.outage(struck))))?;
             self.struck = None;
         }
+        Ok(())
     }
 
     /// All is well, and nobody hangs who began before it was.
@@ -151,8 +151,15 @@ impl<'a> Show<'a> {
 }
 
 /// A line, or several.
-pub fn say(text: &str) {
-    println!("{}", wrapped(text));
+pub fn say(text: &str) -> Result<()> {
+    write(&(wrapped(text) + "\n"))
+}
+
+/// Whoever reads a pipe wants the text as it comes.
+pub(super) fn write(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.context(|| "cannot write to standard output".into())
 }
 
 /// What there is, for somebody who sees it for the first time.

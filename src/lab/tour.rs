@@ -1,12 +1,11 @@
 //! The demo without a person: one fault after the other, and the outage of each beside its limit.
 
-use std::io::Write;
 use std::time::Duration;
 
 use super::error::Result;
 use super::fault::Fault;
 use super::pair::Pair;
-use super::show::{introduction, node_line, say};
+use super::show::{introduction, node_line, say, write};
 use super::terminal::wrapped;
 use super::trial::{READY_TIMEOUT, Report, Trial};
 
@@ -27,10 +26,10 @@ const FAULTS: [Trial; 9] = [
 
 /// Goes through all of them. Returns whether every outage was within its limit.
 pub fn run(pair: &mut Pair, interval: Duration) -> Result<bool> {
-    say(&introduction(pair));
+    say(&introduction(pair))?;
     pair.wait_ready(READY_TIMEOUT)?;
     for (index, status) in pair.status().iter().enumerate() {
-        say(&node_line(index, status.as_ref()));
+        say(&node_line(index, status.as_ref()))?;
     }
     say(&format!(
         "\nAdverts every {} ms. The limit is for an idle machine; here an outage may be {TOLERANCE} times as long.\n\n{:<28}{:>12}{:>12}",
@@ -38,19 +37,19 @@ pub fn run(pair: &mut Pair, interval: Duration) -> Result<bool> {
         "what happens to the active",
         "outage",
         "limit"
-    ));
+    ))?;
     let mut all_within = true;
     for trial in FAULTS {
         let name = format!("{:<28}", trial.fault.name());
-        print!("{name}");
-        let _ = std::io::stdout().flush();
+        write(&name)?;
         let report = trial.run_and_undo(pair)?;
         let within = report.outage.duration <= TOLERANCE * trial.fault.limit(interval);
         let row = wrapped(&format!("{name}{}", line(&report, interval, within)));
-        println!("{}", row.strip_prefix(&name).unwrap_or(&row));
+        write(&format!("{}\n", row.strip_prefix(&name).unwrap_or(&row)))?;
         all_within &= within;
     }
-    println!("\n{}", if all_within { "Every outage was within its limit." } else { "An outage was over its limit." });
+    let verdict = if all_within { "Every outage was within its limit." } else { "An outage was over its limit." };
+    write(&format!("\n{verdict}\n"))?;
     Ok(all_within)
 }
 

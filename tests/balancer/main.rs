@@ -20,6 +20,7 @@ mod log;
 mod log_targets;
 mod names;
 mod operator;
+mod output;
 mod peers;
 mod php;
 mod queues;

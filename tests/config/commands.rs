@@ -40,6 +40,12 @@ fn help_and_version_everywhere_and_2_for_wrong_usage() {
             assert!(!stdout(&output).is_empty());
         }
     }
+    assert_eq!(stdout(&relevo(&["help"])), stdout(&relevo(&["--help"])));
+    assert_eq!(stdout(&relevo(&["help", "status"])), stdout(&relevo(&["status", "--help"])));
+    assert!(stdout(&relevo(&["--help"])).contains("with relevo key"), "the way to a pair leads past its key");
+    for words in ["enable", "maint, disable"] {
+        assert!(stdout(&relevo(&["server", "--help"])).contains(words), "{words}");
+    }
     assert!(stdout(&relevo(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
     for wrong in [&["chek"][..], &["key"], &["check", "--colour"], &[]] {
         assert_eq!(relevo(wrong).status.code(), Some(2), "{wrong:?}");

@@ -85,7 +85,8 @@ pub fn say_who_is_away(targets: &[LogTarget]) {
     for (target, error) in &away {
         let text = format!("log.target: {} is away ({error}): it gets what is logged once it is there", target.to);
         if away.len() == targets.len() {
-            eprintln!("relevo: {text}");
+            // There is nothing else to say it on.
+            let _ = writeln!(std::io::stderr(), "relevo: {text}");
         } else {
             tracing::warn!("{text}");
         }
