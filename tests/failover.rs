@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use relevo::lab::client::{EVERY, Prober};
-use relevo::lab::fault::Fault;
+use relevo::lab::fault::{Fault, Struck};
 use relevo::lab::neighbour;
 use relevo::lab::network::{INTERFACE, mac};
 use relevo::lab::node::{Messages, is_active};
-use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Pair, VIRTUAL_ROUTER_ID, target};
+use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, NODES, Options, Pair, VIRTUAL_ROUTER_ID, servers_up, target};
 use relevo::lab::trial::{READY_TIMEOUT, Report, Trial};
 use relevo::lab::wire::{Frame, Said, Wire};
 use relevo::status::rivalries;
 
-use rig::lab::lab;
+use rig::lab::{Lab, lab};
 use rig::node::BINARY;
 
 const TOLERANCE: u32 = 5;
@@ -366,6 +366,61 @@ fn a_peer_link_stays_up_where_the_way_carries_smaller_packets_than_its_ends() {
     assert!(begin.elapsed() < Duration::from_secs(4), "{}", pair.messages());
     let status = pair.nodes[0].status().unwrap();
     assert!(serde_json::to_string(&status.node).unwrap().len() > 3000, "a state takes more than one packet");
+}
+
+/// Slow checks that need several successes, so that a node which takes the address back too soon answers 503 for seconds.
+fn slow_checks(lab: &mut Options) {
+    lab.health = r#"interval = "1s", timeout = "500ms", rise = 3, fall = 2"#.into();
+}
+
+fn up_at(pair: &Pair, node: usize) -> usize {
+    pair.nodes[node].status().map_or(0, |status| servers_up(&status.node))
+}
+
+/// Nothing fails for a client from the moment on at which the fault is undone, until the node that was away is active again.
+fn serves_through_a_return(lab: &mut Lab, fault: Fault, victim: usize, struck: Struck, active: usize) {
+    let healed = Instant::now();
+    fault.undo(&mut lab.pair, victim, struck).unwrap();
+    let pair = &lab.pair;
+    let is_there = || pair.active() == Some(active) && pair.client_is_well() && up_at(pair, victim) == 3;
+    wait_until("the pair is whole", Duration::from_secs(15), is_there);
+    sleep(Duration::from_secs(1));
+    let outage = pair.prober.outage(healed);
+    assert!(outage.duration <= TOLERANCE * ms(20), "{outage:?}\n{}", pair.messages());
+}
+
+#[test]
+fn a_node_whose_cable_was_out_takes_the_address_back_when_it_can_serve() {
+    let Some(mut lab) = lab(slow_checks) else { return };
+    assert_eq!(lab.pair.wait_ready(READY_TIMEOUT).unwrap(), 0);
+    for fault in [Fault::CarrierLost, Fault::Partitioned] {
+        let trial = Trial { observe: Duration::from_secs(5), ..Trial::of(fault) };
+        let (report, struck) = trial.run(&lab.pair).unwrap();
+        // What checks find without carrier does not count; in a silent partition nobody can know.
+        let up = if fault == Fault::CarrierLost { 3 } else { 0 };
+        wait_until("its servers are as they must be", Duration::from_secs(5), || up_at(&lab.pair, 0) == up);
+        assert_eq!(report.victim, 0);
+        serves_through_a_return(&mut lab, fault, 0, struck, 0);
+    }
+}
+
+#[test]
+fn after_a_silent_partition_the_node_that_reaches_fewer_servers_gives_way() {
+    let Some(mut lab) = lab(|options| {
+        slow_checks(options);
+        options.preempt = false;
+    }) else {
+        return;
+    };
+    // The one of higher priority would win.
+    while lab.pair.wait_ready(READY_TIMEOUT).unwrap() != 0 {
+        Trial::of(Fault::AllKilled).run_and_undo(&mut lab.pair).unwrap();
+    }
+    let trial = Trial { observe: Duration::from_secs(5), ..Trial::of(Fault::Partitioned) };
+    let (_, struck) = trial.run(&lab.pair).unwrap();
+    wait_until("it reaches none", Duration::from_secs(5), || up_at(&lab.pair, 0) == 0);
+    assert_eq!(lab.pair.watch.history().owners_at(Instant::now()), 2);
+    serves_through_a_return(&mut lab, Fault::Partitioned, 0, struck, 1);
 }
 
 fn is_advert_of(frame: &Frame, node: usize) -> bool {

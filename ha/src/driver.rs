@@ -123,6 +123,16 @@ impl Driver {
         self.tell(|_inbox| true, &event);
     }
 
+    /// Whether this node may take this router's addresses from one that works, by its priority: `Err` says why not. At first
+    /// it may.
+    pub fn set_ready(&self, virtual_router_id: NonZeroU8, ready: Result<(), String>) {
+        let event = match ready {
+            Ok(()) => Event::Ready,
+            Err(reason) => Event::Unready { reason },
+        };
+        self.tell(|inbox| inbox.virtual_router_id == virtual_router_id, &event);
+    }
+
     /// The router that adverts from `address` has let go, or is gone: known otherwise than by its adverts.
     pub fn router_gone(&self, virtual_router_id: NonZeroU8, address: Ipv4Addr, reason: &str) {
         let event = Event::RouterGone { address, reason: reason.to_owned() };

@@ -23,6 +23,8 @@
 //! | Active | an advert did not leave, and we hear another router | remove addresses; its interval; timer | Backup | ours    |
 //! | Active | lost too often, refused             | advert of priority 0, remove addresses; try later   | Fault  | ours    |
 //! | Active | unanswered for as long as the lease | advert of priority 0, remove addresses              | Fault  | ours    |
+//! | any    | unready                             | from now on our priority is 1                       |        | ours    |
+//! | Backup | ready, priority 255                 | as if the timer had fired                           | Active | ours    |
 //! | any    | ineligible                          | if active: advert of priority 0, remove addresses   | Fault  | ours    |
 //! | any    | link down                           | if active: remove addresses                         | Fault  | ours    |
 //! | Fault  | link up and eligible again          | as from Init                                        |        | ours    |
@@ -47,6 +49,9 @@ use crate::router::State;
 const OWNER: u8 = 255;
 /// Of an advert: the active router lets go (RFC 9568 §5.2.4).
 const LETS_GO: u8 = 0;
+/// Of a router that is not ready: it takes the addresses from nobody, and whoever is ready may have its own.
+const LOWEST: u8 = 1;
+const OWNS: &str = "owns the addresses (priority 255)";
 /// In fault after the kernel refused the addresses, or somebody kept removing them.
 const PAUSE: Duration = Duration::from_secs(5);
 /// After such a pause we take over from a router that has failed, but disturb none that works: for this long, doubled each
@@ -63,6 +68,7 @@ pub struct Election {
     link: Option<Result<Ipv4Addr, String>>,
     /// `None`: not known yet.
     eligible: Option<Result<(), String>>,
+    ready: Result<(), String>,
     /// Active_Adver_Interval of RFC 9568 §6.1.
     active_interval: Duration,
     yield_until: Time,
@@ -112,6 +118,7 @@ impl Election {
             role: Role::Init,
             link: None,
             eligible: None,
+            ready: Ok(()),
             yield_until: now,
             yielded_for: Duration::ZERO,
             stopped: false,
@@ -145,6 +152,8 @@ impl Election {
                 self.eligible = Some(Err(reason));
                 self.conditions_changed(now, actions);
             }
+            Event::Ready => self.rank_changed(Ok(()), now, actions),
+            Event::Unready { reason } => self.rank_changed(Err(reason), now, actions),
             Event::AddressesTaken => {
                 let rival_lease = lease(self.active_interval);
                 if let Role::Active(tenure) = &mut self.role {
@@ -226,6 +235,16 @@ impl Election {
         link.or(self.eligible.as_ref().and_then(|eligible| eligible.as_ref().err())).map(String::as_str)
     }
 
+    /// The priority of our adverts (RFC 9568 §5.2.4).
+    pub fn priority(&self) -> u8 {
+        if self.ready.is_ok() { self.settings.priority.get() } else { LOWEST }
+    }
+
+    /// Why it is not the one that was configured.
+    pub fn unready_because(&self) -> Option<&str> {
+        self.ready.as_ref().err().map(String::as_str)
+    }
+
     /// The source address of our adverts, while the link is up.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         self.link.as_ref().and_then(|link| link.as_ref().ok().copied())
@@ -261,7 +280,7 @@ impl Election {
         if Some(received.source) == own_address {
             return;
         }
-        let own_priority = self.settings.priority.get();
+        let own_priority = self.priority();
         let obeyed = received.priority >= own_priority || !self.preempts(now);
         let skew = self.skew();
         match &mut self.role {
@@ -329,10 +348,22 @@ impl Election {
         }
     }
 
+    /// It counts from the next advert on, ours or another's. The owner waits for none (§6.4.1).
+    fn rank_changed(&mut self, ready: Result<(), String>, now: Time, actions: &mut Vec<Action>) {
+        self.ready = ready;
+        if matches!(self.role, Role::Backup(_)) && self.claims_at_once(now) {
+            self.become_active(OWNS.into(), now, actions);
+        }
+    }
+
+    fn claims_at_once(&self, now: Time) -> bool {
+        self.priority() == OWNER && self.preempts(now)
+    }
+
     /// §6.4.1
     fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.settings.priority.get() == OWNER && self.preempts(now) {
-            self.become_active("owns the addresses (priority 255)".into(), now, actions);
+        if self.claims_at_once(now) {
+            self.become_active(OWNS.into(), now, actions);
             return;
         }
         self.active_interval = self.settings.advertisement_interval;
@@ -343,7 +374,7 @@ impl Election {
     fn become_active(&mut self, reason: String, now: Time, actions: &mut Vec<Action>) {
         let rival = if let Role::Backup(backup) = &self.role { backup.outranked } else { None };
         let tenure = Tenure::begin(self.settings.advertisement_interval, rival, now);
-        actions.push(Action::SendAdvert { priority: self.settings.priority.get() });
+        actions.push(Action::SendAdvert { priority: self.priority() });
         actions.push(tenure.lease_action());
         self.change(Role::Active(tenure), reason, actions);
     }
@@ -374,6 +405,7 @@ impl Election {
     }
 
     fn do_what_is_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let priority = self.priority();
         match &mut self.role {
             Role::Backup(backup) if now >= backup.active_down_at => {
                 let reason = backup.why_it_ended();
@@ -386,7 +418,7 @@ impl Election {
             Role::Active(tenure) => {
                 if tenure.advert_due(now) {
                     tenure.advert_sent(now);
-                    actions.push(Action::SendAdvert { priority: self.settings.priority.get() });
+                    actions.push(Action::SendAdvert { priority });
                 }
                 if tenure.refresh_due(now) {
                     tenure.lease_requested(now);
@@ -418,7 +450,7 @@ impl Election {
         now >= self.yield_until && (self.settings.preempt || self.settings.priority.get() == OWNER)
     }
 
-    /// Skew_Time (RFC 9568 §6.1).
+    /// Skew_Time (RFC 9568 §6.1), ready or not: of several backups the same one comes first.
     fn skew(&self) -> Duration {
         self.active_interval * (256 - u32::from(self.settings.priority.get())) / 256
     }

@@ -395,7 +395,8 @@ impl Instance {
         self.shown.adverts_rejected = self.reception.rejected;
         self.shown.adverts_of_others = self.reception.others.adverts;
         self.shown.active_router = self.election.active_router();
-        self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.shown.priority };
+        self.shown.effective_priority = if self.shown.state == State::Fault { 0 } else { self.election.priority() };
+        self.shown.unready_because = self.election.unready_because().map(str::to_owned);
         self.status.send_if_modified(|routers| match routers.get_mut(self.place) {
             Some(shown) if *shown != self.shown => {
                 shown.clone_from(&self.shown);

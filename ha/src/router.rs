@@ -82,6 +82,8 @@ pub struct RouterStatus {
     pub priority: u8,
     /// As adverted; 0 in fault.
     pub effective_priority: u8,
+    /// Why that is 1 for now, in a sentence.
+    pub unready_because: Option<String>,
     /// With their prefix lengths.
     pub addresses: Vec<String>,
     /// The source address of this node's adverts, if it has one.

@@ -77,6 +77,8 @@ impl Control {
                     Some((ToBalancer::Log(targets), opened)) => self.log.replace(targets.into_iter().zip(opened)),
                     Some((ToBalancer::Pair(pair), _)) => self.shared.statistics.pair.store(Some(pair.into())),
                     Some((ToBalancer::Held(held), _)) => self.shared.held.store(Arc::new(held)),
+                    Some((ToBalancer::CutOff(addresses), _)) => self.shared.cut_off.store(Arc::new(addresses)),
+                    Some((ToBalancer::CheckAgain(round), _)) => drop(self.shared.check_round.send_replace(round)),
                     Some((ToBalancer::Known(known), _)) => self.shared.believe(&known.backends, &known.by),
                     Some((ToBalancer::Sessions(batch), _)) => replication::learn(&self.shared, &batch, Instant::now()),
                     Some((ToBalancer::TellSessions, _)) => {
@@ -103,7 +105,8 @@ impl Control {
                 Some(_) = self.ready.recv(), if waiting > 0 => {
                     waiting -= 1;
                     if waiting == 0 {
-                        said.push(FromBalancer::Serving);
+                        // The keeper is to know its servers when it hears that.
+                        said.extend([FromBalancer::Beat(self.beat()), FromBalancer::Serving]);
                     }
                 }
                 shared = reloaded(&mut reloading) => {
@@ -194,6 +197,7 @@ impl Control {
             connections: shared.connections.count(),
             requests: shared.requests(),
             backends: shared.report(),
+            checked: shared.checked(),
             log_is_broken: self.log.was_broken(),
             old_configurations: shared.old_configurations(),
         }

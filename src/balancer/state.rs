@@ -172,6 +172,16 @@ impl Shared {
         }
     }
 
+    /// The last round of checks in which every server has been checked that can be.
+    pub fn checked(&self) -> u64 {
+        let backends = self.config.backends.iter().zip(&self.backends);
+        let servers = backends.flat_map(|(config, state)| config.servers.iter().zip(&state.servers));
+        let can_be = |state: &ServerShared| state.address.load().is_some() && !state.is_in_maintenance();
+        let checked = servers.filter(|(config, state)| config.check && can_be(state));
+        let rounds = checked.map(|(_, state)| state.checked.load(Relaxed));
+        rounds.min().unwrap_or_else(|| *self.check_round.borrow())
+    }
+
     /// What `relevo status` shows of the backends.
     pub fn report(&self) -> Vec<BackendStatus> {
         let backends = self.config.backends.iter().zip(&self.backends);

@@ -74,6 +74,7 @@ pub(super) struct Balancer {
     /// When the last one was lost, while none serves.
     lost_at: Option<Instant>,
     held: Vec<IpAddr>,
+    cut_off: Vec<IpAddr>,
     state: BalancerState,
     beat: Beat,
     /// What people want of servers.
@@ -93,7 +94,7 @@ pub(super) enum Change {
     Serving,
     /// It is gone, for this reason.
     Lost(String),
-    /// One of its servers went up or down.
+    /// One of its servers went up or down, or all have been checked again.
     Servers,
     /// It heeds the wishes up to this number.
     Heeded(u64),
@@ -124,6 +125,7 @@ impl Balancer {
             offered: None,
             lost_at: None,
             held: Vec::new(),
+            cut_off: Vec::new(),
             state: BalancerState::Starting,
             beat: Beat::default(),
             wishes,
@@ -163,7 +165,8 @@ impl Balancer {
                 }
                 Happening::Message(FromBalancer::Beat(beat)) => {
                     let verdict = self.lifecycle.beat(&beat.worker_silence_ms, Instant::now());
-                    let servers_changed = differ(&self.beat.backends, &beat.backends);
+                    let servers_changed =
+                        beat.checked != self.beat.checked || differ(&self.beat.backends, &beat.backends);
                     if beat.log_is_broken {
                         self.reopen_log();
                     }
@@ -239,6 +242,25 @@ impl Balancer {
         self.tell(ToBalancer::Held(held));
     }
 
+    /// Tells it which of this host's addresses are cut off.
+    pub(super) fn cut_off(&mut self, addresses: Vec<IpAddr>) {
+        if self.cut_off == addresses {
+            return;
+        }
+        self.cut_off.clone_from(&addresses);
+        self.tell(ToBalancer::CutOff(addresses));
+    }
+
+    /// Has it check its servers at once. Rounds are counted from [`FIRST_ROUND`](crate::process::messages::FIRST_ROUND) on.
+    pub(super) fn check_again(&self, round: u64) {
+        self.tell(ToBalancer::CheckAgain(round));
+    }
+
+    /// The last round in which every server has been checked.
+    pub(super) fn checked(&self) -> u64 {
+        self.beat.checked
+    }
+
     /// Opens the targets of its log again, which it cannot do by itself.
     pub(super) fn reopen_log(&self) {
         let Some(process) = &self.process else { return };
@@ -312,8 +334,8 @@ impl Balancer {
     }
 
     /// For `relevo status`: what the last beat said.
-    pub(super) fn backends(&self) -> Vec<BackendStatus> {
-        self.beat.backends.clone()
+    pub(super) fn backends(&self) -> &[BackendStatus] {
+        &self.beat.backends
     }
 
     /// Lets it finish what is under way, then ends it.
@@ -370,6 +392,7 @@ impl Balancer {
         self.owes_wishes = false;
         self.lifecycle.started(Instant::now());
         self.tell(ToBalancer::Held(self.held.clone()));
+        self.tell(ToBalancer::CutOff(self.cut_off.clone()));
         Ok(())
     }
 

@@ -15,15 +15,16 @@ mod operator;
 mod orders;
 pub mod peering;
 mod peers;
+mod readiness;
 mod realtime;
 mod reload;
 mod signals;
+mod standing;
 mod view;
 mod warnings;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,12 +45,13 @@ use self::peering::{Local, Peering};
 use self::peers::next_event;
 use self::reload::Reloads;
 use self::signals::StopSignals;
+use self::standing::Standing;
 use self::warnings::Warnings;
 use crate::config::model::Config;
 use crate::process::log::{self, Log};
 use crate::process::messages::{Charge, REPORT_INTERVAL, Report, ToKeeper};
 use crate::process::wishes::Wishes;
-use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus};
+use crate::status::{NodeStatus, PairStatus, PeerStatus};
 
 /// A keeper that comes so late is not in time: it was starved, or hung.
 const LATE: Duration = Duration::from_millis(500);
@@ -141,8 +143,8 @@ pub async fn run() -> Result<(), Error> {
         _ => None,
     };
     let driver = Driver::start(config.virtual_routers.clone()).await?;
-    let nodes = addresses_of_peers(&config);
-    driver.set_nodes(&Vec::from_iter(nodes.clone()));
+    let standing = Standing::new(&config);
+    driver.set_nodes(&standing.nodes());
     let template = Template {
         config: config.balancer.clone(),
         log_targets: config.log_targets.clone(),
@@ -159,7 +161,7 @@ pub async fn run() -> Result<(), Error> {
         log,
         routers: driver.status(),
         driver,
-        nodes,
+        standing,
         balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
         wishes,
         waiting: Vec::new(),
@@ -167,7 +169,6 @@ pub async fn run() -> Result<(), Error> {
         warnings: Warnings::default(),
         foreign: Foreign::default(),
         peering,
-        is_eligible: false,
         is_ready: false,
         reloads: Reloads::default(),
         status,
@@ -193,8 +194,7 @@ struct Keeper {
     reopen: Signal,
     log: Log,
     driver: Driver,
-    /// Addresses of the other nodes.
-    nodes: BTreeSet<Ipv4Addr>,
+    standing: Standing,
     routers: watch::Receiver<Vec<RouterStatus>>,
     balancer: Balancer,
     peering: Option<Peering>,
@@ -206,8 +206,6 @@ struct Keeper {
     wishes: watch::Sender<Arc<Wishes>>,
     /// Who asked, and hears of it when the balancer heeds it.
     waiting: Vec<Waiting>,
-    /// What the election was told last.
-    is_eligible: bool,
     /// Has it ever served?
     is_ready: bool,
     reloads: Reloads,
@@ -250,11 +248,11 @@ impl Keeper {
                         self.answer_waiting(u64::MAX, false);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
                         self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
-                        if self.is_eligible {
+                        if self.is_eligible() {
                             tracing::warn!("no peer could take over: the addresses stay here");
                         }
                     }
-                    Change::Servers => {}
+                    Change::Servers => self.decide_readiness(),
                     Change::Heeded(number) => self.answer_waiting(number, true),
                     Change::Reloaded(result) => self.reloaded(result),
                 },
@@ -265,17 +263,21 @@ impl Keeper {
                 }
                 () = changed(Some(&mut self.routers)) => {
                     self.hold();
+                    self.know_what_is_cut_off();
+                    self.decide_readiness();
                     self.decide_eligibility("another node holds the addresses and its balancer is lost");
                     self.warn();
                 }
                 () = changed(self.peers.as_mut()) => {
                     self.know_nodes();
+                    self.decide_readiness();
                     self.decide_eligibility("its balancer is lost, and a peer can take over");
                     self.warn();
                     self.balancer.tell_known();
                     self.balancer.greet_peers();
                     continue;
                 }
+                () = self.standing.is_due() => self.decide_readiness(),
                 _ = self.reopen.recv() => {
                     self.log.reopen();
                     self.balancer.reopen_log();
@@ -327,38 +329,10 @@ impl Keeper {
     }
 
     fn serves(&mut self) {
-        self.decide_eligibility("");
+        self.stands_by();
         if !self.is_ready {
             tracing::info!("ready: every worker accepts connections");
             self.is_ready = true;
-        }
-    }
-
-    /// Without a balancer the node gives its addresses up, for this reason, unless that would help nobody; once it has, it
-    /// does not reach for them again before it serves.
-    fn decide_eligibility(&mut self, reason: &str) {
-        let serves = self.balancer.status().state == BalancerState::Serving;
-        if serves == self.is_eligible || (!serves && self.may_hold_on()) {
-            return;
-        }
-        self.driver.set_eligible(if serves { Ok(()) } else { Err(reason.to_owned()) });
-        self.is_eligible = serves;
-    }
-
-    fn may_hold_on(&self) -> bool {
-        let peers = self.peers.as_ref().map(watch::Receiver::borrow);
-        view::may_hold_on(&self.routers.borrow(), peers.as_deref().map(Vec::as_slice))
-    }
-
-    /// What linked peers have told of their own addresses stays true when the link is lost.
-    fn know_nodes(&mut self) {
-        let Some(peers) = &self.peers else { return };
-        let peers = peers.borrow();
-        let known = self.nodes.len();
-        let linked = peers.iter().filter(|peer| peer.connected);
-        self.nodes.extend(linked.flat_map(|peer| peer.status.vrrp.iter().filter_map(|router| router.own_address)));
-        if self.nodes.len() > known {
-            self.driver.set_nodes(&Vec::from_iter(self.nodes.iter().copied()));
         }
     }
 
@@ -396,22 +370,12 @@ impl Keeper {
             config_hash: self.config.hash.clone(),
             vrrp,
             balancer,
-            backends: self.balancer.backends(),
+            backends: self.balancer.backends().to_vec(),
             foreign_addresses: self.foreign.sentences(),
             can_take_over: can_take_over.is_ok(),
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }
     }
-}
-
-/// Where the file says that they are.
-fn addresses_of_peers(config: &Config) -> BTreeSet<Ipv4Addr> {
-    let addresses = config.peering.iter().flat_map(|peering| peering.peers.values());
-    let addresses = addresses.filter_map(|address| match address.ip().to_canonical() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    addresses.collect()
 }
 
 /// The balancer knows its own, and the peers' are not shown.

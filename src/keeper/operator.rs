@@ -50,7 +50,7 @@ impl Keeper {
     fn answer(&self, servers: &[ServerName], serves: bool) -> String {
         let backends = self.balancer.backends();
         let peers = self.peers.as_ref().map(|peers| peers.borrow().clone()).unwrap_or_default();
-        orders::answer(servers, serves.then_some(&backends), &peers)
+        orders::answer(servers, serves.then_some(backends), &peers)
     }
 
     /// A peer knows what people want of servers.

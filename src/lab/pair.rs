@@ -56,6 +56,8 @@ pub struct Options {
     pub max_connections: Option<usize>,
     /// How many web servers.
     pub servers: u8,
+    /// How they are checked.
+    pub health: String,
     /// Further lines of the backend.
     pub backend: String,
     /// Further tables of the configuration.
@@ -99,6 +101,7 @@ impl Options {
             threads: None,
             max_connections: None,
             servers: 3,
+            health: r#"interval = "200ms", rise = 2, fall = 2"#.into(),
             backend: String::new(),
             tables: String::new(),
             log_level: "info".into(),
@@ -138,7 +141,7 @@ default_backend = "app"
 forwarded_for = true
 
 [backends.app]
-health = {{ method = "HEAD", path = "/", interval = "200ms", rise = 2, fall = 2 }}
+health = {{ method = "HEAD", path = "/", {health} }}
 {backend}
 {servers}[vrrp.main]
 interface = "{INTERFACE}"
@@ -159,6 +162,7 @@ peers = {{ {peer_name} = "{peer_address}:{PEERING_PORT}" }}
             chroot = quoted("chroot", self.chroot.as_ref().map(|path| path.display().to_string())),
             threads = number("threads", self.threads),
             max_connections = number("max_connections", self.max_connections),
+            health = self.health,
             backend = self.backend,
             tables = self.tables,
             level = self.log_level,

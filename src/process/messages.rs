@@ -88,6 +88,10 @@ pub enum ToBalancer {
     Start(Box<Start>),
     /// The virtual addresses this node holds now (rule 7: traffic may come from them only while they are ours).
     Held(Vec<std::net::IpAddr>),
+    /// Addresses of this host's interfaces that carry nothing now: a check that fails from there says nothing of its server.
+    CutOff(Vec<std::net::IpAddr>),
+    /// Something that was gone is back: check every server at once. Answered by [`Beat::checked`] with this number.
+    CheckAgain(u64),
     /// The pair, without the backends: for the statistics, every second and at every change, where they are shown.
     Pair(Box<PairStatus>),
     /// What people want of servers; answered with [`FromBalancer::Heeded`] and this number.
@@ -218,6 +222,9 @@ pub const BATCH_PAUSE: std::time::Duration = std::time::Duration::from_millis(10
 /// Between two beats.
 pub const BEAT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// Of checks: every balancer's first.
+pub const FIRST_ROUND: u64 = 1;
+
 /// Sign of life, with what `relevo status` shows.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Beat {
@@ -229,6 +236,8 @@ pub struct Beat {
     pub requests: u64,
     /// Servers and their states.
     pub backends: Vec<BackendStatus>,
+    /// The last round of checks in which every server has been checked; the first is [`FIRST_ROUND`].
+    pub checked: u64,
     /// A target of the log has gone away: the keeper can open it again.
     pub log_is_broken: bool,
     /// What goes on under configurations that were replaced.

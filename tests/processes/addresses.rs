@@ -85,10 +85,7 @@ fn the_own_address_stays_when_the_keeper_dies_and_when_all_do() {
         let read = || fs::read_to_string(format!("/proc/sys/{PROMOTE_SECONDARIES}"));
         node.host.namespace.run(read).unwrap().unwrap().trim() == "1"
     });
-    for pid in [Some(node.guard()), node.keeper(), node.balancer()].into_iter().flatten() {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
-    node.wait_for_guard();
+    node.kill_all();
     node.wait_until("the lease ends", |node| !node.holds_address());
     assert_own_alone(&node);
 }
@@ -99,11 +96,7 @@ fn the_own_address_stays_when_the_address_is_released() {
     // Of the virtual router that makes a lease of 30 s.
     node.start(&Change { interval: Some("10s"), ..Change::default() });
     come_again(&node);
-    for pid in [Some(node.guard()), node.keeper(), node.balancer()].into_iter().flatten() {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
-    node.wait_for_guard();
-    node.wait_until_nothing_runs();
+    node.kill_all();
     let released = node.run(relevo().arg("release"));
     assert!(released.status.success(), "{released:?}");
     assert_own_alone(&node);

@@ -191,6 +191,20 @@ check = false
         self.wait_until("no process is left", |node| node.host.namespace.processes().unwrap().is_empty());
     }
 
+    /// Kills all at once, so that none can do anything about the death of another; what they had open is closed when it returns.
+    pub(crate) fn kill_all(&mut self) {
+        let mut processes = self.host.namespace.processes().unwrap();
+        // The guard dies last: with it the keeper's process group would lose its last parent in the session, and what is stopped
+        // there would be continued by the kernel.
+        processes.sort_by_key(|process| process.pid == self.guard());
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            processes.iter().for_each(|process| kill(process.pid, signal).unwrap());
+        }
+        self.wait_for_guard();
+        // A process leaves its namespace before its files are closed.
+        self.wait_until("every process has ended", |_| processes.iter().all(|process| has_ended(process.pid)));
+    }
+
     /// Waits for the guard's own end; returns its exit status.
     pub(crate) fn wait_for_guard(&mut self) -> Option<i32> {
         let mut guard = self.guard.take().unwrap();
@@ -203,6 +217,16 @@ check = false
             sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Is no thread of it left that does anything? What is open is closed before a thread becomes a zombie.
+fn has_ended(process: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    let state = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    threads.flatten().filter_map(state).all(|state| matches!(state, 'Z' | 'X'))
 }
 
 impl Drop for Node {

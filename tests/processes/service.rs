@@ -8,7 +8,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use relevo::lab::node::send;
 
 use crate::node::{Change, FLOATING, Node, PATIENCE, relevo, serves};
 
@@ -214,21 +213,11 @@ fn release_removes_what_was_left_behind_and_refuses_while_a_keeper_runs() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("a node runs here"), "{refused:?}");
     assert!(node.holds_address());
 
-    // Stopped first, none can do anything about the death of another. The guard dies last: with it the keeper's process group
-    // would lose its last parent in the session, and what is stopped there would be continued by the kernel.
-    let mut processes = node.host.namespace.processes().unwrap();
-    processes.sort_by_key(|process| process.pid == node.guard());
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        processes.iter().for_each(|process| send(process.pid, signal).unwrap());
-    }
-    node.wait_for_guard();
-    node.wait_until_nothing_runs();
+    node.kill_all();
     assert!(node.holds_address(), "all were killed at once, so that nobody removed it\n{}", node.log());
 
-    let mut done = None;
-    // The last of a process's threads is gone a moment after the first.
-    node.wait_until("it is not refused any more", |node| done.insert(release(node)).status.success());
-    let done = done.unwrap();
+    let done = release(&node);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert!(String::from_utf8_lossy(&done.stdout).contains(&format!("removed {FLOATING}/24")), "{done:?}");
     node.wait_until("the address is gone", |node| !node.holds_address());
     let again = release(&node);

@@ -51,6 +51,13 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// The node may take the addresses from a router that works, by its priority. So it is at first.
+    Ready,
+    /// It may not, and gives them up to any that is ready: it would serve worse. It still takes over where nobody is active.
+    Unready {
+        /// In words.
+        reason: String,
+    },
     /// The kernel has taken every address of the last [`Action::Lease`].
     AddressesTaken,
     /// The kernel refused one.

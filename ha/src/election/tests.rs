@@ -2,6 +2,7 @@
 
 mod announcing;
 mod lease;
+mod ready;
 mod unheard;
 
 use std::net::Ipv4Addr;

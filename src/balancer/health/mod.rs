@@ -8,9 +8,11 @@
 mod agent;
 pub mod observation;
 mod probe;
+mod way;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -62,11 +64,13 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
     // Many are checked at the same moment then: where a check is not in its turn, the next is at any time of the interval.
     let mut is_in_turn = due.is_some();
     // It may be checked more often by now, as all others are.
+    let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
+    let mut rounds = shared.check_round.subscribe();
+    if state.checked.load(Relaxed) < *rounds.borrow() {
+        rounds.mark_changed();
+    }
     let mut due = match due {
-        None => {
-            let servers: usize = shared.config.backends.iter().map(|backend| backend.servers.len()).sum();
-            Instant::now() + chance.part(first_delay(servers))
-        }
+        None => Instant::now() + chance.part(first_delay(servers)),
         Some(due) if due > Instant::now() + health.interval => Instant::now() + chance.part(health.interval),
         Some(due) => due,
     };
@@ -75,6 +79,11 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             () = sleep_until(due) => {}
             () = state.address_changed.notified() => (row, is_in_turn) = (Row::default(), false),
             () = state.returns() => (row, is_in_turn) = (Row::default(), false),
+            Ok(()) = rounds.changed() => {
+                due = due.min(Instant::now() + chance.part(first_delay(servers)));
+                is_in_turn = false;
+                continue;
+            }
             // The traffic took it down: what follows is a row of successes, or none.
             () = state.marked_down.notified() => {
                 (row, due) = (Row::default(), due.min(Instant::now() + health.fast_interval));
@@ -90,8 +99,13 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
             continue;
         };
 
-        let began = Instant::now();
+        let (began, round) = (Instant::now(), *rounds.borrow());
         let outcome = probe::probe(health, place.server, *address).await;
+        let outcome =
+            outcome.map_err(|failure| match way::is_cut_off(&shared.cut_off.load(), place.server, *address) {
+                true => Failure::Node("the way to them is cut off: their interface carries nothing".to_owned()),
+                false => failure,
+            });
         let outcome = match outcome {
             Err(Failure::Node(lack)) => {
                 let Row { successes, failures } = row;
@@ -123,6 +137,8 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
         });
         let reason = outcome.unwrap_or_else(|failure| failure);
         shared.conclude(backend, index, [before, after], &format!("{reason}{}", row.progress(health)));
+
+        state.checked.store(round, Relaxed);
 
         // A little sooner or later, so that the checks of many servers and both nodes do not fall into step.
         let pause = row.pause(after, health);

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::{ServerShared, Shared};
 use crate::balancer::lack::Complaint;
 use crate::balancer::room::Room;
+use crate::process::messages::FIRST_ROUND;
 use crate::stats::rates::Rates;
 use crate::status::{OldConfigurations, PairStatus};
 
@@ -23,6 +24,10 @@ pub struct Lasting {
     pub vitals: Vec<Vitals>,
     /// Virtual addresses this node holds now (rule 7).
     pub held: ArcSwap<Vec<IpAddr>>,
+    /// Addresses of this host's interfaces that carry nothing now.
+    pub cut_off: ArcSwap<Vec<IpAddr>>,
+    /// Every server is to be checked in this round, at once.
+    pub check_round: watch::Sender<u64>,
     /// When the process started.
     pub started: Instant,
     /// Told where servers could not be checked, and where no connection could be made to them, for want of something here.
@@ -76,6 +81,8 @@ impl Lasting {
             connections: Arc::default(),
             vitals: (0..threads).map(|_| Vitals::default()).collect(),
             held: ArcSwap::default(),
+            cut_off: ArcSwap::default(),
+            check_round: watch::Sender::new(FIRST_ROUND),
             started: Instant::now(),
             checks_lack: Complaint::default(),
             connections_lack: Complaint::default(),

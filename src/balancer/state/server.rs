@@ -33,6 +33,8 @@ pub struct ServerShared {
     pub(super) most: AtomicU64,
     /// Since the start.
     pub requests: AtomicU64,
+    /// The last round of checks that it has been checked in.
+    pub checked: AtomicU64,
     /// Where it is; `None` while its name does not resolve.
     pub address: ArcSwapOption<SocketAddr>,
     /// Told when `address` changed: whoever checks the server does so at once.
@@ -70,6 +72,7 @@ impl ServerShared {
             connections: Slots::default(),
             most: AtomicU64::new(most(config)),
             requests: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
             address: ArcSwapOption::new(address),
             address_changed: Notify::new(),
             marked_down: Notify::new(),

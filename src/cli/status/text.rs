@@ -131,7 +131,8 @@ impl Text {
             router.priority
         );
         if router.effective_priority != router.priority {
-            let _ = write!(line, " (now {})", router.effective_priority);
+            let because = router.unready_because.iter().map(|reason| format!(": {reason}")).collect::<String>();
+            let _ = write!(line, " (now {}{because})", router.effective_priority);
         }
         if let Some(active) = router.active_router.filter(|_| router.state != State::Active) {
             let _ = write!(line, ", active is {active}");
