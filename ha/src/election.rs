@@ -32,6 +32,7 @@
 //! | any    | stop                                | if active: advert of priority 0, remove addresses   | Init   | 6.4     |
 
 mod announcements;
+mod backup;
 mod event;
 mod tenure;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tests;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use backup::Backup;
 use tenure::{Tenure, lease};
 
 pub use self::event::{Action, Event, Received, Settings, Time, Transition};
@@ -94,19 +96,6 @@ enum Retry {
     At(Time),
     /// The kernel answered nothing, and now has removed the addresses.
     WhenRemoved,
-}
-
-#[derive(Debug)]
-struct Backup {
-    active_down_at: Time,
-    /// Source of the last advert that we obeyed.
-    active_router: Option<Ipv4Addr>,
-    /// It has sent priority 0 since.
-    let_go: bool,
-    /// The last advert that we did not obey: its router is about to be preempted.
-    outranked: Option<Received>,
-    /// The timer has fired late before, and nothing has been heard since: the next time it counts.
-    was_late: bool,
 }
 
 impl Election {
@@ -458,23 +447,6 @@ impl Election {
     /// Active_Down_Interval (RFC 9568 §6.1).
     fn active_down(&self) -> Duration {
         3 * self.active_interval + self.skew()
-    }
-}
-
-impl Backup {
-    fn listening(until: Time) -> Self {
-        Self { active_down_at: until, active_router: None, let_go: false, outranked: None, was_late: false }
-    }
-
-    fn why_it_ended(&self) -> String {
-        if let Some(Received { source, priority, .. }) = self.outranked {
-            return format!("preempted {source}, which adverts with priority {priority}");
-        }
-        match self.active_router {
-            Some(address) if self.let_go => format!("{address} let go"),
-            Some(address) => format!("no advert from {address} in the active-down interval"),
-            None => "no active router was heard in the active-down interval".into(),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod process;
 mod report;
+mod told;
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -13,16 +14,15 @@ use nix::unistd::Pid;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
-use self::process::{OUTBOX, Process};
+use self::process::Process;
 use self::report::{differ, fits, longest_message};
 use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
 use crate::config::model::{self, LogTarget};
-use crate::process::log;
 use crate::process::messages::{Beat, FromBalancer, Identity, Known, Reload, Start, ToBalancer};
 use crate::process::wishes::{StampedWish, Wishes};
-use crate::status::{BackendStatus, BalancerState, BalancerStatus, PairStatus, ServerState, ServerStatus};
+use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
@@ -228,100 +228,6 @@ impl Balancer {
         Ok(false)
     }
 
-    /// Was it told that this node holds this address?
-    pub(super) fn holds(&self, address: IpAddr) -> bool {
-        self.held.contains(&address)
-    }
-
-    /// Tells it the virtual addresses this node holds.
-    pub(super) fn hold(&mut self, held: Vec<IpAddr>) {
-        if self.held == held {
-            return;
-        }
-        self.held.clone_from(&held);
-        self.tell(ToBalancer::Held(held));
-    }
-
-    /// Tells it which of this host's addresses are cut off.
-    pub(super) fn cut_off(&mut self, addresses: Vec<IpAddr>) {
-        if self.cut_off == addresses {
-            return;
-        }
-        self.cut_off.clone_from(&addresses);
-        self.tell(ToBalancer::CutOff(addresses));
-    }
-
-    /// Has it check its servers at once. Rounds are counted from [`FIRST_ROUND`](crate::process::messages::FIRST_ROUND) on.
-    pub(super) fn check_again(&self, round: u64) {
-        self.tell(ToBalancer::CheckAgain(round));
-    }
-
-    /// The last round in which every server has been checked.
-    pub(super) fn checked(&self) -> u64 {
-        self.beat.checked
-    }
-
-    /// Opens the targets of its log again, which it cannot do by itself.
-    pub(super) fn reopen_log(&self) {
-        let Some(process) = &self.process else { return };
-        let (targets, outbox) = (self.template.log_targets.clone(), process.outbox.clone());
-        // A file system may take its time.
-        tokio::task::spawn_blocking(move || {
-            let open = |(place, target)| match log::open(target) {
-                Ok(opened) => Some((place, opened)),
-                Err(error) => {
-                    tracing::warn!(%error, "the balancer goes on with the target that it has: {error}");
-                    None
-                }
-            };
-            let (places, opened) = targets.iter().enumerate().filter_map(open).unzip();
-            let _ = outbox.try_send((ToBalancer::Log(places), opened));
-        });
-    }
-
-    /// Tells it the state of the pair, where it shows that to somebody.
-    pub(super) fn tell_pair(&self, pair: impl FnOnce() -> PairStatus) {
-        let is_shown = self.template.config.frontends.iter().any(|frontend| frontend.statistics.is_some());
-        if is_shown && self.state == BalancerState::Serving {
-            self.tell(ToBalancer::Pair(Box::new(pair())));
-        }
-    }
-
-    /// Tells it what people want of servers now. Gives the number that it answers with, or `None` where no balancer hears it:
-    /// the next one begins with it.
-    pub(super) fn heed(&mut self, wishes: &[StampedWish]) -> Option<u64> {
-        self.number += 1;
-        let wishes = wishes.iter().map(StampedWish::for_balancer).collect();
-        self.owes_wishes |= !self.tell(ToBalancer::Wishes(self.number, wishes));
-        // One that starts hears it as well, and takes its time for the answer.
-        (self.state == BalancerState::Serving).then_some(self.number)
-    }
-
-    /// Tells it what the peers know of servers that it has yet to check.
-    pub(super) fn tell_known(&self) {
-        let is_unknown = |server: &ServerStatus| server.state == ServerState::Starting;
-        if self.beat.backends.iter().flat_map(|backend| &backend.servers).any(is_unknown) {
-            for known in self.knowledge.of_peers() {
-                self.tell(ToBalancer::Known(known));
-            }
-        }
-    }
-
-    /// Sessions of a peer. More of them than it reads are lost: what matters more has to get through.
-    pub(super) fn tell_sessions(&self, batch: String) {
-        if let Some(process) = self.process.as_ref().filter(|process| process.outbox.capacity() > OUTBOX / 2) {
-            let _ = process.outbox.try_send((ToBalancer::Sessions(batch), Vec::new()));
-        }
-    }
-
-    /// A peer that knows no sessions is to be told all of them.
-    pub(super) fn greet_peers(&mut self) {
-        let has_sessions = self.template.config.backends.iter().any(|backend| backend.stick.is_some());
-        if self.knowledge.has_new_peer() && has_sessions {
-            self.tell(ToBalancer::TellSessions);
-        }
-    }
-
     /// For `relevo status`.
     pub(super) fn status(&self) -> BalancerStatus {
         BalancerStatus {
@@ -438,16 +344,6 @@ impl Balancer {
                 self.listeners = None;
             }
         }
-    }
-
-    /// Did the message find its place? Where there is no balancer, it is not missed.
-    fn tell(&self, message: ToBalancer) -> bool {
-        let Some(process) = &self.process else { return true };
-        let told = process.outbox.try_send((message, Vec::new())).is_ok();
-        if !told {
-            tracing::warn!("the balancer does not read its messages; one was dropped");
-        }
-        told
     }
 }
 

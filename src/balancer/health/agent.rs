@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::Chance;
+use super::chance::Chance;
 use super::probe::{Failure, connect};
 use crate::balancer::state::{Admin, AgentReport, Place, Shared};
 use crate::config::model::{Agent, BackendIndex, Server};

@@ -6,11 +6,12 @@
 //! is under way the checks come at the fast interval.
 
 mod agent;
+mod chance;
 pub mod observation;
 mod probe;
+mod row;
 mod way;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,9 +19,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::balancer::health::probe::Failure;
-use crate::balancer::state::{Health, Shared};
-use crate::config::model::{BackendIndex, HealthCheck, Probe};
+use self::chance::{Chance, first_delay};
+use self::probe::Failure;
+pub use self::row::Progress;
+use self::row::Row;
+use crate::balancer::state::Shared;
+use crate::config::model::{BackendIndex, Probe};
 use crate::stats::checks::{Check, Outcome};
 use crate::status::ServerState;
 
@@ -148,95 +152,6 @@ async fn watch_server(shared: Arc<Shared>, backend: BackendIndex, index: usize) 
     }
 }
 
-/// How far the checks of a server have come.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Progress {
-    row: Row,
-    /// When the next is due; `None`: there was none yet.
-    due: Option<Instant>,
-}
-
-/// Results in a row that speak against what the server's health is.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Row {
-    successes: u32,
-    failures: u32,
-}
-
-impl Row {
-    /// Take in one result; the health after it.
-    fn count(&mut self, before: Health, success: bool, health: &HealthCheck) -> Health {
-        let (against, after, needed) = match (before, success) {
-            (Health::Down, true) => (Self { successes: self.successes + 1, failures: 0 }, Health::Up, health.rise),
-            (Health::Up, false) => (Self { successes: 0, failures: self.failures + 1 }, Health::Down, health.fall),
-            // It confirms the state, or it is the first.
-            (_, success) => {
-                *self = Self::default();
-                return if success { Health::Up } else { Health::Down };
-            }
-        };
-        let is_complete = against.successes.max(against.failures) >= needed;
-        *self = if is_complete { Self::default() } else { against };
-        if is_complete { after } else { before }
-    }
-
-    fn pause(self, now: Health, health: &HealthCheck) -> Duration {
-        match now {
-            _ if self != Self::default() => health.fast_interval,
-            Health::Down => health.down_interval,
-            _ => health.interval,
-        }
-    }
-
-    /// How far the row has come, to be read after the last result.
-    fn progress(self, health: &HealthCheck) -> String {
-        match self {
-            Self { successes: 0, failures: 0 } => String::new(),
-            Self { successes: 0, failures } => format!(" ({failures} of {} failures)", health.fall),
-            Self { successes, .. } => format!(" ({successes} of {} successes)", health.rise),
-        }
-    }
-}
-
-/// The longest that a first check waits: a few servers are checked all at once, many spread out.
-fn first_delay(servers: usize) -> Duration {
-    if servers <= 32 { Duration::ZERO } else { Duration::from_millis(servers as u64).min(Duration::from_millis(250)) }
-}
-
-/// Numbers that look random and are the same in every run.
-struct Chance {
-    seed: u64,
-    drawn: u64,
-}
-
-impl Chance {
-    fn new(name: impl Hash) -> Self {
-        Self { seed: hash(name), drawn: 0 }
-    }
-
-    /// From 0 to 1.
-    fn fraction(&mut self) -> f64 {
-        self.drawn += 1;
-        hash((self.seed, self.drawn)) as f64 / u64::MAX as f64
-    }
-
-    /// Any part of an interval.
-    fn part(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(self.fraction())
-    }
-
-    /// An interval, up to so many percent shorter or longer.
-    fn spread(&mut self, interval: Duration, percent: u32) -> Duration {
-        interval.mul_f64(1.0 + f64::from(percent) / 100.0 * (2.0 * self.fraction() - 1.0))
-    }
-}
-
-fn hash(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
@@ -247,9 +162,9 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
-    use crate::balancer::state::ServerShared;
     use crate::balancer::state::tests::{one_backend, server, states, until};
-    use crate::config::model::{Balance, Server, ServerAddress};
+    use crate::balancer::state::{Health, ServerShared};
+    use crate::config::model::{Balance, HealthCheck, Server, ServerAddress};
     use crate::status::{BackendStatus, ServerStatus};
 
     fn health(interval: Duration) -> HealthCheck {
@@ -289,65 +204,6 @@ mod tests {
 
     fn checked(address: SocketAddr) -> Server {
         Server { check: true, address: ServerAddress::Socket(address), ..server("a", 1) }
-    }
-
-    #[test]
-    fn rise_and_fall() {
-        use Health::{Down, Starting, Up};
-        // From a state, results one after the other (+ success, - failure), the states after each.
-        let rows: &[(Health, &str, &[Health])] = &[
-            (Starting, "+", &[Up]),
-            (Starting, "-", &[Down]),
-            (Up, "---", &[Up, Up, Down]),
-            (Up, "--+--+", &[Up, Up, Up, Up, Up, Up]),
-            (Down, "++", &[Down, Up]),
-            (Down, "+-+-++", &[Down, Down, Down, Down, Down, Up]),
-            (Up, "---++---", &[Up, Up, Down, Down, Up, Up, Up, Down]),
-        ];
-        let health = health(Duration::from_secs(2));
-        for (from, results, expected) in rows {
-            let mut row = Row::default();
-            let states: Vec<_> = results
-                .chars()
-                .scan(*from, |state, result| {
-                    *state = row.count(*state, result == '+', &health);
-                    Some(*state)
-                })
-                .collect();
-            assert_eq!(states, *expected, "{from:?} {results}");
-        }
-    }
-
-    #[test]
-    fn a_row_against_a_state_that_others_have_changed_counts_for_nothing() {
-        let health = health(Duration::from_secs(2));
-        let mut row = Row::default();
-        row.count(Health::Up, false, &health);
-        row.count(Health::Up, false, &health);
-        // The traffic took it down.
-        assert_eq!(row.count(Health::Down, true, &health), Health::Down);
-        assert_eq!(row.progress(&health), " (1 of 2 successes)");
-        assert_eq!(row.count(Health::Up, false, &health), Health::Up);
-        assert_eq!(row.progress(&health), " (1 of 3 failures)");
-    }
-
-    #[test]
-    fn checks_come_faster_while_a_change_is_under_way() {
-        let second = Duration::from_secs(1);
-        let health = HealthCheck { fast_interval: second, down_interval: 5 * second, ..health(2 * second) };
-        let mut row = Row::default();
-        assert_eq!(row.pause(Health::Up, &health), 2 * second);
-        row.count(Health::Up, false, &health);
-        assert_eq!(row.pause(Health::Up, &health), second);
-        assert_eq!(row.progress(&health), " (1 of 3 failures)");
-        row.count(Health::Up, true, &health);
-        assert_eq!(row.pause(Health::Up, &health), 2 * second);
-        assert_eq!(row.pause(Health::Down, &health), 5 * second);
-        row.count(Health::Down, true, &health);
-        assert_eq!(row.pause(Health::Down, &health), second);
-
-        let fast = |interval| HealthCheck::every(interval).fast_interval;
-        assert_eq!((fast(2 * second), fast(60 * second)), (second / 2, second));
     }
 
     #[tokio::test]
@@ -449,23 +305,5 @@ mod tests {
         let mut chance = Chance::new("a");
         let intervals: Vec<_> = (0..100).map(|_| chance.spread(hour, 50)).collect();
         assert!(intervals.iter().all(|interval| (hour / 2..=hour * 3 / 2).contains(interval)), "{intervals:?}");
-    }
-
-    #[test]
-    fn first_checks_of_many_servers_are_spread() {
-        assert_eq!(first_delay(32), Duration::ZERO);
-        assert_eq!(first_delay(1000), Duration::from_millis(250));
-        let mut chance = Chance::new("lb1");
-        let fractions: Vec<_> = (0..1000).map(|_| chance.fraction()).collect();
-        assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
-        let mean = fractions.iter().sum::<f64>() / 1000.0;
-        assert!((0.4..0.6).contains(&mean), "{mean}");
-
-        let second = Duration::from_secs(1);
-        assert_eq!(chance.spread(second, 0), second);
-        let spread: Vec<_> = (0..1000).map(|_| chance.spread(second, 50)).collect();
-        assert!(spread.iter().all(|interval| (second / 2..=second * 3 / 2).contains(interval)));
-        assert!(spread.iter().any(|interval| *interval < second * 6 / 10));
-        assert!(spread.iter().any(|interval| *interval > second * 14 / 10));
     }
 }
