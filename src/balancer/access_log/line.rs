@@ -1,5 +1,6 @@
 //! A line in HAProxy's language, made from the parts of its format.
 
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
 use crate::balancer::access_log::{AccessLog, Record};
@@ -14,6 +15,8 @@ pub(super) struct Subject<'a> {
     pub(super) client: &'a [u8],
     pub(super) record: &'a Record,
     pub(super) now: Instant,
+    /// Once somebody has asked.
+    pub(super) times: OnceCell<Times>,
 }
 
 /// Adds a line without its end.
@@ -38,7 +41,7 @@ impl Subject<'_> {
     fn push(&self, line: &mut Vec<u8>, log: &AccessLog, field: Field) {
         let (session, record) = (self.session, self.record);
         let shared = &session.worker.shared;
-        let (times, capture) = (self.times(), &session.frontend().capture);
+        let (times, capture) = (|| self.times.get_or_init(|| self.times()), &session.frontend().capture);
         match field {
             Field::ClientAddress => line.extend_from_slice(self.client_parts().0),
             Field::ClientPort => line.extend_from_slice(self.client_parts().1),
@@ -59,16 +62,16 @@ impl Subject<'_> {
             Field::Timestamp => push_number(line, log.since_1970(session.accepted).as_secs()),
             Field::Milliseconds => push_millis(line, log.since_1970(session.accepted).subsec_millis()),
 
-            Field::RequestTime => push_time(line, times.request),
-            Field::QueueTime => push_time(line, times.queue),
-            Field::ConnectTime => push_time(line, times.connect),
-            Field::ResponseTime => push_time(line, times.response),
-            Field::DataTime => push_time(line, times.data),
-            Field::ActiveTime | Field::UserTime => push_time(line, Some(times.active)),
-            Field::TotalTime => push_time(line, Some(times.idle + times.active)),
-            Field::IdleTime => push_time(line, Some(times.idle)),
+            Field::RequestTime => push_time(line, times().request),
+            Field::QueueTime => push_time(line, times().queue),
+            Field::ConnectTime => push_time(line, times().connect),
+            Field::ResponseTime => push_time(line, times().response),
+            Field::DataTime => push_time(line, times().data),
+            Field::ActiveTime | Field::UserTime => push_time(line, Some(times().active)),
+            Field::TotalTime => push_time(line, Some(times().idle + times().active)),
+            Field::IdleTime => push_time(line, Some(times().idle)),
             Field::HandshakeTime => line.push(b'0'),
-            Field::RequestAndIdleTime => push_time(line, times.request.map(|request| times.idle + request)),
+            Field::RequestAndIdleTime => push_time(line, times().request.map(|request| times().idle + request)),
 
             Field::Status => match record.status {
                 Some(status) => push_number(line, status.into()),

@@ -7,6 +7,7 @@
 mod json;
 mod line;
 
+use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -240,7 +241,7 @@ impl AccessLog {
     pub fn write(&self, session: &Session, client: &[u8], record: &Record) {
         let Some((_, format)) = &self.outlet else { return };
         let mut line = self.batch.borrow_mut();
-        let subject = Subject { session, client, record, now: clock::now() };
+        let subject = Subject { session, client, record, now: clock::now(), times: OnceCell::new() };
         match format {
             Format::Haproxy { http, .. } if session.frontend().mode == Mode::Http => {
                 line::push(&mut line, self, http, &subject);
