@@ -117,7 +117,8 @@ impl Metrics {
         }
         type Number = fn(&Row) -> f64;
         let gauges: [(&str, &str, Number); 4] = [
-            ("sessions", "Sessions that are open now, counted as sessions_total is", |row| row.sessions as f64),
+            // Not `sessions`: a counter's family is its name without `_total` (OpenMetrics), and two families need two names.
+            ("current_sessions", "Sessions that are open now, counted as sessions_total is", |row| row.sessions as f64),
             ("sessions_most", "The most sessions that were open at a time since the balancer started", |row| {
                 row.totals.most_sessions as f64
             }),
@@ -287,12 +288,28 @@ mod tests {
     use super::*;
     use crate::stats::snapshot::tests::example;
 
+    /// As by readers that know a family without what a sample's name ends in (OpenMetrics).
+    #[test]
+    fn no_two_families_have_one_name() {
+        let text = render(example());
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let families: Vec<_> = names.map(|name| name.strip_suffix("_total").unwrap_or(name)).collect();
+        for (place, family) in families.iter().enumerate() {
+            let others =
+                ["", "_total", "_created", "_count", "_sum", "_bucket", "_info"].map(|end| format!("{family}{end}"));
+            let is_taken =
+                families.iter().enumerate().any(|(other, name)| other != place && others.contains(&(*name).to_owned()));
+            assert!(!is_taken, "{family}");
+        }
+        assert!(families.len() > 50, "{families:?}");
+    }
+
     #[test]
     fn a_counter_and_a_histogram_are_as_scrapers_expect_them() {
         let text = render(example());
         for line in [
             "# TYPE relevo_frontend_requests_total counter",
-            "# HELP relevo_server_sessions Sessions that are open now, counted as sessions_total is",
+            "# HELP relevo_server_current_sessions Sessions that are open now, counted as sessions_total is",
             "relevo_frontend_requests_total{frontend=\"web\"} 28000084.0",
             "relevo_server_responses_total{backend=\"app\",server=\"up\",code=\"5xx\"} 10.0",
             "relevo_server_state{backend=\"app\",server=\"down\",state=\"down\"} 1.0",

@@ -46,7 +46,7 @@ impl Place {
 
     /// The CSV's values by proxy and server, then by column.
     fn csv(&self) -> BTreeMap<String, BTreeMap<String, String>> {
-        parse_csv(&get(self.stats, "/;csv").text())
+        parse_csv(&get(self.stats, "/;csv;norefresh").text())
     }
 
     /// Waits until a value is this one.

@@ -28,9 +28,13 @@ pub(super) enum View {
 pub(super) fn wanted(frontend: &Frontend, request: &Parts) -> Option<View> {
     let statistics = frontend.statistics.as_ref()?;
     let rest = request.uri.path().strip_prefix(statistics.path.trim_end_matches('/'))?;
+    // HAProxy's words come behind semicolons, in any order; agents that read its statistics add some that change nothing here.
+    let (rest, words) = rest.split_once(';').unwrap_or((rest, ""));
+    let has = |wanted| words.split(';').any(|word| word == wanted);
     match rest {
+        "" | "/" if has("csv") => Some(View::Csv),
+        "" | "/" if has("json") || has("json-schema") => None,
         "" | "/" => Some(View::Page),
-        ";csv" | "/;csv" => Some(View::Csv),
         "/metrics" => Some(View::Metrics),
         _ => None,
     }
@@ -159,6 +163,12 @@ mod tests {
             ("/stats", "/", None),
             ("/", "/", Some(View::Page)),
             ("/", "/;csv", Some(View::Csv)),
+            ("/", "/;csv;norefresh", Some(View::Csv)),
+            ("/stats", "/stats;norefresh;csv", Some(View::Csv)),
+            ("/stats", "/stats/;up;norefresh", Some(View::Page)),
+            ("/stats", "/stats;csvs", Some(View::Page)),
+            ("/stats", "/stats;json", None),
+            ("/stats", "/stats/other;csv", None),
             ("/", "/metrics", Some(View::Metrics)),
             ("/", "/stats", None),
         ] {
