@@ -2,6 +2,7 @@
 //! once and starts a new keeper, on the configuration and the key that it read before the first, or when it was last told to
 //! reload, and with what people want of servers; when it dies itself the keeper notices, hands over and stops.
 
+mod on_disk;
 mod reload;
 mod service_manager;
 
@@ -25,6 +26,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use self::on_disk::OnDisk;
 use self::reload::{Asked, Offer, Refusal, Reloads};
 use self::service_manager::ServiceManager;
 use crate::config::key::{Key, KeyError};
@@ -85,7 +87,7 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let mut heritage = Heritage { charge: Arc::new(Charge { config, key }), wishes: Wishes::default() };
-    let mut reloads = Reloads::new(path);
+    let (mut reloads, mut on_disk) = (Reloads::new(path.clone()), OnDisk::new(path));
     // Without a virtual router it has no business with anybody's addresses.
     let addresses =
         if heritage.charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };
@@ -98,7 +100,7 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     loop {
         let lock = addresses.as_ref().map(|addresses| addresses.lock.clone());
         let mut keeper = Keeper::start(&heritage, lock).map_err(Error::Start)?;
-        let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut heritage).await;
+        let end = keeper.watch(&mut stop, &mut manager, &mut reloads, &mut on_disk, &mut heritage).await;
         stop.keeper = None;
         let has_forsaken_a_reload = reloads.keeper_died();
         if reloads.is_idle() {
@@ -185,8 +187,10 @@ impl Keeper {
         stop: &mut Signalled,
         manager: &mut ServiceManager,
         reloads: &mut Reloads,
+        on_disk: &mut OnDisk,
         heritage: &mut Heritage,
     ) -> End {
+        self.tell(ToKeeper::FileDiffers(on_disk.difference()));
         let mut second = interval(REPORT_INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -242,6 +246,7 @@ impl Keeper {
                     }
                     Err(refusal) => self.answer(asked, &Err(refusal), manager, reloads),
                 },
+                difference = on_disk.news(&heritage.charge) => self.tell(ToKeeper::FileDiffers(difference)),
             }
         }
     }

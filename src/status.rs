@@ -32,6 +32,8 @@ pub struct NodeStatus {
     pub backends: Vec<BackendStatus>,
     /// What does not work because this host lacks an address of its configuration, in a sentence each.
     pub foreign_addresses: Vec<String>,
+    /// What of the file on disk is not what runs, in a sentence: the next start would do what it says.
+    pub file_differs: Option<String>,
     /// Could it take over now? Its own view: it serves, its links are up.
     pub can_take_over: bool,
     /// Why not; empty if it can.

@@ -59,6 +59,13 @@ impl Changes {
     }
 }
 
+impl Changes {
+    /// Is it the same configuration?
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

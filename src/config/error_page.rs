@@ -1,11 +1,11 @@
 //! A file that is answered in the place of a page of ours: a whole message as HAProxy's `errorfile` has it (`.http`), or a
 //! body, whose type its extension says.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use super::model::ErrorPage;
+use super::text;
 
 /// Longest file. All of them go to every balancer, which holds them in memory.
 pub(super) const LONGEST: u64 = 64 * 1024;
@@ -24,15 +24,9 @@ const TYPES: [(&str, &str); 6] = [
 const OURS: [&str; 8] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// What is in a file, up to a byte more than it may hold.
+/// What is in such a file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    text::of_regular_file(path, LONGEST)
 }
 
 /// The answer that a file of this name holds; `status` is that of the page in whose place it is.

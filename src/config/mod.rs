@@ -11,6 +11,7 @@ pub mod model;
 pub(crate) mod nearest;
 mod read;
 mod syntax;
+pub(crate) mod text;
 mod validate;
 mod value;
 
@@ -64,16 +65,22 @@ fn what_to_do(kind: std::io::ErrorKind) -> &'static str {
 /// # Errors
 /// It cannot be read, or something in it is wrong: then everything that is.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    load_for(path, &Machine::this())
+    load_by(text::of_anything, path, &Machine::this())
 }
 
-/// The same, with the defaults of a given machine.
+/// The same of a regular file, for a node that runs and waits for nothing; with the defaults of a given machine.
 ///
 /// # Errors
-/// It cannot be read, or something in it is wrong: then everything that is.
-pub fn load_for(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
+/// It cannot be read, is something else, or something in it is wrong: then everything that is.
+pub fn load_again(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
+    load_by(text::of_regular_file, path, machine)
+}
+
+type Read = fn(&Path, u64) -> io::Result<Vec<u8>>;
+
+fn load_by(read: Read, path: &Path, machine: &Machine) -> Result<Config, LoadError> {
     let read_at = format!("{:.3}", Timestamp::now() - FILE_CLOCK);
-    let config = parse_for(&read_text(path)?, &path.display().to_string(), machine)?;
+    let config = parse_for(&read_text(read, path)?, &path.display().to_string(), machine)?;
     Ok(Config { read_at, ..config })
 }
 
@@ -108,14 +115,22 @@ impl Machine {
 /// # Errors
 /// It cannot be read.
 pub fn control_socket(path: &Path) -> Result<PathBuf, LoadError> {
-    let text = read_text(path)?;
+    let text = read_text(text::of_regular_file, path)?;
     let (toml, _) = syntax::well_formed(&text);
     let named = read::read(&toml).file.node.0.control_socket;
     Ok(named.map_or_else(|| DEFAULT_CONTROL_SOCKET.into(), |path| path.into_inner().0))
 }
 
-fn read_text(path: &Path) -> Result<String, LoadError> {
-    std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
+fn read_text(read: Read, path: &Path) -> Result<String, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    String::from_utf8(read(path, text::LONGEST).map_err(unreadable)?).map_err(|error| {
+        let line =
+            1 + error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|byte| **byte == b'\n').count();
+        unreadable(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line} is no text in UTF-8: save it as that (a comment counts, too)"),
+        ))
+    })
 }
 
 /// Checks a text; `file_name` is for the errors.

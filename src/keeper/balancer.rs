@@ -20,12 +20,16 @@ use super::knowledge::Knowledge;
 use super::lifecycle::{Lifecycle, Verdict};
 use super::listeners::Listeners;
 use crate::config::model::{self, LogTarget};
+use crate::config::text;
 use crate::process::messages::{Beat, FromBalancer, Identity, Known, Reload, Start, ToBalancer};
 use crate::process::wishes::{StampedWish, Wishes};
 use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
 
 /// Connections wait so long in the queues while no balancer serves; then they are refused.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
+/// Of files that names are resolved by.
+const LONGEST_HOST_FILE: u64 = 1 << 20;
+
 /// What every balancer of this keeper starts with.
 #[derive(Clone)]
 pub(super) struct Template {
@@ -44,9 +48,12 @@ pub(super) struct HostFiles {
 }
 
 impl HostFiles {
-    /// As they are now. One that is not there is empty.
+    /// As they are now. One that is not there, or cannot be one, is empty.
     pub(super) fn read() -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let read = |path: &str| {
+            let bytes = text::of_regular_file(path.as_ref(), LONGEST_HOST_FILE).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
         HostFiles { resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts") }
     }
 }

@@ -171,6 +171,7 @@ pub async fn run() -> Result<(), Error> {
         peering,
         is_ready: false,
         reloads: Reloads::default(),
+        file_differs: None,
         status,
         queries,
         _control_socket: control_socket,
@@ -209,6 +210,8 @@ struct Keeper {
     /// Has it ever served?
     is_ready: bool,
     reloads: Reloads,
+    /// What of the file on disk is not what runs.
+    file_differs: Option<String>,
     status: watch::Sender<Arc<NodeStatus>>,
     queries: mpsc::Receiver<Query>,
     _control_socket: ControlSocket,
@@ -240,6 +243,7 @@ impl Keeper {
                         self.reloads.answer(wish, answer);
                         continue;
                     }
+                    Some(ToKeeper::FileDiffers(difference)) => self.file_differs = difference,
                 },
                 change = self.balancer.next() => match change {
                     Change::Serving => self.serves(),
@@ -372,6 +376,7 @@ impl Keeper {
             balancer,
             backends: self.balancer.backends().to_vec(),
             foreign_addresses: self.foreign.sentences(),
+            file_differs: self.file_differs.clone(),
             can_take_over: can_take_over.is_ok(),
             cannot_take_over_because: can_take_over.err().unwrap_or_default(),
         }

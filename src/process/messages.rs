@@ -28,6 +28,8 @@ pub enum ToKeeper {
         /// A [`Charge`] as JSON: reading a large one is not for the election's thread.
         charge: String,
     },
+    /// What of the file on disk is not what runs, in a sentence.
+    FileDiffers(Option<String>),
     /// What became of a wish.
     Answer {
         /// Which.

@@ -96,6 +96,10 @@ impl Text {
                 (if old.count == 1 { "configuration" } else { "configurations" }, duration(old.oldest_s));
             self.line(format!("    something goes on under {} old {word}, replaced {since} ago at most", old.count));
         }
+        if let Some(sentence) = &node.file_differs {
+            let file = self.paint("file", Colour::Middling);
+            self.line(format!("  {file}: {sentence}"));
+        }
         for sentence in &node.foreign_addresses {
             let wrong = self.paint("wrong", Colour::Bad);
             self.line(format!("  {wrong}: {sentence}"));

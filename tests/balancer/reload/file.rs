@@ -5,13 +5,14 @@ use std::os::unix::net::UnixStream;
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use relevo::lab::node::send;
 use relevo::status::BalancerState;
 
 use super::configuration;
 use crate::rig::http::get;
-use crate::rig::node::Relevo;
+use crate::rig::node::{Relevo, relevo};
 use crate::rig::place::{free_port, own_loopback};
 use crate::rig::server::Server;
 use crate::rig::wait_until;
@@ -260,4 +261,98 @@ fn a_reload_that_finds_no_balancer_is_for_the_next_one_and_one_that_loses_it_for
     assert!(output.status.success(), "{output:?}\n{}", node.messages());
     wait_for_another(killed);
     assert_eq!(server_of(&get(web, "/")), "b");
+}
+
+/// A pipe, a device without an end, a file that no configuration is as long as: refused at once, and the next reload works.
+#[test]
+fn what_cannot_be_read_at_once_is_refused_and_ends_no_reload_after_it() {
+    let _place = own_loopback();
+    let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
+    let good = configuration(web, "", &[("a", a.address)]);
+    let node = Relevo::start(&good);
+    let (file, page) = (node.directory().join("relevo.toml"), node.directory().join("503.html"));
+    let with_page = format!("{good}\n[backends.app.errors]\n503 = \"{}\"\n", page.display());
+    mkfifo(&page, Mode::from_bits_truncate(0o600)).unwrap();
+    type Row<'a> = (&'static str, &'a dyn Fn(), &'static str);
+    let rows: [Row<'_>; 5] = [
+        ("a pipe", &|| mkfifo(&file, Mode::from_bits_truncate(0o600)).unwrap(), "it is no regular file"),
+        ("a device", &|| std::os::unix::fs::symlink("/dev/zero", &file).unwrap(), "it is no regular file"),
+        ("a directory", &|| std::fs::create_dir(&file).unwrap(), "it is no regular file"),
+        (
+            "300 MB",
+            &|| std::fs::File::create(&file).unwrap().set_len(300 << 20).unwrap(),
+            "it has more than 8388608 bytes",
+        ),
+        ("a page in a pipe", &|| node.configure(&with_page), "it is no regular file"),
+    ];
+    for (what, make, reason) in rows {
+        if file.is_dir() {
+            std::fs::remove_dir(&file).unwrap()
+        } else {
+            std::fs::remove_file(&file).unwrap()
+        }
+        make();
+        let begin = std::time::Instant::now();
+        let output = node.reload();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(reason), "{what}: {said}");
+        assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{what}: {:?}", begin.elapsed());
+        assert!(node.status().is_some(), "{what}");
+    }
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    assert!(node.reload().status.success());
+    wait_until("the right file counts", || server_of(&get(web, "/")) == "b", || node.messages());
+}
+
+/// A comment, too.
+#[test]
+fn the_line_that_is_no_text_is_named() {
+    let _place = own_loopback();
+    let (a, web) = (Server::named("a"), free_port());
+    let good = configuration(web, "", &[("a", a.address)]);
+    let node = Relevo::start(&good);
+    let text = [b"# one\n# caf\xe9\n", good.as_bytes()].concat();
+    std::fs::write(node.directory().join("relevo.toml"), text).unwrap();
+    let said = String::from_utf8_lossy(&node.reload().stderr).into_owned();
+    assert!(said.contains("relevo.toml: line 2 is no text in UTF-8"), "{said}");
+}
+
+/// A refused file stays where it is, and would end the node at its next start; one that was edited would change it.
+#[test]
+fn a_file_that_is_not_what_runs_is_shown() {
+    let _place = own_loopback();
+    let (a, b, web) = (Server::named("a"), Server::named("b"), free_port());
+    let good = configuration(web, "", &[("a", a.address)]);
+    let node = Relevo::start(&good);
+    let socket = format!("--socket={}", node.directory().join("control.sock").display());
+    let text = || String::from_utf8(relevo(&["status", &socket]).stdout).unwrap();
+    let says = |words: &'static str| {
+        move |pair: &relevo::status::PairStatus| {
+            pair.node.file_differs.as_ref().is_some_and(|sentence| sentence.contains(words))
+        }
+    };
+    assert!(!text().contains("is not what runs"), "{}", text());
+
+    node.configure(&good.replace("check = false", "wieght = 3"));
+    assert_eq!(node.reload().status.code(), Some(1));
+    node.wait_for("the refused file is shown", says("and cannot: "));
+    assert!(text().contains("file: ") && text().contains("backends.app.servers[0].wieght: unknown key"), "{}", text());
+    // Whoever comes after a keeper that died knows it, too.
+
+    send(node.keeper(), Signal::SIGKILL).unwrap();
+    wait_until(
+        "another keeper shows it",
+        || node.status().is_some_and(|pair| says("and cannot: ")(&pair)),
+        || node.messages(),
+    );
+
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    node.wait_for("the edited file is shown", says("server app/b came"));
+    node.configure(&format!("[process]\nthreads = 3\n{good}"));
+    node.wait_for("a start is needed", says("process.threads counts only when the node starts"));
+    std::fs::remove_file(node.directory().join("relevo.toml")).unwrap();
+    node.wait_for("none is there", says("cannot read the configuration"));
+    node.configure(&configuration(web, "", &[("b", b.address)]));
+    assert!(node.reload().status.success());
+    node.wait_for("it runs", |pair| pair.node.file_differs.is_none());
 }
