@@ -30,7 +30,7 @@ use self::on_disk::OnDisk;
 use self::reload::{Asked, Offer, Refusal, Reloads};
 use self::service_manager::ServiceManager;
 use crate::config::key::{Key, KeyError};
-use crate::config::model::Config;
+use crate::config::model::{AccessLog, Config};
 use crate::process::backoff::Backoff;
 use crate::process::descriptor;
 use crate::process::descriptors::{self, Receiver, Sender};
@@ -217,6 +217,7 @@ impl Keeper {
                             let result = result.map(|()| offer).map_err(Refusal::from);
                             if let Ok(offer) = &result {
                                 heritage.charge = offer.charge.clone();
+                                stop.log.set_json(offer.charge.config.balancer.access_log == AccessLog::Json);
                             }
                             self.answer(asked, &result, manager, reloads);
                         }

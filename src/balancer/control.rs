@@ -112,6 +112,7 @@ impl Control {
                 shared = reloaded(&mut reloading) => {
                     reloading = None;
                     statistics::rearrange(&self.shared, &shared);
+                    self.log.set_json(shared.config.access_log == model::AccessLog::Json);
                     self.shared = shared;
                     self.next = None;
                     said.push(FromBalancer::Reloaded(Ok(self.beat())));

@@ -55,7 +55,7 @@ use crate::balancer::replication::Replication;
 use crate::balancer::silence::Silences;
 use crate::balancer::state::Shared;
 use crate::balancer::worker::Plan;
-use crate::config::model::{self, LogLevel};
+use crate::config::model::{self, AccessLog};
 use crate::process::descriptor::to_high_descriptor;
 use crate::process::descriptors::{halves, renumber};
 use crate::process::log;
@@ -112,11 +112,17 @@ async fn serve(started: Instant) -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // Only now may there be threads: what was given up is given up by all of them.
-    let guard = log::init_with(&start.log_targets, log_descriptors, "balancer", false);
+    let mut opened: Vec<_> = start.log_targets.iter().map(|_| None).collect();
+    for (place, descriptor) in start.log_opened.iter().zip(log_descriptors) {
+        let target = opened.get_mut(*place).ok_or("the keeper opened a target of the log that there is not")?;
+        *target = Some(descriptor);
+    }
+    let is_json = start.config.access_log == AccessLog::Json;
+    let guard = log::init_with(&start.log_targets, is_json, opened, "balancer", false);
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
     }
-    let is_logged = guard.log().wants(LogLevel::Info);
+    let is_logged = guard.log().wants_requests();
     let replication = start.has_peers.then(Replication::default);
     let shared = Shared::new(start.config);
     shared.heed_all(&start.wishes);

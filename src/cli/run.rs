@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(path) => path,
         Err(error) => return finish(Err(error.to_string())),
     };
-    let log = match log::init(&config.log_targets, "guard") {
+    let log = match log::init(&config, "guard") {
         Ok(log) => log,
         Err(error) => return finish(Err(error.to_string())),
     };

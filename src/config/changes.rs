@@ -88,8 +88,9 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
     look("process.group", old.process.group == new.process.group);
     look("process.chroot", old.process.chroot == new.process.chroot);
     look("process.threads", old.balancer.threads == new.balancer.threads);
-    let targets =
-        |config: &Config| config.log_targets.iter().map(|it| (it.to.clone(), it.facility)).collect::<Vec<_>>();
+    let targets = |config: &Config| {
+        config.log_targets.iter().map(|it| (it.to.clone(), it.facility, it.lines)).collect::<Vec<_>>()
+    };
     let are_same_targets = targets(old) == targets(new);
     look("log.target", are_same_targets);
     look("log.level", !are_same_targets || old.log_targets == new.log_targets);

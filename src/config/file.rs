@@ -21,8 +21,8 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{
-    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Network, Observe, Password, Reuse,
-    ServerAddress, WhenAllDown,
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, LogLines, Mode, Network, Observe,
+    Password, Reuse, ServerAddress, WhenAllDown,
 };
 use super::value::{
     Account, Algorithm, BindAddress, CookieValue, FromText, HeaderText, HostHeader, Interface, Name, Number, OnRefused,
@@ -112,6 +112,7 @@ pub(super) struct Target {
     pub(super) to: Option<Text<LogDestination>>,
     pub(super) level: Option<Text<LogLevel>>,
     pub(super) facility: Option<Text<Facility>>,
+    pub(super) lines: Option<Text<LogLines>>,
 }
 
 impl<'de> Deserialize<'de> for TargetEntry {

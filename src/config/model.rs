@@ -91,12 +91,28 @@ pub struct LogTarget {
     pub level: LogLevel,
     /// What syslog files them under.
     pub facility: Facility,
+    /// What they are about.
+    pub lines: LogLines,
+}
+
+/// Which lines a target gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLines {
+    /// All.
+    All,
+    /// Those for requests.
+    Requests,
+    /// What the processes say of themselves.
+    Processes,
 }
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogDestination {
+    /// The standard output.
+    Stdout,
     /// The standard error output.
     Stderr,
     /// systemd's journal, by its own protocol.
@@ -113,6 +129,7 @@ pub enum LogDestination {
 impl fmt::Display for LogDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stdout => f.write_str("stdout"),
             Self::Stderr => f.write_str("stderr"),
             Self::Journald => f.write_str("journald"),
             Self::Syslog => f.write_str("syslog (/dev/log)"),

@@ -4,10 +4,11 @@ mod process;
 mod report;
 mod told;
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -29,6 +30,9 @@ use crate::status::{BackendStatus, BalancerState, BalancerStatus, ServerStatus};
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
 /// Of files that names are resolved by.
 const LONGEST_HOST_FILE: u64 = 1 << 20;
+
+/// Between two attempts to open targets of the balancer's log that are away.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// What every balancer of this keeper starts with.
 #[derive(Clone)]
@@ -90,6 +94,10 @@ pub(super) struct Balancer {
     number: u64,
     /// Some did not reach it.
     owes_wishes: bool,
+    /// When targets of its log were last opened again because they were away.
+    log_opened_at: Option<Instant>,
+    /// Those that could not be, which was said: by their places.
+    log_trouble: Arc<Mutex<BTreeSet<usize>>>,
     /// What the peers' balancers know.
     knowledge: Knowledge,
 }
@@ -138,6 +146,8 @@ impl Balancer {
             wishes,
             number: 0,
             owes_wishes: false,
+            log_opened_at: None,
+            log_trouble: Arc::default(),
             knowledge,
         }
     }
@@ -174,7 +184,8 @@ impl Balancer {
                     let verdict = self.lifecycle.beat(&beat.worker_silence_ms, Instant::now());
                     let servers_changed =
                         beat.checked != self.beat.checked || differ(&self.beat.backends, &beat.backends);
-                    if beat.log_is_broken {
+                    if beat.log_is_broken && self.log_opened_at.is_none_or(|at| at.elapsed() >= LOG_PAUSE) {
+                        self.log_opened_at = Some(Instant::now());
                         self.reopen_log();
                     }
                     self.beat = beat;
@@ -317,6 +328,7 @@ impl Balancer {
             keeper: Pid::this().as_raw(),
             config: template.config.clone(),
             log_targets: template.log_targets.clone(),
+            log_opened: Vec::new(),
             user: template.user,
             chroot: template.chroot.clone(),
             listeners: listeners.places(),

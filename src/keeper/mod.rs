@@ -67,8 +67,6 @@ pub enum Error {
     #[error("this command is not for people: `relevo run` starts it")]
     NoGuard,
     #[error(transparent)]
-    Log(#[from] log::Error),
-    #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -96,7 +94,7 @@ pub async fn run() -> Result<(), Error> {
     umask(Mode::from_bits_truncate(0o027));
     let link = GuardLink::take(|charge| first_high_descriptor(&charge.config)).await?;
     let (guard, Charge { config, key }, wishes) = link.ok_or(Error::NoGuard)?;
-    let log_guard = log::init(&config.log_targets, "keeper")?;
+    let log_guard = log::init_again(&config, "keeper");
     let log = log_guard.log().clone();
     let stop = StopSignals::new()?;
     let reopen = signal(SignalKind::user_defined1())?;

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Keeper;
 use super::balancer::HostFiles;
-use crate::config::model::Config;
+use crate::config::model::{AccessLog, Config};
 use crate::process::messages::{Charge, FromKeeper, Refused};
 
 /// What whoever asked is told: what has changed, or why nothing has.
@@ -122,6 +122,7 @@ impl Keeper {
             if let Some(peering) = &self.peering {
                 peering.set_config_hash(&config.hash);
             }
+            self.log.set_json(config.balancer.access_log == AccessLog::Json);
             self.config = config;
         }
         self.guard.tell(FromKeeper::Reloaded(result));

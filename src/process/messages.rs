@@ -122,8 +122,10 @@ pub struct Start {
     pub keeper: i32,
     /// Its part of the configuration.
     pub config: Balancer,
-    /// Where its log goes: opened, behind the listening sockets, in this order.
+    /// Where its log goes.
     pub log_targets: Vec<LogTarget>,
+    /// Those of them, by their places, that could be opened: behind the listening sockets, in this order.
+    pub log_opened: Vec<usize>,
     /// Whom to become; `None` in restricted mode.
     pub user: Option<Identity>,
     /// Where to lock itself in; `None`: nowhere (restricted mode without the right to).

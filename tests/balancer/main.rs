@@ -18,6 +18,7 @@ mod lack;
 mod limits;
 mod log;
 mod log_targets;
+mod log_trouble;
 mod names;
 mod operator;
 mod output;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::balancer::access_log::AccessLog;
 use crate::balancer::access_log::line::Subject;
 use crate::config::model::Mode;
+use crate::process::log::{LONGEST_JSON, shortened};
 
 /// Absent: it did not get so far, or does not apply. Times are milliseconds.
 #[derive(Serialize)]
@@ -53,6 +54,9 @@ struct Line<'a> {
     request_headers: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     response_headers: BTreeMap<&'a str, Cow<'a, str>>,
+    /// Something in it was too long for a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -73,7 +77,7 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, subject: &Subject<'_>) {
     let since_1970 = log.since_1970(record.begun);
     let time = Timestamp::from_millisecond(since_1970.as_millis() as i64).unwrap_or_default();
     let termination = record.termination;
-    let object = Line {
+    let mut object = Line {
         time: format!("{time:.3}"),
         client: String::from_utf8_lossy(client),
         client_port: std::str::from_utf8(port).ok().and_then(|port| port.parse().ok()),
@@ -105,9 +109,34 @@ pub(super) fn push(line: &mut Vec<u8>, log: &AccessLog, subject: &Subject<'_>) {
         backend_queue: session.queued.positions().1,
         request_headers: named(&frontend.capture.request, &record.request_headers),
         response_headers: named(&frontend.capture.response, &record.response_headers),
+        cut: None,
     };
+    let begin = line.len();
     // Writing to memory does not fail.
-    let _ = serde_json::to_writer(line, &object);
+    let _ = serde_json::to_writer(&mut *line, &object);
+    // What a client sends in one field must not cost all others.
+    for most in [8192, 1024, 128] {
+        if line.len() - begin <= LONGEST_JSON {
+            return;
+        }
+        line.truncate(begin);
+        object.cut(most);
+        let _ = serde_json::to_writer(&mut *line, &object);
+    }
+}
+
+impl Line<'_> {
+    /// No text of the client or the server is longer than so many bytes.
+    fn cut(&mut self, most: usize) {
+        let request = self.request.iter_mut().flat_map(|it| [&mut it.method, &mut it.target, &mut it.version]);
+        let headers = self.request_headers.values_mut().chain(self.response_headers.values_mut());
+        for text in request.chain(&mut self.request_id).chain(headers) {
+            if text.len() > most {
+                *text = shortened(text, most).to_owned().into();
+                self.cut = Some(true);
+            }
+        }
+    }
 }
 
 fn named<'a>(names: &'a [String], values: &'a [Vec<u8>]) -> BTreeMap<&'a str, Cow<'a, str>> {

@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::{Checker, plain};
 use crate::config::file::TargetEntry;
-use crate::config::model::{Facility, LogDestination, LogLevel, LogTarget};
+use crate::config::model::{Facility, LogDestination, LogLevel, LogLines, LogTarget};
 use crate::config::value::{FromText, OneOrMany};
 
 impl Checker<'_> {
@@ -14,7 +14,7 @@ impl Checker<'_> {
         written: Option<Spanned<OneOrMany<TargetEntry>>>,
         level: LogLevel,
     ) -> Vec<LogTarget> {
-        let target = |to| LogTarget { to, level, facility: Facility::DAEMON };
+        let target = |to| LogTarget { to, level, facility: Facility::DAEMON, lines: LogLines::All };
         let Some(written) = written else { return vec![target(LogDestination::Stderr)] };
         let place = written.span();
         let mut targets: Vec<LogTarget> = Vec::new();
@@ -25,20 +25,25 @@ impl Checker<'_> {
         for entry in entries {
             let span = entry.span();
             let TargetEntry(entry) = entry.into_inner();
-            let is_for_syslog = |to: &LogDestination| !matches!(to, LogDestination::Stderr | LogDestination::File(_));
+            let is_for_syslog = |to: &LogDestination| {
+                !matches!(to, LogDestination::Stdout | LogDestination::Stderr | LogDestination::File(_))
+            };
             let Some(to) = self.required(plain(entry.to), &span, "to", LogDestination::ACCEPTED) else { continue };
             if entry.facility.is_some() && !is_for_syslog(&to) {
                 let message = "expected a target with facilities";
                 self.problem_with_hint(span.clone(), message, "this one has none", "leave `facility` out");
             }
-            if targets.iter().any(|other| other.to == to) {
-                self.problem(span, "every target is another one", "this one is written twice");
-            }
-            targets.push(LogTarget {
+            let target = LogTarget {
                 level: plain(entry.level).unwrap_or(level),
                 facility: plain(entry.facility).unwrap_or(Facility::DAEMON),
+                lines: plain(entry.lines).unwrap_or(LogLines::All),
                 to,
-            });
+            };
+            // As haproxy.cfg has it: `/dev/log` for everything, and again for what matters, under another facility.
+            if targets.contains(&target) {
+                self.problem(span, "every target is another one", "this one is written twice");
+            }
+            targets.push(target);
         }
         targets
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::{FromText, Hint};
 use crate::config::log_format::LogFormat;
 use crate::config::model::{
-    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, Mode, Observe, Reuse, SameSite,
-    WhenAllDown,
+    AccessLog, ConnectionMode, Facility, HashMethod, LogDestination, LogLevel, LogLines, Mode, Observe, Reuse,
+    SameSite, WhenAllDown,
 };
 use crate::config::nearest::nearest;
 
@@ -235,7 +235,7 @@ impl FromText for LogLevel {
 }
 
 impl FromText for LogDestination {
-    const ACCEPTED: &'static str = "\"stderr\", \"journald\", \"syslog\", a file's absolute path, or a syslog daemon such as \"udp:192.0.2.1:514\"";
+    const ACCEPTED: &'static str = "\"stderr\", \"stdout\", \"journald\", \"syslog\", a file's absolute path, or a syslog daemon such as \"udp:192.0.2.1:514\"";
 
     fn from_text(text: &str) -> Result<Self, Hint> {
         if text.starts_with('/') {
@@ -246,6 +246,7 @@ impl FromText for LogDestination {
         }
         let words = [
             ("stderr", LogDestination::Stderr),
+            ("stdout", LogDestination::Stdout),
             ("journald", LogDestination::Journald),
             ("syslog", LogDestination::Syslog),
         ];
@@ -254,6 +255,14 @@ impl FromText for LogDestination {
         let near =
             || nearest(text, words.iter().map(|(word, _)| *word)).map(|word| format!("did you mean \"{word}\"?"));
         found.ok_or_else(|| hint().or_else(near))
+    }
+}
+
+impl FromText for LogLines {
+    const ACCEPTED: &'static str = "\"all\", \"requests\" or \"processes\"";
+
+    fn from_text(text: &str) -> Result<Self, Hint> {
+        word(text, &[("all", Self::All), ("requests", Self::Requests), ("processes", Self::Processes)], &[])
     }
 }
 

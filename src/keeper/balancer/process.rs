@@ -67,8 +67,9 @@ impl Process {
 }
 
 /// A task of its own, so that a balancer that does not read holds nothing up.
-async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<Letter>) {
-    let log = open_log(start.log_targets.clone()).await;
+async fn send(mut sender: Sender, mut start: Start, listeners: Arc<Listeners>, mut messages: mpsc::Receiver<Letter>) {
+    let (opened, log): (Vec<_>, Vec<_>) = open_log(start.log_targets.clone()).await.into_iter().unzip();
+    start.log_opened = opened;
     let descriptors = [listeners.descriptors(), log.iter().map(AsFd::as_fd).collect()].concat();
     // A failure means that it is gone, which its receiving half tells.
     if sender.send(&ToBalancer::Start(Box::new(start)), &descriptors).await.is_err() {
@@ -84,16 +85,16 @@ async fn send(mut sender: Sender, start: Start, listeners: Arc<Listeners>, mut m
 }
 
 /// A target that has become impossible since this process opened it costs its lines, and no balancer.
-async fn open_log(targets: Vec<LogTarget>) -> Vec<OwnedFd> {
-    let open = move || -> Vec<OwnedFd> {
-        let or_nothing = |target: &LogTarget| match log::open(target) {
-            Ok(opened) => Some(opened),
+async fn open_log(targets: Vec<LogTarget>) -> Vec<(usize, OwnedFd)> {
+    let open = move || -> Vec<(usize, OwnedFd)> {
+        let or_nothing = |(place, target)| match log::open(target) {
+            Ok(opened) => Some((place, opened)),
             Err(error) => {
                 tracing::error!(%error, "the balancer does not log there: {error}");
-                std::fs::OpenOptions::new().write(true).open("/dev/null").ok().map(OwnedFd::from)
+                None
             }
         };
-        targets.iter().filter_map(or_nothing).collect()
+        targets.iter().enumerate().filter_map(or_nothing).collect()
     };
     tokio::task::spawn_blocking(open).await.unwrap_or_default()
 }

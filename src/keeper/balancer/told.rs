@@ -1,6 +1,7 @@
 //! What the balancer is told while it runs.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use super::Balancer;
 use super::process::OUTBOX;
@@ -47,16 +48,23 @@ impl Balancer {
     pub(in crate::keeper) fn reopen_log(&self) {
         let Some(process) = &self.process else { return };
         let (targets, outbox) = (self.template.log_targets.clone(), process.outbox.clone());
+        let trouble = self.log_trouble.clone();
         // A file system may take its time.
         tokio::task::spawn_blocking(move || {
-            let open = |(place, target)| match log::open(target) {
-                Ok(opened) => Some((place, opened)),
+            let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = |(place, target)| match log::open(target) {
+                Ok(opened) => {
+                    trouble.remove(&place);
+                    Some((place, opened))
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the balancer goes on with the target that it has: {error}");
+                    if trouble.insert(place) {
+                        tracing::error!(%error, "the balancer cannot log there, and goes on with what it has: {error}");
+                    }
                     None
                 }
             };
-            let (places, opened) = targets.iter().enumerate().filter_map(open).unzip();
+            let (places, opened) = targets.iter().enumerate().filter_map(&mut open).unzip();
             let _ = outbox.try_send((ToBalancer::Log(places), opened));
         });
     }

@@ -3,10 +3,10 @@
 //! Whoever logs never waits: while a target takes nothing, its lines are lost, and it is told how many once it takes some
 //! again.
 
+mod line;
 mod outlet;
 mod target;
 
-use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,16 +14,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
 
+pub use self::line::{LONGEST_JSON, shortened};
+use self::line::{Line, Style};
 pub use self::outlet::Kind;
 use self::outlet::{Outlet, Trouble};
 pub use self::target::zone;
-use crate::config::model::{LogLevel, LogTarget};
+use crate::config::model::{AccessLog, Config, LogLevel, LogTarget};
 
 /// What still waits when a process ends may take this long to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -33,6 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Log {
     outlets: Arc<[Outlet]>,
     trouble: Trouble,
+    style: Style,
 }
 
 /// Keeps the log going; dropped, it writes what still waits, for about a second at most.
@@ -62,13 +62,37 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Opens the targets and starts the log of this process, which is `"guard"` or `"keeper"`.
+/// Opens the targets and starts the log of this process, which is the first of a node.
 ///
 /// # Errors
 /// When one of the targets cannot be opened.
-pub fn init(targets: &[LogTarget], process: &'static str) -> Result<Guard, Error> {
-    let opened = targets.iter().map(open).collect::<Result<_, _>>()?;
-    Ok(init_with(targets, opened, process, true))
+pub fn init(config: &Config, process: &'static str) -> Result<Guard, Error> {
+    let opened = config.log_targets.iter().map(|target| open(target).map(Some)).collect::<Result<_, _>>()?;
+    Ok(init_with(&config.log_targets, config.balancer.access_log == AccessLog::Json, opened, process, true))
+}
+
+/// The same for one that comes later: a log that has become impossible is no reason not to serve. It is said, and tried again.
+pub fn init_again(config: &Config, process: &'static str) -> Guard {
+    let (opened, failed): (Vec<_>, Vec<_>) = config.log_targets.iter().map(open).map(or_error).unzip();
+    let is_json = config.balancer.access_log == AccessLog::Json;
+    let is_silent = opened.iter().all(Option::is_none);
+    let guard = init_with(&config.log_targets, is_json, opened, process, true);
+    for error in failed.into_iter().flatten() {
+        let text = format!("{error}; what is logged there is lost until it can be opened");
+        tracing::error!("{text}");
+        if is_silent {
+            // There is nothing else to say it on.
+            let _ = writeln!(std::io::stderr(), "relevo: {text}");
+        }
+    }
+    guard
+}
+
+fn or_error(opened: Result<OwnedFd, Error>) -> (Option<OwnedFd>, Option<Error>) {
+    match opened {
+        Ok(opened) => (Some(opened), None),
+        Err(error) => (None, Some(error)),
+    }
 }
 
 /// Opens a target. It can be handed to a process that could not have opened it.
@@ -93,31 +117,46 @@ pub fn say_who_is_away(targets: &[LogTarget]) {
     }
 }
 
-/// Starts the log of this process with targets that somebody opened; `may_open`: this process can open them again by itself.
-pub fn init_with(targets: &[LogTarget], opened: Vec<OwnedFd>, process: &'static str, may_open: bool) -> Guard {
-    let log = Log::start(targets, opened, may_open);
+/// Starts the log of this process with targets that somebody opened, or could not; `may_open`: this process can open them again
+/// by itself.
+pub fn init_with(
+    targets: &[LogTarget],
+    is_json: bool,
+    opened: Vec<Option<OwnedFd>>,
+    process: &'static str,
+    may_open: bool,
+) -> Guard {
+    let log = Log::start(targets, is_json, opened, may_open);
     let level = targets.iter().map(|target| target.level).max().unwrap_or(LogLevel::Error);
     let _ = tracing::subscriber::set_global_default(subscriber(level, process, log.clone()));
     Guard(log)
 }
 
 impl Log {
-    fn start(targets: &[LogTarget], opened: Vec<OwnedFd>, may_open: bool) -> Self {
-        let trouble = Trouble::default();
-        let outlet = |(target, descriptor): (&LogTarget, OwnedFd)| {
-            Outlet::start(target.clone(), descriptor, may_open, trouble.clone())
+    fn start(targets: &[LogTarget], is_json: bool, opened: Vec<Option<OwnedFd>>, may_open: bool) -> Self {
+        let (trouble, style) = (Trouble::default(), Style::new(is_json));
+        let outlet = |(target, opened): (&LogTarget, Option<OwnedFd>)| {
+            Outlet::start(target.clone(), opened, may_open, trouble.clone(), style.clone())
         };
-        Self { outlets: targets.iter().zip(opened).map(outlet).collect(), trouble }
+        Self { outlets: targets.iter().zip(opened).map(outlet).collect(), trouble, style }
+    }
+
+    /// Whether lines of the process are JSON from now on, as those for requests are.
+    pub fn set_json(&self, is_json: bool) {
+        self.style.set(is_json);
     }
 
     /// Hands lines over to every target that wants them.
     pub fn send(&self, level: LogLevel, kind: Kind, lines: &Arc<[u8]>) {
-        self.outlets.iter().filter(|outlet| outlet.wants(level)).for_each(|outlet| outlet.send(level, kind, lines));
+        self.outlets
+            .iter()
+            .filter(|outlet| outlet.wants(level, kind))
+            .for_each(|outlet| outlet.send(level, kind, lines));
     }
 
-    /// Does any target take lines of this level?
-    pub fn wants(&self, level: LogLevel) -> bool {
-        self.outlets.iter().any(|outlet| outlet.wants(level))
+    /// Does any target take the lines for requests?
+    pub fn wants_requests(&self) -> bool {
+        self.outlets.iter().any(|outlet| outlet.wants(LogLevel::Info, Kind::Access))
     }
 
     /// Opens the targets again: files have been moved.
@@ -154,6 +193,7 @@ impl Log {
 }
 
 fn subscriber(level: LogLevel, process: &'static str, log: Log) -> impl Subscriber + Send + Sync {
+    let style = log.style.clone();
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -165,7 +205,7 @@ fn subscriber(level: LogLevel, process: &'static str, log: Log) -> impl Subscrib
         .with_max_level(level)
         .with_ansi(false)
         .with_writer(log)
-        .event_format(Line { process })
+        .event_format(Line { process, style })
         .finish()
 }
 
@@ -206,24 +246,6 @@ impl Write for Entry<'_> {
     }
 }
 
-/// `2026-01-01T00:00:00.000000Z INFO keeper: a sentence field=value`
-struct Line {
-    process: &'static str,
-}
-
-impl<S, N> FormatEvent<S, N> for Line
-where
-    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
-    N: for<'writer> FormatFields<'writer> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        SystemTime.format_time(&mut line)?;
-        write!(line, " {} {}: ", event.metadata().level(), self.process)?;
-        context.field_format().format_fields(line.by_ref(), event)?;
-        writeln!(line)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -233,14 +255,14 @@ mod tests {
     use tracing::{debug, info, warn};
 
     use super::*;
-    use crate::config::model::{Facility, LogDestination};
+    use crate::config::model::{Facility, LogDestination, LogLines};
 
     fn target(level: LogLevel) -> LogTarget {
-        LogTarget { to: LogDestination::Stderr, level, facility: Facility::DAEMON }
+        LogTarget { to: LogDestination::Stderr, level, facility: Facility::DAEMON, lines: LogLines::All }
     }
 
     fn log_to(targets: &[LogTarget], opened: Vec<File>) -> Log {
-        Log::start(targets, opened.into_iter().map(OwnedFd::from).collect(), false)
+        Log::start(targets, false, opened.into_iter().map(|file| Some(file.into())).collect(), false)
     }
 
     #[test]
@@ -322,9 +344,9 @@ mod tests {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         log.replace([(0, ours.into())].into_iter());
         send("three\n");
-        assert!(received(&theirs).ends_with("]: three"));
         let told = received(&theirs);
         assert!(told.contains("lines were lost") && told.ends_with("lines=1"), "{told}");
+        assert!(received(&theirs).ends_with("]: three"));
         assert_eq!(log.lost_requests(), 1);
     }
 

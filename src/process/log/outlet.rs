@@ -1,12 +1,15 @@
 //! One target of the log: its thread, and the channel that leads there.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::config::model::{LogLevel, LogTarget};
+use crate::config::model::{LogLevel, LogLines, LogTarget};
+use crate::process::log::Error;
+use crate::process::log::line::Style;
 use crate::process::log::target::{self, Target};
 
 /// Messages that wait for the target.
@@ -33,6 +36,7 @@ enum Message {
 
 pub(super) struct Outlet {
     level: LogLevel,
+    lines: LogLines,
     sender: SyncSender<Message>,
     shared: Arc<Shared>,
 }
@@ -65,23 +69,39 @@ impl Shared {
 
 impl Outlet {
     /// Without a thread nothing would be logged: whoever starts so many that there is none more has other worries.
-    pub(super) fn start(settings: LogTarget, opened: OwnedFd, may_open: bool, trouble: Trouble) -> Self {
+    pub(super) fn start(
+        settings: LogTarget,
+        opened: Option<OwnedFd>,
+        may_open: bool,
+        trouble: Trouble,
+        style: Style,
+    ) -> Self {
         let (sender, messages) = sync_channel(WAITING_MESSAGES);
         let shared = Arc::new(Shared { bytes: AtomicUsize::new(0), lost: AtomicU64::new(0), trouble });
-        let level = settings.level;
+        let (level, lines) = (settings.level, settings.lines);
+        let is_away = opened.is_none();
         let writer = Writer {
-            target: Target::new(settings.clone(), opened),
+            target: opened.map(|opened| Target::new(settings.clone(), opened)),
             settings,
             may_open,
             shared: shared.clone(),
+            style,
+            is_away,
             attempted: None,
+            has_complained: false,
+            told: None,
         };
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&messages));
-        Self { level, sender, shared }
+        Self { level, lines, sender, shared }
     }
 
-    pub(super) fn wants(&self, level: LogLevel) -> bool {
-        level <= self.level
+    pub(super) fn wants(&self, level: LogLevel, kind: Kind) -> bool {
+        let is_about = match self.lines {
+            LogLines::All => true,
+            LogLines::Requests => kind == Kind::Access,
+            LogLines::Processes => kind == Kind::Process,
+        };
+        is_about && level <= self.level
     }
 
     /// Without room they are lost.
@@ -109,30 +129,49 @@ fn count(lines: &[u8]) -> u64 {
 
 /// The thread's own.
 struct Writer {
-    target: Target,
+    /// `None`: it could not be opened.
+    target: Option<Target>,
     settings: LogTarget,
     may_open: bool,
     shared: Arc<Shared>,
+    style: Style,
+    /// What was written last did not get there, or there is no there.
+    is_away: bool,
     attempted: Option<Instant>,
+    /// That it cannot be opened was said.
+    has_complained: bool,
+    /// When it was told of lost lines.
+    told: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self, messages: &Receiver<Message>) {
-        for message in messages {
+        loop {
+            // One that is away is looked for, whether there are lines or not.
+            let message = match self.is_away {
+                true => messages.recv_timeout(BETWEEN_ATTEMPTS),
+                false => messages.recv().map_err(RecvTimeoutError::from),
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_for_it();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match message {
                 Message::Lines(level, kind, lines) => {
                     // One that has gone away is told how many when it is back.
-                    let lost = if self.write(level, kind, &lines) { self.shared.lost.swap(0, Relaxed) } else { 0 };
-                    if lost > 0 {
-                        let now = jiff::Timestamp::now();
-                        let line = format!(
-                            "{now} WARN log: lines were lost: this target was away, or takes them too slowly lines={lost}\n"
-                        );
-                        self.write(LogLevel::Warn, Kind::Process, line.as_bytes());
+                    if self.write(level, kind, &lines) {
+                        self.tell_of_lost_lines();
                     }
                     self.shared.bytes.fetch_sub(lines.len(), Relaxed);
                 }
-                Message::Reopen(Some(opened)) => self.target = Target::new(self.settings.clone(), opened),
+                Message::Reopen(Some(opened)) => {
+                    self.target = Some(Target::new(self.settings.clone(), opened));
+                    self.tell_of_lost_lines();
+                }
                 Message::Reopen(None) => self.open(),
             }
         }
@@ -140,15 +179,19 @@ impl Writer {
 
     /// Says whether the target is there.
     fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> bool {
-        if let Ok(lost) = self.target.write(level, kind, lines) {
+        if let Some(Ok(lost)) = self.try_write(level, kind, lines) {
             self.shared.lose(kind, lost);
+            self.is_away = false;
             return true;
         }
+        self.is_away = true;
         let may_try = self.attempted.is_none_or(|last| last.elapsed() >= BETWEEN_ATTEMPTS);
         if self.may_open && may_try {
             // The daemon that listened there was restarted.
             self.open();
-            if self.target.write(level, kind, lines).is_ok() {
+            if let Some(Ok(lost)) = self.try_write(level, kind, lines) {
+                self.shared.lose(kind, lost);
+                self.is_away = false;
                 return true;
             }
         } else if !self.may_open {
@@ -158,11 +201,47 @@ impl Writer {
         false
     }
 
-    /// What cannot be opened stays what it was.
+    fn try_write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> Option<io::Result<u64>> {
+        self.target.as_mut().map(|target| target.write(level, kind, lines))
+    }
+
+    fn look_for_it(&mut self) {
+        match self.may_open {
+            true => self.open(),
+            false => self.shared.trouble.is_broken.store(true, Relaxed),
+        }
+        self.tell_of_lost_lines();
+    }
+
+    /// The count ends when the target knows it.
+    fn tell_of_lost_lines(&mut self) {
+        let lost = self.shared.lost.load(Relaxed);
+        if lost == 0 || self.told.is_some_and(|told| told.elapsed() < BETWEEN_ATTEMPTS) {
+            return;
+        }
+        let text = "lines were lost: this target was away, or takes them too slowly";
+        let line = self.style.warning(text, lost);
+        if let Some(Ok(0)) = self.try_write(LogLevel::Warn, Kind::Process, line.as_bytes()) {
+            self.shared.lost.fetch_sub(lost, Relaxed);
+            self.is_away = false;
+            self.told = Some(Instant::now());
+        }
+    }
+
+    /// What cannot be opened stays what it was, and that is said once.
     fn open(&mut self) {
         self.attempted = Some(Instant::now());
-        if let Ok(opened) = target::open(&self.settings.to) {
-            self.target = Target::new(self.settings.clone(), opened);
+        match target::open(&self.settings.to) {
+            Ok(opened) => {
+                self.target = Some(Target::new(self.settings.clone(), opened));
+                self.has_complained = false;
+            }
+            Err(_) if self.has_complained => {}
+            Err(source) => {
+                self.has_complained = true;
+                let error = Error { target: self.settings.to.to_string(), source };
+                tracing::error!("{error}; it is tried again and again, and what is logged there until then is lost");
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where a log can go, and what a line looks like there.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,19 +8,26 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockaddrStorage, connect, send};
 
 use crate::config::model::{LogDestination, LogLevel, LogTarget};
 use crate::process::log::Kind;
+use crate::process::log::line::LONGEST_JSON;
 
 const SYSLOG: &str = "/dev/log";
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Longest text of a datagram; a longer line is cut.
-const LONGEST: usize = 60_000;
+const LONGEST: usize = LONGEST_JSON;
+/// How long some lines may wait for room at a daemon that is busy; only the target's own thread waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The kernel counts in milliseconds.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// Opens a target. What leads to a daemon that is away is a target all the same, which is broken from the beginning.
 pub(super) fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
@@ -29,6 +37,7 @@ pub(super) fn open(destination: &LogDestination) -> io::Result<OwnedFd> {
         Ok(socket.into())
     };
     match destination {
+        LogDestination::Stdout => io::stdout().as_fd().try_clone_to_owned(),
         LogDestination::Stderr => io::stderr().as_fd().try_clone_to_owned(),
         LogDestination::Syslog => datagram(SYSLOG),
         LogDestination::Journald => datagram(JOURNAL),
@@ -58,7 +67,7 @@ pub(super) fn absence(destination: &LogDestination) -> Option<io::Error> {
         LogDestination::Syslog => datagram(SYSLOG),
         LogDestination::Journald => datagram(JOURNAL),
         LogDestination::Udp(address) => udp_socket(*address).and_then(|socket| socket.connect(address)),
-        LogDestination::Stderr | LogDestination::File(_) => return None,
+        LogDestination::Stdout | LogDestination::Stderr | LogDestination::File(_) => return None,
     };
     reached.err().filter(is_absence)
 }
@@ -78,6 +87,9 @@ fn is_absence(error: &io::Error) -> bool {
 pub(super) fn what_to_do(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "; is its folder there, or the daemon that listens there running?",
+        ErrorKind::PermissionDenied if nix::unistd::geteuid().is_root() => {
+            "; this root may not pass over permissions (it lacks CAP_DAC_OVERRIDE): give the file and its folder to root"
+        }
         ErrorKind::PermissionDenied => "; run as root, or let this user write there",
         _ => "",
     }
@@ -95,15 +107,18 @@ pub(super) struct Target {
     file: File,
     has_colour: bool,
     host: String,
+    /// Its daemon had no room for as long as may be waited: the next lines wait less.
+    is_stuck: Cell<bool>,
 }
 
 impl Target {
     pub(super) fn new(settings: LogTarget, opened: OwnedFd) -> Self {
         let file = File::from(opened);
         let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let has_colour = settings.to == LogDestination::Stderr && file.is_terminal() && wants_colour;
+        let is_output = matches!(settings.to, LogDestination::Stdout | LogDestination::Stderr);
+        let has_colour = is_output && file.is_terminal() && wants_colour;
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Self { settings, file, has_colour, host }
+        Self { settings, file, has_colour, host, is_stuck: Cell::new(false) }
     }
 
     /// Writes whole lines, each with its newline.
@@ -112,10 +127,12 @@ impl Target {
     /// When it has gone away. Datagrams that nobody took at once are no error: so many lines are lost.
     pub(super) fn write(&mut self, level: LogLevel, kind: Kind, lines: &[u8]) -> io::Result<u64> {
         match &self.settings.to {
-            LogDestination::Stderr if self.has_colour && kind == Kind::Process => {
+            LogDestination::Stdout | LogDestination::Stderr if self.has_colour && kind == Kind::Process => {
                 self.file.write_all(&coloured(level, lines)).map(|()| 0)
             }
-            LogDestination::Stderr | LogDestination::File(_) => self.file.write_all(lines).map(|()| 0),
+            LogDestination::Stdout | LogDestination::Stderr | LogDestination::File(_) => {
+                self.file.write_all(lines).map(|()| 0)
+            }
             LogDestination::Udp(_) => {
                 self.datagrams(kind, lines, |this, text| this.syslog(level, Some(&this.host), text))
             }
@@ -126,19 +143,39 @@ impl Target {
 
     /// A datagram for each line.
     fn datagrams(&self, kind: Kind, lines: &[u8], datagram: impl Fn(&Self, &[u8]) -> Vec<u8>) -> io::Result<u64> {
-        let mut lost = 0;
+        let patience = if self.is_stuck.get() { SHORTEST_WAIT } else { PATIENCE };
+        let (mut lost, until) = (0, Instant::now() + patience);
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let text = if kind == Kind::Process { without_time_and_level(line) } else { line };
-            let datagram = datagram(self, &text[..text.len().min(LONGEST)]);
-            match self.send(&datagram) {
-                Ok(_) => {}
+            let datagram = datagram(self, cut(text));
+            match self.send_in_time(&datagram, until) {
+                Ok(_) => self.is_stuck.set(false),
                 // Whoever listens for datagrams of UDP may come and go.
                 Err(_) if matches!(self.settings.to, LogDestination::Udp(_)) => lost += 1,
-                Err(Errno::EAGAIN) => lost += 1,
+                Err(Errno::EAGAIN) => {
+                    self.is_stuck.set(true);
+                    lost += 1;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(lost)
+    }
+
+    /// A daemon reads some lines, and then others: it has room again in a moment.
+    fn send_in_time(&self, datagram: &[u8], until: Instant) -> nix::Result<usize> {
+        loop {
+            let sent = self.send(datagram);
+            let left = until.saturating_duration_since(Instant::now());
+            if sent != Err(Errno::EAGAIN) || left.is_zero() {
+                return sent;
+            }
+            let mut room = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+            let timeout = PollTimeout::try_from(left.max(SHORTEST_WAIT)).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut room, timeout)? == 0 {
+                return sent;
+            }
+        }
     }
 
     fn send(&self, datagram: &[u8]) -> nix::Result<usize> {
@@ -181,8 +218,18 @@ fn severity(level: LogLevel) -> u8 {
     }
 }
 
-/// Whoever gets a datagram has both already.
+/// Not within a character.
+fn cut(text: &[u8]) -> &[u8] {
+    let is_within = |end: &usize| text.get(*end).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let end = (LONGEST.saturating_sub(3)..=LONGEST).rev().find(|end| !is_within(end)).unwrap_or(LONGEST);
+    text.get(..end).unwrap_or(text)
+}
+
+/// Whoever gets a datagram has both already. JSON stays whole.
 fn without_time_and_level(line: &[u8]) -> &[u8] {
+    if line.starts_with(b"{") {
+        return line;
+    }
     line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or(line)
 }
 
@@ -203,13 +250,14 @@ fn coloured(level: LogLevel, line: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Facility;
+    use crate::config::model::{Facility, LogLines};
 
     /// What a datagram target sends for these lines.
     fn sent(to: LogDestination, level: LogLevel, kind: Kind, lines: &str) -> Vec<String> {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let facility = "local3".parse::<Facility>().unwrap();
-        let mut target = Target::new(LogTarget { to, level: LogLevel::Info, facility }, ours.into());
+        let mut target =
+            Target::new(LogTarget { to, level: LogLevel::Info, facility, lines: LogLines::All }, ours.into());
         target.write(level, kind, lines.as_bytes()).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut datagrams = Vec::new();
