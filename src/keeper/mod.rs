@@ -3,6 +3,7 @@
 //!
 //! One thread, which never waits for a file, a lock or another process. Everything that happens arrives in [`Keeper::run`].
 
+mod asked;
 mod balancer;
 mod control;
 mod foreign;
@@ -34,6 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::asked::Asked;
 use self::balancer::{Balancer, Change, HostFiles, Template};
 use self::control::{ControlSocket, Query};
 use self::foreign::Foreign;
@@ -163,6 +165,7 @@ pub async fn run() -> Result<(), Error> {
         balancer: Balancer::new(template, listeners, wishes.subscribe(), Knowledge::new(peers.clone(), sessions)),
         wishes,
         waiting: Vec::new(),
+        asked: Vec::new(),
         peers,
         warnings: Warnings::default(),
         foreign: Foreign::default(),
@@ -205,6 +208,8 @@ struct Keeper {
     wishes: watch::Sender<Arc<Wishes>>,
     /// Who asked, and hears of it when the balancer heeds it.
     waiting: Vec<Waiting>,
+    /// Who asked for the state of the pair.
+    asked: Vec<Asked>,
     /// Has it ever served?
     is_ready: bool,
     reloads: Reloads,
@@ -248,6 +253,7 @@ impl Keeper {
                     Change::Lost(reason) if !self.is_ready => return Err(Error::Balancer(reason)),
                     Change::Lost(reason) => {
                         self.answer_waiting(u64::MAX, false);
+                        self.answer_asked(u64::MAX);
                         self.decide_eligibility(&format!("its balancer is lost: {reason}"));
                         self.reloaded(Err(format!("the balancer was lost meanwhile: {reason}")));
                         if self.is_eligible() {
@@ -255,7 +261,10 @@ impl Keeper {
                         }
                     }
                     Change::Servers => self.decide_readiness(),
-                    Change::Heeded(number) => self.answer_waiting(number, true),
+                    Change::Heeded(number) => {
+                        self.answer_waiting(number, true);
+                        self.answer_asked(number);
+                    }
                     Change::Reloaded(result) => self.reloaded(result),
                 },
                 arrived = self.reloads.arrived() => self.reload(arrived),
@@ -279,6 +288,10 @@ impl Keeper {
                     self.balancer.greet_peers();
                     continue;
                 }
+                () = asked::is_due(&self.asked) => {
+                    self.answer_asked(0);
+                    continue;
+                }
                 () = self.standing.is_due() => self.decide_readiness(),
                 _ = self.reopen.recv() => {
                     self.log.reopen();
@@ -288,7 +301,7 @@ impl Keeper {
                 Some(query) = self.queries.recv() => {
                     match query {
                         // A client that has gone does not matter, and wants nothing any more.
-                        Query::Status(reply) => drop(reply.send(self.pair_status())),
+                        Query::Status(reply) => self.status_asked(reply),
                         Query::Server(_, reply) if reply.is_closed() => {}
                         Query::Reload(reply) if reply.is_closed() => {}
                         Query::Server(order, reply) => self.order(&order, reply),

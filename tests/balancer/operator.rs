@@ -421,3 +421,27 @@ fn what_people_want_outlives_the_configuration() {
     done(&node.server(&["ready", "app/a"]));
     assert_eq!(shares(web, 40), [20, 10, 10]);
 }
+
+/// Not what it counted when it last reported by itself, which it does five times a second.
+#[test]
+fn what_is_listed_is_what_is_counted_in_this_moment() {
+    let _place = own_loopback();
+    let a = Server::named("a");
+    let (web, text) = configuration("", "", &[a.address]);
+    let node = Relevo::start(&text);
+    let mut lag = Duration::ZERO;
+    for requests in 1..=20 {
+        assert_eq!(get(web, "/").status(), 200);
+        let begin = std::time::Instant::now();
+        // The last is counted a moment after the client has its answer.
+        wait_until("it is counted", || server(&node, "a").requests == requests, || node.messages());
+        lag += begin.elapsed();
+    }
+    assert!(lag < Duration::from_secs(1), "{lag:?} for 20 looks");
+    // One that hangs keeps nobody waiting.
+    send(node.balancer(), Signal::SIGSTOP).unwrap();
+    let begin = std::time::Instant::now();
+    assert_eq!(server(&node, "a").requests, 20);
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    send(node.balancer(), Signal::SIGCONT).unwrap();
+}
