@@ -423,6 +423,41 @@ fn after_a_silent_partition_the_node_that_reaches_fewer_servers_gives_way() {
     serves_through_a_return(&mut lab, Fault::Partitioned, 0, struck, 1);
 }
 
+/// With the prefix length of the file or with another, for good or not.
+#[test]
+fn an_address_that_somebody_gives_a_backup_is_removed_and_said() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    let active = pair.wait_ready(READY_TIMEOUT).unwrap();
+    let backup = 1 - active;
+    for (count, given) in (1..).zip([format!("{FLOATING}/24"), format!("{FLOATING}/32"), format!("{FLOATING}/16")]) {
+        ip_address(pair, backup, &["add", &given, "dev", INTERFACE]);
+        wait_until("it is removed", Duration::from_secs(1), || !pair.watch.history().holds(backup));
+        let said = || pair.nodes[backup].messages().matches("that another program has added").count() == count;
+        wait_until("it is said", Duration::from_secs(1), said);
+    }
+    assert_eq!(pair.wait_ready(READY_TIMEOUT).unwrap(), active);
+}
+
+#[test]
+fn an_address_that_somebody_takes_from_the_active_node_is_put_back_and_said() {
+    let Some(lab) = lab(|options| options.preempt = false) else { return };
+    let pair = &lab.pair;
+    let active = pair.wait_ready(READY_TIMEOUT).unwrap();
+    ip_address(pair, active, &["del", &format!("{FLOATING}/24"), "dev", INTERFACE]);
+    let said =
+        || pair.nodes[active].messages().contains("another program has removed a virtual address, which is put back");
+    wait_until("it is said", Duration::from_secs(1), said);
+    wait_until("it is back", Duration::from_secs(1), || pair.watch.history().holds(active));
+    assert_eq!(pair.wait_ready(READY_TIMEOUT).unwrap(), active);
+}
+
+fn ip_address(pair: &Pair, node: usize, arguments: &[&str]) {
+    let mut command = Command::new("ip");
+    command.arg("address").args(arguments);
+    assert!(pair.nodes[node].host.namespace.spawn(command).unwrap().wait().unwrap().success(), "{arguments:?}");
+}
+
 fn is_advert_of(frame: &Frame, node: usize) -> bool {
     let source = NODE_ADDRESSES[node];
     matches!(frame.said, Said::Advert { source: from, virtual_router_id: VIRTUAL_ROUTER_ID, .. } if from == source)

@@ -117,7 +117,10 @@ impl Instance {
             Input::Removed { .. } => self.handle(Event::AddressesRemoved),
             Input::Leased { answer: Ok(()), .. } => self.handle(Event::AddressesTaken),
             Input::Leased { answer: Err(reason), .. } => self.handle(Event::AddressRefused { reason }),
-            Input::Event(event) => self.handle(event),
+            Input::Event(event) => {
+                self.say_what_is_lost(&event);
+                self.handle(event);
+            }
             Input::Nodes(nodes) => self.nodes = nodes,
             Input::Late => self.deadline_reached(&mut [0; LONGEST_PACKET]),
         }
@@ -175,6 +178,14 @@ impl Instance {
         self.reception.others.look(&self.router, clock::now());
         self.shown.other_routers = self.reception.others.shown();
         self.publish();
+    }
+
+    fn say_what_is_lost(&self, event: &Event) {
+        let Event::AddressLost(address) = event else { return };
+        if self.election.state() == State::Active {
+            let VirtualRouter { name, interface, .. } = &self.router;
+            warn!(router = name, interface, %address, "another program has removed a virtual address, which is put back");
+        }
     }
 
     fn follow_interface(&mut self) {

@@ -144,6 +144,8 @@ struct Netlink {
     virtual_addresses: Vec<VirtualAddress>,
     /// What each router was told last.
     told: Vec<Option<InterfaceState>>,
+    /// By router: its addresses are to be there.
+    holds: Vec<bool>,
 }
 
 impl Netlink {
@@ -153,6 +155,7 @@ impl Netlink {
             watcher: Watcher::open().map_err(StartError::Netlink)?,
             virtual_addresses: subscriptions.iter().flat_map(|subscription| subscription.addresses.to_vec()).collect(),
             told: vec![None; subscriptions.len()],
+            holds: vec![false; subscriptions.len()],
             subscriptions,
         };
         netlink.watcher.resync(netlink.addresses.handle()).await.map_err(StartError::Netlink)?;
@@ -160,20 +163,29 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// Removes virtual addresses that somebody gave an interface for good, before its router takes part: they would stay while
+    /// Removes virtual addresses that somebody gave an interface, while its router does not hold them: they would stay while
     /// another one is active. Not from an interface that has no other: that takes a host off its network, and is a mistake in
     /// the configuration.
     async fn remove_strangers(&self) -> Result<(), crate::address::Error> {
-        for (subscription, told) in self.subscriptions.iter().zip(&self.told) {
-            if matches!(told, Some(InterfaceState::Usable(_))) {
+        for (subscription, (told, holds)) in self.subscriptions.iter().zip(self.told.iter().zip(&self.holds)) {
+            if *holds {
                 continue;
             }
+            let takes_part = matches!(told, Some(InterfaceState::Usable(_)));
             let table = self.watcher.table();
             let Some(index) = table.index(&subscription.interface) else { continue };
             for address in table.dispensable(index, &subscription.addresses, &self.virtual_addresses) {
                 let Subscription { name, interface, .. } = subscription;
-                if self.addresses.remove(index, address).await? {
-                    warn!(router = name, interface, %address, "removed a virtual address that was there already; only the active router may hold it");
+                if !self.addresses.remove(index, address).await? {
+                    continue;
+                }
+                match takes_part {
+                    true => {
+                        warn!(router = name, interface, %address, "removed a virtual address that another program has added; only the active router may hold it")
+                    }
+                    false => {
+                        warn!(router = name, interface, %address, "removed a virtual address that was there already; only the active router may hold it")
+                    }
                 }
             }
         }
@@ -234,8 +246,9 @@ impl Netlink {
         subscription.tell(Input::Opened(Opened::open(&subscription.interface, interface_index)));
     }
 
-    async fn lease(&self, router: usize, interface_index: u32, seconds: u32, tenure: u64) {
-        let Some(subscription) = self.subscriptions.get(router) else { return };
+    async fn lease(&mut self, router: usize, interface_index: u32, seconds: u32, tenure: u64) {
+        let Some(subscription) = self.subscriptions.get(router).cloned() else { return };
+        self.set_holds(router, true);
         for &address in subscription.addresses.iter() {
             match self.addresses.lease(interface_index, address, seconds, &subscription.in_time).await {
                 Ok(()) => (),
@@ -252,13 +265,20 @@ impl Netlink {
         subscription.tell(Input::Leased { tenure, answer: Ok(()) });
     }
 
-    async fn remove(&self, router: usize, interface_index: u32) {
+    async fn remove(&mut self, router: usize, interface_index: u32) {
+        self.set_holds(router, false);
         let Some(subscription) = self.subscriptions.get(router) else { return };
         for &address in subscription.addresses.iter() {
             if let Err(error) = self.addresses.remove(interface_index, address).await {
                 let Subscription { name, interface, .. } = subscription;
                 error!(router = name, interface, %error, "a virtual address stays until its lease runs out");
             }
+        }
+    }
+
+    fn set_holds(&mut self, router: usize, holds: bool) {
+        if let Some(held) = self.holds.get_mut(router) {
+            *held = holds;
         }
     }
 

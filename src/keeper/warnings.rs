@@ -19,6 +19,8 @@ type Which = (String, String);
 pub(super) struct Warnings {
     /// With the same priority.
     equals: BTreeSet<Which>,
+    /// With the same own address.
+    twins: BTreeSet<Which>,
     /// Both active.
     rivals: BTreeMap<Which, Rival>,
     /// The peers whose configuration differs.
@@ -42,6 +44,7 @@ impl Warnings {
         peers: &[PeerStatus],
     ) {
         self.equal_priorities(own, peers);
+        self.equal_addresses(own, peers);
         self.both_active(node, own, configured, peers);
         self.configurations(node, peers);
     }
@@ -59,6 +62,26 @@ impl Warnings {
                     peer,
                     "virtual router {router} has priority {priority} here and on {peer}: give the node that should be \
                      active a higher one; as it is, the node that starts first is, or the one with the higher address"
+                );
+            }
+        }
+    }
+
+    /// The kernel lets nothing in that comes from an address of its own: such routers never hear each other.
+    fn equal_addresses(&mut self, own: &[RouterStatus], peers: &[PeerStatus]) {
+        for (own, peer, its) in view::shared(own, peers) {
+            let which = (own.name.clone(), peer.to_owned());
+            let Some(address) = own.own_address.filter(|address| its.own_address == Some(*address)) else {
+                self.twins.remove(&which);
+                continue;
+            };
+            if self.twins.insert(which) {
+                let RouterStatus { name: router, interface, .. } = own;
+                tracing::error!(
+                    router,
+                    peer,
+                    "{address} is the own address of this node on {interface} and that of {peer}, so that neither hears the other: \
+                     give each an address of its own"
                 );
             }
         }
@@ -221,6 +244,24 @@ mod tests {
         let over = lb1.hears(10.0);
         assert!(over.contains("INFO") && over.contains("no longer both active for 192.168.1.20"), "{over}");
         assert_eq!(lb1.hears(11.0), "");
+    }
+
+    #[test]
+    fn two_nodes_with_one_own_address_are_an_error_once() {
+        let mut lb1 = Watcher::new();
+        let address = Some(Ipv4Addr::new(192, 168, 1, 11));
+        (lb1.own.state, lb1.own.own_address) = (State::Backup, address);
+        assert_eq!(lb1.looks(), "");
+        lb1.peer.status.vrrp[0].own_address = address;
+        let said = lb1.looks();
+        assert!(
+            said.contains("ERROR")
+                && said.contains("192.168.1.11 is the own address of this node on eth0 and that of lb2"),
+            "{said}"
+        );
+        assert_eq!(lb1.looks(), "");
+        lb1.peer.status.vrrp[0].own_address = Some(Ipv4Addr::new(192, 168, 1, 12));
+        assert_eq!(lb1.looks(), "");
     }
 
     #[test]

@@ -23,6 +23,9 @@ impl FromText for BindAddress {
             None => text.parse::<SocketAddr>().ok(),
         };
         if let Some(address) = parse(text) {
+            if let Some(hint) = mapped(address) {
+                return Err(Some(hint));
+            }
             return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(BindAddress(address)) };
         }
         if let Ok(address) = text.parse() {
@@ -34,6 +37,14 @@ impl FromText for BindAddress {
         }
         Err(None)
     }
+}
+
+/// An IPv4 address in IPv6's clothes (RFC 4291 §2.5.5.2) means what the plain one does, and is another one wherever addresses are
+/// compared or bound.
+fn mapped(address: SocketAddr) -> Option<String> {
+    let IpAddr::V6(written) = address.ip() else { return None };
+    let plain = written.to_ipv4_mapped()?;
+    Some(format!("write \"{}\"", SocketAddr::from((plain, address.port()))))
 }
 
 const PORT: &str = "the port is a number from 1 to 65535";
@@ -48,7 +59,7 @@ impl FromText for SocketAddr {
     fn from_text(text: &str) -> Result<Self, Hint> {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => Err(Some(PORT.to_owned())),
-            Ok(address) => Ok(address),
+            Ok(address) => mapped(address).map_or(Ok(address), |hint| Err(Some(hint))),
             Err(_) => Err(text.parse().ok().map(|address| port_is_missing(SocketAddr::new(address, 8650)))),
         }
     }
@@ -84,6 +95,12 @@ fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback())
 }
 
+/// The first address of a network or the last (RFC 1122 §3.2.1.3).
+fn is_of_no_host(address: Ipv4Addr, prefix_length: u8) -> bool {
+    let hosts = u32::MAX >> prefix_length;
+    [0, hosts].contains(&(address.to_bits() & hosts))
+}
+
 impl FromText for VirtualAddress {
     const ACCEPTED: &'static str = "an address with the prefix length of its network, such as \"192.0.2.20/24\"";
 
@@ -96,6 +113,10 @@ impl FromText for VirtualAddress {
         };
         match prefix_length.parse() {
             Ok(1..) if !is_unicast(address) => Err(Some(NOT_UNICAST.to_owned())),
+            // A /31 has no other addresses (RFC 3021), nor has a /32.
+            Ok(prefix_length @ 1..=30) if is_of_no_host(address, prefix_length) => Err(Some(format!(
+                "{NOT_UNICAST}: in a /{prefix_length} it stands for the network, or for all of its hosts"
+            ))),
             Ok(prefix_length @ 1..=32) => Ok(VirtualAddress { address, prefix_length }),
             _ => Err(Some("the prefix length is a number from 1 to 32".to_owned())),
         }
@@ -107,7 +128,11 @@ impl FromText for ServerAddress {
 
     fn from_text(text: &str) -> Result<Self, Hint> {
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return if address.port() == 0 { Err(Some(PORT.to_owned())) } else { Ok(ServerAddress::Socket(address)) };
+            return match mapped(address) {
+                Some(hint) => Err(Some(hint)),
+                None if address.port() == 0 => Err(Some(PORT.to_owned())),
+                None => Ok(ServerAddress::Socket(address)),
+            };
         }
         if let Ok(address) = text.parse() {
             return Err(Some(port_is_missing(SocketAddr::new(address, 80))));
@@ -171,6 +196,16 @@ mod tests {
         let (at_80, at_8650) = (missing("[2001:db8::21]:80"), missing("[2001:db8::21]:8650"));
         assert_eq!(hints("2001:db8::21"), [at_80.clone(), at_8650, at_80]);
         assert_eq!(ServerAddress::from_text("app.example").unwrap_err(), missing("app.example:80"));
+    }
+
+    #[test]
+    fn an_ipv4_address_is_written_as_one() {
+        let hint = Some("write \"127.0.0.1:8080\"".to_owned());
+        let mapped = "[::ffff:127.0.0.1]:8080";
+        assert_eq!(BindAddress::from_text(mapped).unwrap_err(), hint);
+        assert_eq!(SocketAddr::from_text(mapped).unwrap_err(), hint);
+        assert_eq!(ServerAddress::from_text(mapped).unwrap_err(), hint);
+        assert!(BindAddress::from_text("[::1]:8080").is_ok());
     }
 
     #[test]

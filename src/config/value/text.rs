@@ -293,6 +293,11 @@ impl FromText for Interface {
     fn from_text(text: &str) -> Result<Self, Hint> {
         let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
         let is_interface = (1..=15).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != "..";
+        if text == "lo" {
+            return Err(Some(
+                "nobody else is on the loopback: name the interface that leads to the other node".to_owned(),
+            ));
+        }
         if is_interface { Ok(Interface(text.to_owned())) } else { Err(None) }
     }
 }

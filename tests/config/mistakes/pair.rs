@@ -13,6 +13,26 @@ fn each_mistake_in_what_makes_a_pair_is_explained() {
                 "10:7 vrrp.a: `interface` is missing",
                 &[],
             ),
+            (
+                "[vrrp.a]\ninterface = \"lo\"\nvirtual_router_id = 1\naddresses = \"192.0.2.1/24\"",
+                "11:13 vrrp.a.interface: expected the name of a network interface",
+                &["nobody else is on the loopback"],
+            ),
+            (
+                "[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 1\naddresses = [\"192.0.2.255/24\"]",
+                "13:14 vrrp.a.addresses[0]: expected an address with the prefix length",
+                &["the address of one host: in a /24 it stands for the network"],
+            ),
+            (
+                "[vrrp.a]\ninterface = \"eth1\"\nvirtual_router_id = 1\naddresses = [\"192.0.2.0/31\", \"192.0.3.255/23\"]",
+                "13:30 vrrp.a.addresses[1]: expected an address with the prefix length",
+                &["in a /23"],
+            ),
+            (
+                "[peering]\nlisten = \"[::ffff:192.0.2.1]:1\"\npeers = { b = \"192.0.2.2:1\" }",
+                "11:10 peering.listen: expected an IP address with its port",
+                &["write \"192.0.2.1:1\""],
+            ),
             (&vrrp("priority = 256"), "14:12 vrrp.a.priority: expected a whole number from 1 to 255", &[]),
             (
                 &vrrp("advertisement_interval = \"41s\""),
