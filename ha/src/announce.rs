@@ -25,12 +25,12 @@ impl Announcer {
 
     /// Sends one announcement; never waits.
     pub(crate) fn announce(&self, address: Ipv4Addr, hardware_address: [u8; 6]) -> io::Result<()> {
-        self.0.send(&gratuitous_arp(address, hardware_address)).map(|_sent| ())
+        self.0.send(&request(hardware_address, address, address)).map(|_sent| ())
     }
 }
 
-/// A request, which is what every neighbour learns from; its sender and its target are the address itself.
-fn gratuitous_arp(address: Ipv4Addr, hardware_address: [u8; 6]) -> [u8; FRAME] {
+/// A request to all. One whose sender and target are one address announces it: it is what every neighbour learns from.
+pub(crate) fn request(hardware_address: [u8; 6], sender_address: Ipv4Addr, target: Ipv4Addr) -> [u8; FRAME] {
     let mut frame = [0; FRAME];
     let sender = MacAddr::from(hardware_address);
     if let Some(mut ethernet) = MutableEthernetPacket::new(&mut frame) {
@@ -44,8 +44,8 @@ fn gratuitous_arp(address: Ipv4Addr, hardware_address: [u8; 6]) -> [u8; FRAME] {
             arp.set_proto_addr_len(4);
             arp.set_operation(ArpOperations::Request);
             arp.set_sender_hw_addr(sender);
-            arp.set_sender_proto_addr(address);
-            arp.set_target_proto_addr(address);
+            arp.set_sender_proto_addr(sender_address);
+            arp.set_target_proto_addr(target);
         }
     }
     frame
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn every_byte_on_the_wire() {
-        let frame = gratuitous_arp(Ipv4Addr::new(192, 168, 1, 20), [2, 0, 0, 0, 0, 1]);
+        let address = Ipv4Addr::new(192, 168, 1, 20);
+        let frame = request([2, 0, 0, 0, 0, 1], address, address);
         #[rustfmt::skip]
         assert_eq!(frame, [
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x06, // to all, from us, ARP

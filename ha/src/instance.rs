@@ -1,5 +1,8 @@
 //! One virtual router on this node: its election, the sockets that election acts through, and what is told of both.
 
+mod claims;
+mod sending;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,10 +13,11 @@ use tracing::{info, warn};
 use crate::advert_socket::{AdvertSockets, LONGEST_PACKET};
 use crate::announce::Announcer;
 use crate::clock::{self, InTime};
+use crate::conflict::Conflicts;
 use crate::election::{Action, Election, Event, Settings, Time, Transition};
 use crate::link::{Interface, InterfaceState};
 use crate::netlink::{Command, Input, Opened};
-use crate::packet::{Advert, GROUP};
+use crate::prober::Prober;
 use crate::reception::Reception;
 use crate::router::{RouterStatus, State, VirtualRouter};
 
@@ -42,6 +46,13 @@ pub(crate) struct Instance {
     reception: Reception,
     /// Where adverts of this installation's nodes come from, as far as it is known otherwise.
     nodes: Arc<[Ipv4Addr]>,
+    /// The same, by their adverts.
+    routers_heard: Vec<Ipv4Addr>,
+    conflicts: Conflicts,
+    /// It was never active, and never heard an active router.
+    is_starting: bool,
+    /// In fault, since another host has an address.
+    held_back: bool,
     /// The error numbers that were logged, until it works again.
     send_error: Option<i32>,
     announce_error: Option<i32>,
@@ -51,6 +62,7 @@ struct Sockets {
     interface: Interface,
     adverts: AdvertSockets,
     announcer: Announcer,
+    prober: Prober,
 }
 
 impl Instance {
@@ -93,6 +105,10 @@ impl Instance {
             shown,
             reception: Reception::default(),
             nodes: Arc::default(),
+            routers_heard: Vec::new(),
+            conflicts: Conflicts::default(),
+            is_starting: true,
+            held_back: false,
             send_error: None,
             announce_error: None,
         };
@@ -131,7 +147,8 @@ impl Instance {
     /// mistake its own lateness for its peer's silence.
     pub(crate) fn deadline_reached(&mut self, buffer: &mut [u8; LONGEST_PACKET]) {
         self.receive_waiting(buffer);
-        if self.election.next_deadline().is_some_and(|deadline| deadline <= clock::now()) {
+        let is_due = self.election.next_deadline().is_some_and(|deadline| deadline <= clock::now());
+        if is_due && !self.is_held_back() {
             self.handle(Event::Timer);
         }
     }
@@ -177,6 +194,7 @@ impl Instance {
         }
         self.reception.others.look(&self.router, clock::now());
         self.shown.other_routers = self.reception.others.shown();
+        self.look_for_claims();
         self.publish();
     }
 
@@ -205,7 +223,7 @@ impl Instance {
         if moved && self.shown.state == State::Active {
             self.announce();
         }
-        if self.shown.own_address != Some(interface.own_address) {
+        if !self.held_back && self.shown.own_address != Some(interface.own_address) {
             self.shown.own_address = Some(interface.own_address);
             self.handle(Event::LinkUp { own_address: interface.own_address });
         }
@@ -214,8 +232,8 @@ impl Instance {
     fn opened(&mut self, opened: io::Result<Opened>) {
         let InterfaceState::Usable(interface) = self.interface else { return };
         let watched = opened.and_then(|opened| {
-            let Opened { interface_index, adverts, announcer } = opened;
-            Ok((interface_index, Sockets { interface, adverts: AdvertSockets::watch(adverts)?, announcer }))
+            let Opened { interface_index, adverts, announcer, prober } = opened;
+            Ok((interface_index, Sockets { interface, adverts: AdvertSockets::watch(adverts)?, announcer, prober }))
         });
         match watched {
             Ok((index, sockets)) if index == interface.index && self.sockets.is_none() => {
@@ -223,7 +241,7 @@ impl Instance {
                 self.follow_interface();
             }
             // Asked for twice, or for an interface that has been replaced since.
-            Ok((_, sockets)) => self.ask(Command::Close(sockets.adverts)),
+            Ok((_, sockets)) => self.ask(Command::Close(sockets.adverts, sockets.prober)),
             Err(error) => {
                 self.link_down(format!("cannot open the sockets for adverts on {}: {error}", self.router.interface));
             }
@@ -238,7 +256,7 @@ impl Instance {
 
     fn close(&mut self) {
         if let Some(sockets) = self.sockets.take() {
-            self.ask(Command::Close(sockets.adverts));
+            self.ask(Command::Close(sockets.adverts, sockets.prober));
         }
     }
 
@@ -287,68 +305,6 @@ impl Instance {
         Ok(())
     }
 
-    fn send_advert(&mut self, priority: u8) -> Result<(), String> {
-        let Some(sockets) = &self.sockets else { return Ok(()) };
-        // Active, and frozen between the decision and here: by now another router may be active, and would yield to this.
-        // (A last advert, of a router that lets go or is overruled, makes nobody yield.)
-        if self.election.replaceable_at().is_some_and(|until| clock::now() >= until) {
-            return Ok(());
-        }
-        let advert = Advert {
-            virtual_router_id: self.router.virtual_router_id,
-            priority,
-            advertisement_interval: self.router.advertisement_interval,
-            addresses: self.router.addresses.iter().map(|address| address.address).collect(),
-        };
-        let destinations =
-            if self.router.unicast_peers.is_empty() { &[GROUP][..] } else { self.router.unicast_peers.as_slice() };
-        let (mut is_sent, mut failure) = (false, None);
-        for &destination in destinations {
-            let packet = advert.encode(sockets.interface.own_address, destination);
-            match sockets.adverts.send(&packet, destination) {
-                Ok(()) => is_sent = true,
-                Err(error) => failure = Some((destination, error)),
-            }
-        }
-        self.shown.adverts_sent += u64::from(is_sent);
-        self.shown.adverts_unsent += u64::from(!is_sent);
-        let code = failure.as_ref().map(|(_destination, error)| error.raw_os_error().unwrap_or_default());
-        let is_news = code != std::mem::replace(&mut self.send_error, code);
-        let VirtualRouter { name, interface, .. } = &self.router;
-        match failure {
-            None => {
-                if is_news {
-                    info!(router = name, interface, "adverts can be sent again");
-                }
-                Ok(())
-            }
-            Some((destination, error)) => {
-                if is_news {
-                    warn!(router = name, interface, %destination, %error, "cannot send adverts; whoever does not hear them takes over");
-                }
-                if is_sent { Ok(()) } else { Err(error.to_string()) }
-            }
-        }
-    }
-
-    fn announce(&mut self) {
-        let Some(Sockets { interface, announcer, .. }) = &self.sockets else { return };
-        let Some(hardware_address) = interface.hardware_address else { return };
-        let mut result = Ok(());
-        for address in &self.router.addresses {
-            result = result.and(announcer.announce(address.address, hardware_address));
-        }
-        let code = result.as_ref().err().map(|error| error.raw_os_error().unwrap_or_default());
-        if code == std::mem::replace(&mut self.announce_error, code) {
-            return;
-        }
-        let VirtualRouter { name, interface, .. } = &self.router;
-        match result {
-            Ok(()) => info!(router = name, interface, "the virtual addresses can be announced again"),
-            Err(error) => warn!(router = name, interface, %error, "cannot announce the virtual addresses"),
-        }
-    }
-
     fn command(&self, command: impl FnOnce(usize, u32) -> Command) {
         let Some(sockets) = &self.sockets else { return };
         self.ask(command(self.place, sockets.interface.index));
@@ -372,6 +328,9 @@ impl Instance {
     fn packet(&mut self, packet: &[u8]) {
         let judged = self.reception.judge(packet, &self.router, &self.nodes, self.shown.own_address, clock::now());
         if let Some(advert) = judged {
+            if advert.priority > 0 && Some(advert.source) != self.shown.own_address {
+                self.active_one_heard(advert.source);
+            }
             self.handle(Event::Advert(advert));
         }
     }
@@ -392,6 +351,10 @@ impl Instance {
         self.shown.since = timestamp();
         self.shown.reason = reason;
         self.shown.transitions += 1;
+        self.is_starting &= to != State::Active;
+        if to == State::Backup {
+            self.probe();
+        }
         self.publish();
     }
 

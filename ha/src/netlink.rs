@@ -19,6 +19,7 @@ use crate::driver::StartError;
 use crate::election::Event;
 use crate::interface_settings;
 use crate::link::{InterfaceState, Removed, Watcher, is_overrun};
+use crate::prober::Prober;
 use crate::router::VirtualAddress;
 
 /// What a virtual router is told.
@@ -53,12 +54,14 @@ pub(crate) struct Opened {
     pub(crate) interface_index: u32,
     pub(crate) adverts: OpenedSockets,
     pub(crate) announcer: Announcer,
+    pub(crate) prober: Prober,
 }
 
 impl Opened {
     fn open(interface: &str, interface_index: u32) -> io::Result<Opened> {
         let adverts = OpenedSockets::open(interface, interface_index)?;
-        Ok(Opened { interface_index, adverts, announcer: Announcer::open(interface_index)? })
+        let announcer = Announcer::open(interface_index)?;
+        Ok(Opened { interface_index, adverts, announcer, prober: Prober::open(interface_index)? })
     }
 }
 
@@ -67,8 +70,8 @@ impl Opened {
 pub(crate) enum Command {
     /// Open its sockets; answered by [`Input::Opened`].
     Open { router: usize, interface_index: u32 },
-    /// Close these, which leaves a group: that waits for the kernel's lock too.
-    Close(AdvertSockets),
+    /// Close these, which leaves a group and a list of the kernel: that waits for its lock too.
+    Close(AdvertSockets, Prober),
     /// Add or refresh every address; answered by [`Input::Leased`]. When it is too late none is there afterwards, and no answer is
     /// given: the election of a router that is too late knows by itself.
     Lease {
@@ -215,7 +218,7 @@ impl Netlink {
                 biased;
                 command = commands.recv() => match command {
                     Some(Command::Open { router, interface_index }) => self.open(router, interface_index).await,
-                    Some(Command::Close(sockets)) => drop(sockets),
+                    Some(Command::Close(adverts, prober)) => drop((adverts, prober)),
                     Some(Command::Lease { router, interface_index, seconds, tenure }) => {
                         self.lease(router, interface_index, seconds, tenure).await;
                     }

@@ -108,6 +108,17 @@ pub struct RouterStatus {
     pub adverts_of_others: u64,
     /// Other installations that use the same VRID for other addresses.
     pub other_routers: Vec<OtherRouter>,
+    /// Hosts that are no nodes and answer for its addresses.
+    pub address_conflicts: Vec<AddressConflict>,
+}
+
+/// A host that answers for a virtual address, and is no node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflict {
+    /// The virtual address.
+    pub address: Ipv4Addr,
+    /// Whose it is: `02:00:00:00:00:01`.
+    pub mac: String,
 }
 
 /// A router that is none of ours.

@@ -1,11 +1,14 @@
 //! What others on the network may send.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroU8;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use relevo::lab::network::{INTERFACE, mac};
 use relevo::lab::pair::{FLOATING, NODE_ADDRESSES, VIRTUAL_ROUTER_ID};
+use relevo_ha::AddressConflict;
 use relevo_ha::packet::{Advert, GROUP};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -182,4 +185,37 @@ fn garbage_on_the_peer_link_is_shut_out() {
     served.lab.pair.nodes[1].start().unwrap();
     served.wait_for("they are linked again", || served.is_linked());
     served.assert_undisturbed();
+}
+
+/// A host that has the floating IP as well: the active node hears it ask for others, and both say whose MAC address it is, once;
+/// nothing moves.
+#[test]
+fn another_host_with_the_floating_ip_is_told_by_its_mac_address() {
+    let Some(served) = served() else { return };
+    let before = [0, 1].map(|number| served.node(number).vrrp[0].clone());
+    let mut add = Command::new("ip");
+    add.args(["address", "add", &format!("{FLOATING}/24"), "dev", INTERFACE]);
+    assert!(served.stranger.spawn(add).unwrap().wait().unwrap().success());
+    let socket = served.stranger.run(|| UdpSocket::bind((FLOATING, 0)).unwrap()).unwrap();
+    let conflict =
+        AddressConflict { address: FLOATING, mac: mac(STRANGER).map(|byte| format!("{byte:02x}")).join(":") };
+    // Nobody is there: the kernel asks all for it, in the name of the address.
+    let nobody = Ipv4Addr::new(10, 77, 0, 250);
+    served.wait_for("both tell of it", || {
+        socket.send_to(b"?", (nobody, 9)).unwrap();
+        [0, 1].iter().all(|number| served.node(*number).vrrp[0].address_conflicts == [conflict.clone()])
+    });
+    for (number, before) in before.iter().enumerate() {
+        let after = served.node(number).vrrp[0].clone();
+        assert_eq!((after.state, after.transitions), (before.state, before.transitions));
+        let messages = served.lab.pair.nodes[number].messages();
+        let said: Vec<_> = messages.lines().filter(|line| line.contains("answers for a virtual address")).collect();
+        assert_eq!(said.len(), 1, "{messages}");
+        let words = ["ERROR", &conflict.mac, &FLOATING.to_string()];
+        assert!(words.iter().all(|word| said[0].contains(word)), "{}", said[0]);
+    }
+    let socket = served.lab.pair.nodes[0].control_socket();
+    let output = relevo(&["status", "--socket", &socket.display().to_string()]);
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains(&format!("MAC address {}, answers for {FLOATING}", conflict.mac)), "{output}");
 }

@@ -192,6 +192,17 @@ impl Node {
         .await
     }
 
+    /// As it is written.
+    pub(crate) async fn hardware_address(&self) -> String {
+        // The directory of this thread's namespace is mounted nowhere.
+        self.run(async {
+            let output = Command::new("ip").args(["-o", "link", "show", INTERFACE]).output().unwrap();
+            let line = String::from_utf8(output.stdout).unwrap();
+            line.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned()
+        })
+        .await
+    }
+
     /// Deletes the interface, and with it the wire.
     pub(crate) async fn delete_interface(&self) {
         self.run(async { netlink().link().del(index(INTERFACE).await).execute().await.unwrap() }).await;

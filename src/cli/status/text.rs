@@ -7,7 +7,7 @@ mod tests;
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use relevo_ha::{OtherRouter, RouterStatus, State};
+use relevo_ha::{AddressConflict, OtherRouter, RouterStatus, State};
 
 use crate::status::{BalancerState, NodeStatus, PairStatus, PeerStatus, ServerState, ServerStatus};
 
@@ -142,6 +142,12 @@ impl Text {
             let _ = write!(line, ", active is {active}");
         }
         self.line(line);
+        for AddressConflict { address, mac } in &router.address_conflicts {
+            let wrong = self.paint("wrong", Colour::Bad);
+            self.line(format!(
+                "    {wrong}: another host, of MAC address {mac}, answers for {address}: find it and take the address from it"
+            ));
+        }
         for OtherRouter { source, priority, addresses } in &router.other_routers {
             let wrong = self.paint("wrong", Colour::Bad);
             let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
