@@ -10,11 +10,13 @@ use super::control::{self, ControlSocket};
 use super::output;
 use super::status::{self, text};
 use crate::config::nearest::nearest;
-use crate::status::NodeStatus;
+use crate::status::{NodeStatus, PairStatus};
 use crate::wish::{Admin, LONGEST_LINE, Weight, Wish};
 
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks whether servers are idle.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// List servers, take them out of service and back, change their weights, while the node runs
 ///
@@ -43,10 +45,10 @@ enum Action {
     #[command(visible_alias = "enable")]
     Ready(Servers),
     /// Send no new sessions to servers: they keep those that they have
-    Drain(Servers),
+    Drain(Leaving),
     /// Send nothing to servers, and do not check them: connections that are open go on
     #[command(visible_aliases = ["maint", "disable"])]
-    Maintenance(Servers),
+    Maintenance(Leaving),
     /// Change the weights of servers
     Weight {
         #[command(flatten)]
@@ -55,6 +57,15 @@ enum Action {
         #[arg(value_name = "N|N%|default")]
         weight: Weight,
     },
+}
+
+#[derive(Args)]
+struct Leaving {
+    #[command(flatten)]
+    servers: Servers,
+    /// Return when no node has a request or a connection at them any more
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Args)]
@@ -101,8 +112,10 @@ fn answer(arguments: &Arguments) -> Result<String, Error> {
     match &arguments.action {
         Action::List { json, backend } => list(&arguments.control, *json, backend.as_deref()),
         Action::Ready(servers) => change(Wish::Admin(Admin::Ready), servers),
-        Action::Drain(servers) => change(Wish::Admin(Admin::Drain), servers),
-        Action::Maintenance(servers) => change(Wish::Admin(Admin::Maintenance), servers),
+        Action::Drain(Leaving { servers, wait }) => change(Wish::Admin(Admin::Drain), servers)
+            .and_then(|done| wait_for(&arguments.control, servers, *wait, done)),
+        Action::Maintenance(Leaving { servers, wait }) => change(Wish::Admin(Admin::Maintenance), servers)
+            .and_then(|done| wait_for(&arguments.control, servers, *wait, done)),
         Action::Weight { servers, weight } => change(Wish::Weight(*weight), servers),
     }
 }
@@ -122,6 +135,25 @@ fn change(control: &ControlSocket, wish: Wish, servers: &[String]) -> Result<Str
         )),
         None => Ok(answer.into_owned()),
     }
+}
+
+/// Until they are idle, here and at the peers, or their node does not answer any more.
+fn wait_for(control: &ControlSocket, servers: &Servers, wait: bool, done: String) -> Result<String, Error> {
+    while wait && is_busy(&status::ask(&control.path()?)?, &servers.servers) {
+        std::thread::sleep(LOOK);
+    }
+    Ok(done)
+}
+
+/// Does any node of the pair have something under way at one of these servers?
+fn is_busy(pair: &PairStatus, names: &[String]) -> bool {
+    let linked = pair.peers.iter().filter(|peer| peer.connected).map(|peer| &peer.status);
+    let backends = linked.chain([&pair.node]).flat_map(|node| &node.backends);
+    let mut busy = backends.flat_map(|backend| {
+        let busy = backend.servers.iter().filter(|server| server.connections > 0);
+        busy.map(|server| format!("{}/{}", backend.name, server.name))
+    });
+    busy.any(|name| names.contains(&name))
 }
 
 fn list(control: &ControlSocket, json: bool, backend: Option<&str>) -> Result<String, Error> {

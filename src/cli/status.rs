@@ -1,5 +1,6 @@
 //! `relevo status`: asks the running node for the state of the pair and prints it, for people or for scripts.
 
+mod check;
 pub(super) mod text;
 
 use std::io::{self, IsTerminal};
@@ -16,6 +17,9 @@ use crate::status::PairStatus;
 
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+const BETWEEN_PICTURES: Duration = Duration::from_secs(1);
+/// From the first character of the first line on.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Show both nodes: role, priority, addresses, since when and why; servers; could the peer take over
 #[derive(Args)]
@@ -23,6 +27,12 @@ pub(super) struct Arguments {
     /// As JSON, for scripts
     #[arg(long)]
     json: bool,
+    /// As monitoring takes it: one line, and exit status 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN)
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    check: bool,
+    /// Again every second, until it is interrupted
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     control: ControlSocket,
 }
@@ -41,20 +51,42 @@ pub(super) enum StatusError {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let colour = super::colour(io::stdout().is_terminal());
-    let shown =
-        arguments.control.path().map_err(StatusError::from).and_then(|socket| ask(&socket)).map(|pair| match arguments
-            .json
-        {
-            true => serde_json::to_string_pretty(&pair).unwrap_or_default() + "\n",
-            false => text::render(&pair, Timestamp::now(), colour),
-        });
-    match shown {
+    let asked = || arguments.control.path().map_err(StatusError::from).and_then(|socket| ask(&socket));
+    if arguments.check {
+        let (level, line) = check::judge(&asked());
+        let shown = output::show(&line);
+        return if shown == ExitCode::SUCCESS { ExitCode::from(level as u8) } else { shown };
+    }
+    if arguments.watch {
+        return watch(arguments, asked);
+    }
+    match asked().map(|pair| show(arguments, &pair)) {
         Ok(shown) => output::show(&shown),
         Err(error) => {
             output::complain(error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn show(arguments: &Arguments, pair: &PairStatus) -> String {
+    match arguments.json {
+        true => serde_json::to_string_pretty(pair).unwrap_or_default() + "\n",
+        false => text::render(pair, Timestamp::now(), super::colour(io::stdout().is_terminal())),
+    }
+}
+
+/// One picture in the other's place on a terminal, one after the other elsewhere. A node that does not answer now may do so in a
+/// second.
+fn watch(arguments: &Arguments, asked: impl Fn() -> Result<PairStatus, StatusError>) -> ExitCode {
+    let begin = if io::stdout().is_terminal() { CLEAR } else { "" };
+    loop {
+        let picture = asked().map_or_else(|error| format!("{error}\n"), |pair| show(arguments, &pair));
+        let shown = output::show(&format!("{begin}{picture}"));
+        if shown != ExitCode::SUCCESS {
+            return shown;
+        }
+        std::thread::sleep(BETWEEN_PICTURES);
     }
 }
 

@@ -34,6 +34,7 @@ mod rules;
 mod segments;
 mod sessions;
 mod stick;
+mod telling;
 mod timeouts;
 mod tunnels;
 

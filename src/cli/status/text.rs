@@ -4,6 +4,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use jiff::Timestamp;
@@ -46,6 +47,9 @@ pub(in crate::cli) fn servers(node: &NodeStatus, colour: bool) -> String {
     text.table(&rows);
     text.out
 }
+
+/// Servers of a backend that are all shown.
+const MOST_ROWS: usize = 20;
 
 /// Of a state.
 #[derive(Clone, Copy)]
@@ -175,14 +179,26 @@ impl Text {
         self.line("");
     }
 
-    /// One row for each server, one column for each node that is heard.
+    /// One row for each server, one column for each node that is heard. Of many servers those that are up everywhere are only counted.
     fn servers(&mut self, pair: &PairStatus) {
         let peers = pair.peers.iter().filter(|peer| peer.connected);
         let nodes: Vec<(&str, &NodeStatus)> = std::iter::once((pair.node.node.as_str(), &pair.node))
             .chain(peers.map(|peer| (peer.name.as_str(), &peer.status)))
             .collect();
         let mut rows = Vec::new();
+        let is_up = |node: &NodeStatus, backend: &str, server: &str| {
+            find(node, backend, server).is_none_or(|server| server.state == ServerState::Up)
+        };
+        let is_many = |name: &str| {
+            let mut backends = pair.node.backends.iter();
+            backends.any(|backend| backend.name == name && backend.servers.len() > MOST_ROWS)
+        };
+        let mut folded: BTreeMap<&str, usize> = BTreeMap::new();
         for (backend, server) in servers_of(&pair.node) {
+            if is_many(backend) && nodes.iter().all(|(_, node)| is_up(node, backend, &server.name)) {
+                *folded.entry(backend).or_default() += 1;
+                continue;
+            }
             let mut row = vec![
                 Cell::server(backend, server),
                 Cell::left(&server.address),
@@ -199,12 +215,17 @@ impl Text {
             }));
             rows.push(row);
         }
-        if rows.is_empty() {
+        if rows.is_empty() && folded.is_empty() {
             return;
         }
         let titles = ["server", "address", "weight", "connections", "requests"].into_iter();
         rows.insert(0, titles.chain(nodes.iter().map(|(name, _)| *name)).map(Cell::title).collect());
-        self.table(&rows);
+        if rows.len() > 1 {
+            self.table(&rows);
+        }
+        for (backend, count) in folded {
+            self.line(format!("{backend}: {count} more servers, all up (relevo server list {backend})"));
+        }
         for (name, node) in nodes {
             for backend in &node.backends {
                 self.waiting(name, &backend.name, backend.queue);

@@ -266,3 +266,16 @@ fn a_peer_that_is_heard_or_was_never_met_is_not_said_to_be_gone() {
     assert!(never_met.contains("takeover: not known of lb2, whose peer link is down"), "{never_met}");
     assert!(!never_met.contains("nobody could take over"), "{never_met}");
 }
+
+#[test]
+fn of_many_servers_those_that_are_up_everywhere_are_counted() {
+    let mut pair = pair();
+    let servers: Vec<_> = (0..500).map(|number| server(&format!("s{number}"), 21, ServerState::Up, "200 OK")).collect();
+    pair.node.backends[0].servers.clone_from(&servers);
+    pair.peers[0].status.backends[0].servers = servers;
+    pair.peers[0].status.backends[0].servers[7] = server("s7", 21, ServerState::Down, "connection refused");
+    let text = text(&pair);
+    assert!(text.contains("app/s7 ") && !text.contains("app/s8"), "{text}");
+    assert!(text.contains("app: 499 more servers, all up (relevo server list app)"), "{text}");
+    assert!(text.lines().count() < 20, "{text}");
+}
