@@ -1,7 +1,8 @@
 //! Names of servers to addresses, again as their time to live runs out.
 //!
 //! The texts of resolv.conf and hosts are handed in: the process sees no file system. A name that does not resolve yet is a
-//! server that is down; an error later changes nothing, the last known address stays.
+//! server that is down; an error later changes nothing, the last known address stays. But a server without checks ends with its
+//! name: nothing else would ever tell that it is gone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,11 +44,15 @@ struct Pace {
     time_to_live: (Duration, Duration),
     /// After a failure; each further failure doubles it up to the second.
     retry: (Duration, Duration),
+    /// A name that has not been there for so long is gone.
+    gone: Duration,
 }
 
 const PACE: Pace = Pace {
     time_to_live: (Duration::from_secs(1), Duration::from_secs(300)),
     retry: (Duration::from_secs(1), Duration::from_secs(30)),
+    // HAProxy's `hold nx`.
+    gone: Duration::from_secs(30),
 };
 
 async fn keep_resolving(shared: Arc<Shared>, names: Names, pace: Pace) {
@@ -73,6 +78,8 @@ async fn keep_resolving_server(
     let ServerAddress::Name { host, port } = &server.address else { return };
 
     let mut failures: u32 = 0;
+    // Since when the name servers have said that there is no such name.
+    let mut missing_since: Option<Instant> = None;
     loop {
         let known = state.address.load_full();
         let pause = match names.look_up(host).await {
@@ -81,6 +88,7 @@ async fn keep_resolving_server(
                     info!(host, "{host} resolves again");
                 }
                 failures = 0;
+                missing_since = None;
                 let address = SocketAddr::new(answer.choose(known.as_deref().map(SocketAddr::ip)), *port);
                 if known.as_deref() != Some(&address) {
                     move_to(&shared, backend, index, address);
@@ -88,7 +96,15 @@ async fn keep_resolving_server(
                 answer.time_to_live.clamp(pace.time_to_live.0, pace.time_to_live.1)
             }
             Err(failure) => {
+                let since = matches!(failure, Failure::NoSuchName).then(|| missing_since.unwrap_or_else(Instant::now));
+                missing_since = since;
+                let is_gone = since.is_some_and(|since| since.elapsed() >= pace.gone) && !server.check;
                 match known {
+                    Some(_) if is_gone => {
+                        state.address.store(None);
+                        let reason = format!("its name {host} is gone: {failure} for {} s", pace.gone.as_secs());
+                        shared.set_health(backend, index, Health::Down, &reason);
+                    }
                     None if failure.is_ours() => {
                         shared.not_checked(backend, index, &format!("its name {host} cannot be asked for: {failure}"));
                     }
@@ -247,6 +263,7 @@ mod tests {
     const FAST: Pace = Pace {
         time_to_live: (Duration::from_millis(5), Duration::from_millis(5)),
         retry: (Duration::from_millis(5), Duration::from_millis(10)),
+        gone: Duration::from_millis(200),
     };
 
     /// What a name server says of any name.
@@ -383,6 +400,28 @@ mod tests {
         assert_eq!(address(&shared).as_deref(), Some("192.0.2.2:80"));
         let unproven = (ServerState::Starting, "web.example:80 is now 192.0.2.2:80".to_owned());
         assert_eq!(states(&shared)[0], unproven);
+    }
+
+    /// With checks these say what becomes of it.
+    #[tokio::test]
+    async fn a_server_without_checks_ends_with_its_name_and_comes_back_with_it() {
+        let addresses = || Says::Addresses(vec!["192.0.2.1".parse().unwrap()]);
+        let zone = Zone::new(addresses());
+        let shared = shared(false);
+        tokio::spawn(keep_resolving(shared.clone(), name_server(zone.clone()).await, FAST));
+        until(|| states(&shared)[0].0 == ServerState::Up).await;
+        // That nobody answers says nothing of the name.
+        zone.set(Says::Error(ResponseCode::ServFail));
+        tokio::time::sleep(2 * FAST.gone).await;
+        assert_eq!(states(&shared)[0].0, ServerState::Up);
+        zone.set(Says::Error(ResponseCode::NXDomain));
+        zone.asked_again().await;
+        assert_eq!(states(&shared)[0].0, ServerState::Up, "it may be a mistake that is mended in a moment");
+        until(|| states(&shared)[0].0 == ServerState::Down).await;
+        assert_eq!(address(&shared), None);
+        zone.set(addresses());
+        until(|| states(&shared)[0].0 == ServerState::Up).await;
+        assert_eq!(address(&shared).as_deref(), Some("192.0.2.1:80"));
     }
 
     #[tokio::test]
