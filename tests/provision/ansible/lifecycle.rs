@@ -56,14 +56,27 @@ fn the_example_from_nothing_to_nothing() {
     what_a_node_cannot_follow_restarts_nothing(&control);
     an_active_node_stays_where_nobody_could_take_over(&control);
     what_a_run_left_undone_the_next_one_does(&control);
+    a_pair_with_a_dead_node_can_be_changed(&control);
+    the_program_may_take_the_place_of_the_package(&control);
     the_active_node_fails_over(&control);
     the_exercises_print_what_their_text_says(&site);
 
+    // A firewalld that was opened, and has gone since.
+    let lb1 = site.machine("lb1");
+    lb1.shell("mkdir -p /etc/firewalld/services /etc/firewalld/zones && echo '<service/>' >/etc/firewalld/services/relevo.xml");
+    lb1.write(
+        "/etc/firewalld/zones/public.xml",
+        "<zone>\n  <service name=\"ssh\"/>\n  <service name=\"relevo\"/>\n</zone>\n",
+    );
     control.play("remove.yml", &["-e", "remove_packages=true"]);
+    let zone = lb1.shell("cat /etc/firewalld/zones/public.xml; ls /etc/firewalld/services");
+    assert_eq!(zone, "<zone>\n  <service name=\"ssh\"/>\n</zone>\n");
+    lb1.shell("rm -r /etc/firewalld");
     let left = Contents::of(&site).without_kernel().changes(&before.without_kernel());
     assert_eq!(left, "", "something was left, or taken that was there before");
     assert_eq!(site.machine("lb1").shell("cat /etc/nftables.conf"), FIREWALL);
-    let rules = site.machine("lb2").shell("nft list ruleset");
+    // lb2 was off meanwhile, and what others had made there by hand is gone.
+    let rules = lb1.shell("nft list ruleset");
     assert!(!rules.contains("relevo") && rules.contains("table inet others"), "{rules}");
     assert!(site.directory().join("keys/pair.key").exists(), "the key is the operator's");
 }
@@ -120,9 +133,12 @@ const TAKEN: &[&str] =
 fn what_a_node_cannot_follow_restarts_nothing(control: &Control) {
     let lb2 = control.site.machine("lb2");
     let before = guard(lb2);
+    let file = || lb2.shell("cat /etc/relevo/relevo.toml; ls /etc/relevo");
+    let on_disk = file();
     let run = control.try_play("site.yml", &[TAKEN, ALONE].concat());
     assert!(!run.succeeded && run.text.contains("the port is in use"), "{}", run.text);
     assert_eq!(guard(lb2), before, "{}", run.text);
+    assert_eq!(file(), on_disk, "the next start would end in the refused file");
     assert_eq!(run.count("lb1", "changed"), 0, "the active node comes after it:\n{}", run.text);
     control.play("site.yml", &[CHANGE, ALONE].concat());
     assert_eq!(guard(lb2), before);
@@ -165,6 +181,38 @@ fn an_active_node_stays_where_nobody_could_take_over(control: &Control) {
     control.play("site.yml", &[INTERVAL, ALONE].concat());
     assert_ne!(guard(lb1), before[0]);
     assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
+}
+
+/// A run right after the power failed, while connections to the dead host are kept, refuses, and says how to go on without it.
+fn a_pair_with_a_dead_node_can_be_changed(control: &Control) {
+    let [lb1, lb2] = ["lb1", "lb2"].map(|name| control.site.machine(name));
+    let begin = Instant::now();
+    lb2.power_off();
+    let run = control.try_play("site.yml", &[CHANGE, INTERVAL, ALONE].concat());
+    assert!(!run.succeeded && run.text.contains(r#"-e '{\"relevo_absent\": [\"lb2\"]}'"#), "{}", run.text);
+    assert!(begin.elapsed() < Duration::from_secs(120), "{:?}", begin.elapsed());
+    let peering = || lb1.shell("sed -n '/peering/,$p' /etc/relevo/relevo.toml");
+    let before = peering();
+    control.play("site.yml", &[CHANGE, INTERVAL, ALONE, &["-e", r#"{"relevo_absent": ["lb2"]}"#]].concat());
+    assert_eq!(asked(control, 6), ["backend1"; 6]);
+    assert!(peering() == before && before.contains("10.77.0.12:8650"), "{before}{}", peering());
+    lb2.power_on();
+    let linked = |node: &Machine| node.status().is_ok_and(|pair| pair.peers.iter().all(|peer| peer.connected));
+    wait(control, "the pair is whole", || linked(lb1) && linked(lb2));
+    control.play("site.yml", ALONE);
+    assert_eq!(asked(control, 4).iter().filter(|server| *server == "backend2").count(), 2);
+}
+
+/// As the refusal says how: `apt remove` leaves the unit masked.
+fn the_program_may_take_the_place_of_the_package(control: &Control) {
+    let program = package::program(control.site.directory());
+    let program = format!(r#"{{"relevo_package": "", "relevo_binary": "{}"}}"#, program.display());
+    for name in ["lb2", "lb1"] {
+        control.site.machine(name).shell("apt-get remove -qq relevo >/dev/null");
+    }
+    control.play("site.yml", &["--limit", "balancers", "-e", &program]);
+    let state = |name| control.site.machine(name).shell("systemctl is-enabled relevo; systemctl is-active relevo");
+    assert_eq!(["lb1", "lb2"].map(state), ["enabled\nactive\n"; 2]);
 }
 
 fn guard(node: &Machine) -> String {

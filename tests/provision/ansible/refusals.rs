@@ -19,6 +19,11 @@ const REFUSED: &[(&str, &[&str], &[&str])] = &[
         &["-e", r#"{"floating_address": "{{ not_there }}"}"#],
         &["'not_there' is undefined"],
     ),
+    (
+        "a text for a list",
+        &["-e", "relevo_virtual_addresses=10.77.0.20/24"],
+        &["relevo_virtual_addresses of lb1 has to be a list, such as ", ", and is a text"],
+    ),
     ("a variable of another type", &["-e", "relevo_priority=high"], &["relevo_priority", "int"]),
     ("nothing to install", &["-e", "relevo_binary="], &["relevo_package", "relevo_binary", "cargo deb"]),
     (
@@ -118,6 +123,24 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         work();
     });
     assert_eq!(Contents::of(&site).changes(&before), "");
+    // What a person has begun by hand, and what hides the program that is installed.
+    lb1.shell("cp /bin/sleep /var/tmp/relevo && (setsid /var/tmp/relevo 600 >/dev/null 2>&1 &)");
+    let run = control.try_play("site.yml", THESE);
+    refused(
+        "a node that runs already",
+        &run,
+        &["Relevo runs on lb1 already, started by hand (", "/var/tmp/relevo 600"],
+    );
+    lb1.shell("kill $(pgrep -x relevo); rm /var/tmp/relevo");
+    lb1.shell("printf '#!/bin/sh\n' >/usr/local/sbin/relevo && chmod +x /usr/local/sbin/relevo");
+    let run = control.try_play("site.yml", THESE);
+    refused(
+        "a program before ours",
+        &run,
+        &["lb1 has a program /usr/local/sbin/relevo, which is found before /usr/bin/relevo"],
+    );
+    lb1.shell("rm /usr/local/sbin/relevo");
+    assert_eq!(Contents::of(&site).changes(&before), "");
     lb1.shell(PACKAGE);
     let before = Contents::of(&site);
     let run = control.try_play("site.yml", THESE);
@@ -132,7 +155,7 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
     refused(
         "a host that cannot be reached",
         &run,
-        &["backend1 cannot be reached, and nothing was changed on any host"],
+        &["backend1 cannot be reached, and nothing was changed on any host", "--limit 'all:!backend1'"],
     );
     assert_eq!(Contents::of(&site).changes(&before), "");
 }
