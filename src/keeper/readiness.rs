@@ -41,6 +41,8 @@ pub(super) struct Situation<'a> {
 /// Another node that may be active.
 pub(super) struct Rival<'a> {
     pub(super) name: &'a str,
+    /// What it says is what is so now, and not what was when it was last heard.
+    pub(super) is_linked: bool,
     pub(super) backends: &'a [BackendStatus],
 }
 
@@ -95,7 +97,8 @@ fn compare(own: &[BackendStatus], rival: &Rival<'_>) -> Result<(), String> {
         let (here, there) = (usable(backend), usable(theirs));
         if here < there {
             let (name, peer) = (&backend.name, rival.name);
-            return Err(format!("backend {name} has {here} usable servers here, and {there} at {peer}"));
+            let when = if rival.is_linked { "" } else { ", when it was last heard" };
+            return Err(format!("backend {name} has {here} usable servers here, and {there} at {peer}{when}"));
         }
     }
     Ok(())
@@ -130,8 +133,18 @@ mod tests {
     }
 
     fn judge(readiness: &Readiness, is_active: bool, here: usize, there: Option<usize>) -> Result<(), String> {
+        judge_of(readiness, is_active, here, there, true)
+    }
+
+    fn judge_of(
+        readiness: &Readiness,
+        is_active: bool,
+        here: usize,
+        there: Option<usize>,
+        is_linked: bool,
+    ) -> Result<(), String> {
         let (here, there) = (app(here), there.map(app));
-        let rivals: Vec<_> = there.iter().map(|backends| Rival { name: "lb2", backends }).collect();
+        let rivals: Vec<_> = there.iter().map(|backends| Rival { name: "lb2", is_linked, backends }).collect();
         readiness.judge(&Situation { is_active, backends: &here, rivals: &rivals })
     }
 
@@ -169,6 +182,8 @@ mod tests {
             assert_eq!(judge(&readiness, is_active, 0, None), Ok(()), "nobody is known to do better");
             let reason = judge(&readiness, is_active, 1, Some(3)).unwrap_err();
             assert_eq!(reason, "backend app has 1 usable servers here, and 3 at lb2");
+            let reason = judge_of(&readiness, is_active, 1, Some(3), false).unwrap_err();
+            assert!(reason.ends_with("and 3 at lb2, when it was last heard"), "{reason}");
         }
     }
 
@@ -176,6 +191,6 @@ mod tests {
     fn backends_of_one_node_alone_are_not_compared() {
         let mut theirs = app(3);
         theirs[0].name = "other".into();
-        assert_eq!(compare(&app(0), &Rival { name: "lb2", backends: &theirs }), Ok(()));
+        assert_eq!(compare(&app(0), &Rival { name: "lb2", is_linked: true, backends: &theirs }), Ok(()));
     }
 }

@@ -150,7 +150,11 @@ fn rivals(virtual_router_id: NonZeroU8, peers: &[PeerStatus]) -> impl Iterator<I
     };
     let is_lost = |peer: &PeerStatus| !peer.connected && !peer.gone && peer.goodbye.is_empty();
     let may_be_active = move |peer: &&PeerStatus| is_lost(peer) || (peer.connected && is_active(peer));
-    peers.iter().filter(may_be_active).map(|peer| Rival { name: &peer.name, backends: &peer.status.backends })
+    peers.iter().filter(may_be_active).map(|peer| Rival {
+        name: &peer.name,
+        is_linked: peer.connected,
+        backends: &peer.status.backends,
+    })
 }
 
 /// Where the file says that they are.
