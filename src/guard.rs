@@ -87,7 +87,7 @@ pub async fn run(config: Config, path: PathBuf, log: Log) -> Result<ExitCode, Er
     std::env::set_current_dir("/").map_err(Error::Start)?;
     let key = config.peering.as_ref().map(|peering| Key::read(&peering.key_file)).transpose()?;
     let mut heritage = Heritage { charge: Arc::new(Charge { config, key }), wishes: Wishes::default() };
-    let (mut reloads, mut on_disk) = (Reloads::new(path.clone()), OnDisk::new(path));
+    let (mut reloads, mut on_disk) = (Reloads::new(path.clone()), OnDisk::new(path, &heritage.charge));
     // Without a virtual router it has no business with anybody's addresses.
     let addresses =
         if heritage.charge.config.virtual_routers.is_empty() { None } else { Some(Addresses::take().await?) };

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::reload::{Offer, Refusal, read};
@@ -19,8 +20,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct OnDisk {
     path: PathBuf,
     next_look: Instant,
-    looking: Option<JoinHandle<Look>>,
-    seen: Option<Seen>,
+    looking: Option<oneshot::Receiver<Look>>,
+    seen: Seen,
 }
 
 /// What was compared.
@@ -32,14 +33,36 @@ struct Seen {
 }
 
 /// Changes with the file.
-type Version = (u64, u64, u64, i64, i64);
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Of the last change to it, or to what it is called: none before this was something else.
+    changed: Timestamp,
+}
+
+impl Version {
+    fn of(path: &Path) -> Option<Self> {
+        let it = std::fs::metadata(path).ok()?;
+        let changed = Timestamp::new(it.ctime(), i32::try_from(it.ctime_nsec()).ok()?).ok()?;
+        Some(Self { device: it.dev(), inode: it.ino(), length: it.size(), changed })
+    }
+
+    /// Was it there when this configuration was read?
+    fn is_older_than(&self, running: &Charge) -> bool {
+        running.config.read_at.parse::<Timestamp>().is_ok_and(|read_at| self.changed < read_at)
+    }
+}
 
 /// What was seen, if anything has changed since.
 type Look = Option<Seen>;
 
 impl OnDisk {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, next_look: Instant::now() + PAUSE, looking: None, seen: None }
+    /// `running` was read from this file a moment ago.
+    pub(super) fn new(path: PathBuf, running: &Arc<Charge>) -> Self {
+        let seen = Seen { version: Version::of(&path), running: running.clone(), difference: None };
+        Self { path, next_look: Instant::now() + PAUSE, looking: None, seen }
     }
 
     /// What of the file is not what runs, in words, whenever that is news; `None`: nothing. Cancel-safe.
@@ -48,34 +71,45 @@ impl OnDisk {
             if self.looking.is_none() {
                 sleep_until(self.next_look).await;
                 let (path, running, seen) = (self.path.clone(), running.clone(), self.seen.clone());
-                self.looking = Some(spawn_blocking(move || look(&path, &running, seen.as_ref())));
+                let (told, looking) = oneshot::channel();
+                // A thread of its own, which takes what it needs of memory with it, and may hang as the file system does.
+                let looks = move || drop(told.send(look(&path, &running, &seen)));
+                // Where there can be none it is looked again later.
+                let _ = std::thread::Builder::new().name("file".to_owned()).spawn(looks);
+                self.looking = Some(looking);
             }
             let Some(looking) = &mut self.looking else { continue };
             let looked = looking.await;
             self.looking = None;
             self.next_look = Instant::now() + PAUSE;
             let Ok(Some(seen)) = looked else { continue };
-            let before = self.seen.replace(seen.clone()).and_then(|seen| seen.difference);
-            if before != seen.difference {
-                return seen.difference;
+            let before = std::mem::replace(&mut self.seen, seen).difference;
+            if before != self.seen.difference {
+                return self.difference();
             }
         }
     }
 
     /// What was said last, for a keeper that does not know it.
     pub(super) fn difference(&self) -> Option<String> {
-        self.seen.as_ref().and_then(|seen| seen.difference.clone())
+        self.seen.difference.clone()
     }
 }
 
-/// The file is read when it is another one, or something else runs.
-fn look(path: &Path, running: &Arc<Charge>, seen: Option<&Seen>) -> Look {
-    let version = std::fs::metadata(path).ok();
-    let version = version.map(|it| (it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec()));
-    if seen.is_some_and(|seen| seen.version == version && Arc::ptr_eq(&seen.running, running)) {
+/// The file is read when it has changed since what runs was read from it.
+fn look(path: &Path, running: &Arc<Charge>, seen: &Seen) -> Look {
+    let version = Version::of(path);
+    if !Arc::ptr_eq(&seen.running, running) {
+        // It was read from this file a moment ago: that is looked at when it has been so for a while.
+        return Some(Seen { version: seen.version, running: running.clone(), difference: None });
+    }
+    if seen.version == version {
         return None;
     }
-    let difference = difference(path, read(path, running));
+    let difference = match version {
+        Some(version) if version.is_older_than(running) => None,
+        _ => difference(path, read(path, running)),
+    };
     Some(Seen { version, running: running.clone(), difference })
 }
 

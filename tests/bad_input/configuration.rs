@@ -134,7 +134,7 @@ fn without_privilege_it_says_what_it_would_take() {
     };
     let low = (Ipv4Addr::LOCALHOST, 80).into();
     run_refused_by(as_nobody(), &minimal(low)).assert_clean(&["\"web\"", "127.0.0.1:80", "root", "NET_BIND_SERVICE"]);
-    let election = minimal(free_port()) + &vrrp("lo");
+    let election = minimal(free_port()) + &vrrp("eth0");
     run_refused_by(as_nobody(), &election).assert_clean(&["adverts", "privilege", "CAP_NET_RAW"]);
     // Only root can read it, as it should be where root runs the node.
     let key = directory.path().join("pair.key");
