@@ -70,6 +70,15 @@ impl OnDisk {
         loop {
             if self.looking.is_none() {
                 sleep_until(self.next_look).await;
+                if !Arc::ptr_eq(&self.seen.running, running) {
+                    // It was read from this file a moment ago: that is looked at when it has been so for a while.
+                    self.seen.running = running.clone();
+                    self.next_look = Instant::now() + PAUSE;
+                    if self.seen.difference.take().is_some() {
+                        return None;
+                    }
+                    continue;
+                }
                 let (path, running, seen) = (self.path.clone(), running.clone(), self.seen.clone());
                 let (told, looking) = oneshot::channel();
                 // A thread of its own, which takes what it needs of memory with it, and may hang as the file system does.
@@ -99,10 +108,6 @@ impl OnDisk {
 /// The file is read when it has changed since what runs was read from it.
 fn look(path: &Path, running: &Arc<Charge>, seen: &Seen) -> Look {
     let version = Version::of(path);
-    if !Arc::ptr_eq(&seen.running, running) {
-        // It was read from this file a moment ago: that is looked at when it has been so for a while.
-        return Some(Seen { version: seen.version, running: running.clone(), difference: None });
-    }
     if seen.version == version {
         return None;
     }
