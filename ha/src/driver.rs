@@ -65,6 +65,7 @@ pub struct Driver {
 }
 
 struct Inbox {
+    name: String,
     virtual_router_id: NonZeroU8,
     sender: UnboundedSender<Input>,
 }
@@ -100,7 +101,7 @@ impl Driver {
                 inbox: sender.clone(),
             });
             let due = charges.add(router.advertisement_interval, sender.clone());
-            inboxes.push(Inbox { virtual_router_id: router.virtual_router_id, sender });
+            inboxes.push(Inbox { name: router.name.clone(), virtual_router_id: router.virtual_router_id, sender });
             let instance = Instance::new(router, place, in_time, commands.clone(), status_sender.clone());
             waiting.push((instance, receiver, Alarm::new().map_err(StartError::Timer)?, due));
         }
@@ -123,14 +124,14 @@ impl Driver {
         self.tell(|_inbox| true, &event);
     }
 
-    /// Whether this node may take this router's addresses from one that works, by its priority: `Err` says why not. At first
-    /// it may.
-    pub fn set_ready(&self, virtual_router_id: NonZeroU8, ready: Result<(), String>) {
+    /// Whether this node may take the addresses of the router of this name from one that works, by its priority: `Err` says why
+    /// not. At first it may.
+    pub fn set_ready(&self, name: &str, ready: Result<(), String>) {
         let event = match ready {
             Ok(()) => Event::Ready,
             Err(reason) => Event::Unready { reason },
         };
-        self.tell(|inbox| inbox.virtual_router_id == virtual_router_id, &event);
+        self.tell(|inbox| inbox.name == name, &event);
     }
 
     /// The router that adverts from `address` has let go, or is gone: known otherwise than by its adverts.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU8;
 use std::time::Instant;
 
 use relevo_ha::{RouterStatus, State};
@@ -19,10 +18,10 @@ use crate::status::{BalancerState, PeerStatus};
 pub(super) struct Standing {
     is_eligible: bool,
     readiness: Readiness,
-    /// By virtual router.
-    ready: BTreeMap<NonZeroU8, Result<(), String>>,
-    /// From what address each router sent its adverts when it last could.
-    own_addresses: BTreeMap<u8, Ipv4Addr>,
+    /// By name of the virtual router.
+    ready: BTreeMap<String, Result<(), String>>,
+    /// From what address each router, by its name, sent its adverts when it last could.
+    own_addresses: BTreeMap<String, Ipv4Addr>,
     /// Addresses of the other nodes.
     nodes: BTreeSet<Ipv4Addr>,
 }
@@ -91,33 +90,24 @@ impl Keeper {
             self.balancer.check_again(round);
         }
         readiness.checked(self.balancer.checked(), now);
-        for router in self.config.virtual_routers.iter().map(|router| router.virtual_router_id) {
-            let is_this = |status: &&RouterStatus| status.virtual_router_id == router.get();
-            let rivals: Vec<_> = rivals(router, peers).collect();
+        for router in routers.iter() {
+            let rivals: Vec<_> = rivals(router.virtual_router_id, peers).collect();
             let judged = readiness.judge(&Situation {
-                is_active: routers.iter().find(is_this).is_some_and(|status| status.state == State::Active),
+                is_active: router.state == State::Active,
                 backends: self.balancer.backends(),
                 rivals: &rivals,
             });
-            if ready.get(&router).unwrap_or(&Ok(())) != &judged {
-                self.driver.set_ready(router, judged.clone());
-                ready.insert(router, judged);
+            if ready.get(&router.name).unwrap_or(&Ok(())) != &judged {
+                self.driver.set_ready(&router.name, judged.clone());
+                ready.insert(router.name.clone(), judged);
             }
         }
     }
 
     /// The balancer is told which of this host's addresses are cut off.
     pub(super) fn know_what_is_cut_off(&mut self) {
-        let routers = self.routers.borrow();
-        for router in routers.iter() {
-            if let Some(address) = router.own_address {
-                self.standing.own_addresses.insert(router.virtual_router_id, address);
-            }
-        }
-        let are_cut_off = routers.iter().filter(|router| router.own_address.is_none());
-        let addresses = are_cut_off.filter_map(|router| self.standing.own_addresses.get(&router.virtual_router_id));
-        let addresses: BTreeSet<_> = addresses.copied().map(IpAddr::V4).collect();
-        self.balancer.cut_off(addresses.into_iter().collect());
+        let cut_off = cut_off(&mut self.standing.own_addresses, &self.routers.borrow());
+        self.balancer.cut_off(cut_off.into_iter().map(IpAddr::V4).collect());
     }
 
     /// What linked peers have told of their own addresses stays true when the link is lost.
@@ -133,6 +123,14 @@ impl Keeper {
     }
 }
 
+/// Own addresses of interfaces that carry nothing now, as they were when that was otherwise.
+fn cut_off(own_addresses: &mut BTreeMap<String, Ipv4Addr>, routers: &[RouterStatus]) -> BTreeSet<Ipv4Addr> {
+    let with_address = routers.iter().filter_map(|router| Some((router.name.clone(), router.own_address?)));
+    own_addresses.extend(with_address);
+    let are_cut_off = routers.iter().filter(|router| router.own_address.is_none());
+    are_cut_off.filter_map(|router| own_addresses.get(&router.name).copied()).collect()
+}
+
 /// What is there of what this node needs.
 fn means(routers: &[RouterStatus], peers: &[PeerStatus]) -> BTreeSet<Means> {
     let usable = routers.iter().filter(|router| router.own_address.is_some());
@@ -143,10 +141,10 @@ fn means(routers: &[RouterStatus], peers: &[PeerStatus]) -> BTreeSet<Means> {
 
 /// Peers that are active in this virtual router, or may be by now, as far as is known: the link to them was lost, and they
 /// are not known to be gone.
-fn rivals(virtual_router_id: NonZeroU8, peers: &[PeerStatus]) -> impl Iterator<Item = Rival<'_>> {
+fn rivals(virtual_router_id: u8, peers: &[PeerStatus]) -> impl Iterator<Item = Rival<'_>> {
     let is_active = move |peer: &PeerStatus| {
         let mut routers = peer.status.vrrp.iter();
-        routers.any(|its| its.virtual_router_id == virtual_router_id.get() && its.state == State::Active)
+        routers.any(|its| its.virtual_router_id == virtual_router_id && its.state == State::Active)
     };
     let is_lost = |peer: &PeerStatus| !peer.connected && !peer.gone && peer.goodbye.is_empty();
     let may_be_active = move |peer: &&PeerStatus| is_lost(peer) || (peer.connected && is_active(peer));
@@ -165,4 +163,26 @@ fn addresses_of_peers(config: &Config) -> BTreeSet<Ipv4Addr> {
         IpAddr::V6(_) => None,
     });
     addresses.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VRID is one interface's own: on another interface the same number is another router.
+    #[test]
+    fn what_is_cut_off_is_the_address_of_the_interface_that_carries_nothing() {
+        let router = |name: &str, last: Option<u8>| RouterStatus {
+            name: name.to_owned(),
+            virtual_router_id: 71,
+            own_address: last.map(|last| Ipv4Addr::new(192, 0, 2, last)),
+            ..RouterStatus::default()
+        };
+        let mut known = BTreeMap::new();
+        assert!(cut_off(&mut known, &[router("inner", Some(1)), router("outer", Some(2))]).is_empty());
+        let inner = cut_off(&mut known, &[router("inner", None), router("outer", Some(2))]);
+        assert_eq!(Vec::from_iter(inner), [Ipv4Addr::new(192, 0, 2, 1)]);
+        let outer = cut_off(&mut known, &[router("inner", Some(1)), router("outer", None)]);
+        assert_eq!(Vec::from_iter(outer), [Ipv4Addr::new(192, 0, 2, 2)]);
+    }
 }
